@@ -1,0 +1,108 @@
+"""Embeddings of images and texts by a dual encoder, with the cost of computing them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from datasets import Dataset
+from PIL import Image
+from torch import nn
+from torch.nn.functional import normalize
+from tqdm.auto import tqdm
+
+from hf_chain.cost import clip_macs
+from hf_chain.errors import HfChainError
+
+
+class Embedder:
+    """Computes normalised float32 embeddings batch by batch and counts the MACs of the forwards.
+
+    Args:
+        model (`PreTrainedModel`): Has `get_image_features` and `get_text_features` as `CLIPModel` has, on `device`.
+        processor (`ProcessorMixin`): Turns images and texts into the model's inputs.
+        batch_size (`int`): Images or texts in one forward.
+        device (`torch.device`): Where the model is.
+        bf16 (`bool`): Run the forwards under bfloat16 autocast.
+    """
+
+    def __init__(self, model: Any, processor: Any, batch_size: int, device: torch.device, bf16: bool) -> None:
+        self.model, self.processor = model, processor
+        self.batch_size, self.device, self.bf16 = batch_size, device, bf16
+        self.context_length = model.config.text_config.max_position_embeddings
+        self.macs = 0
+        """Multiply-accumulate operations of all forwards so far."""
+
+    def images(self, dataset: Dataset, column: str, rows: Sequence[int]) -> torch.Tensor:
+        """Embeds the images in `column` of the given rows of `dataset`; shape `[len(rows), D]`.
+
+        Raises:
+            HfChainError: when an image cannot be read, naming its row.
+        """
+        macs = clip_macs(self.model.config, text_tokens=self.context_length).image
+        dataset = dataset.select_columns([column])
+        batches = []
+        # Decoding releases the interpreter lock, so threads read the images of a batch side by side.
+        with ThreadPoolExecutor() as readers:
+            for numbers in self._batches(rows, "Embedding images"):
+                images = list(readers.map(lambda row: _read_image(dataset, column, row), numbers))
+                inputs = self.processor(images=images, return_tensors="pt").to(self.device)
+                batches.append(self._embed(self.model.get_image_features, inputs))
+                self.macs += macs * len(images)
+        return torch.cat(batches)
+
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Embeds `texts`, truncated at the context length; shape `[len(texts), D]`."""
+        batches = []
+        for batch in self._batches(texts, "Embedding texts"):
+            inputs = self.processor(
+                text=list(batch), return_tensors="pt", padding=True, truncation=True, max_length=self.context_length
+            ).to(self.device)
+            batches.append(self._embed(self.model.get_text_features, inputs))
+            tokens = inputs["input_ids"].shape[1]
+            self.macs += clip_macs(self.model.config, text_tokens=tokens).text * len(batch)
+        return torch.cat(batches)
+
+    def _batches(self, items: Sequence[Any], description: str) -> Iterator[Sequence[Any]]:
+        with tqdm(total=len(items), desc=description, leave=False) as progress:
+            for start in range(0, len(items), self.batch_size):
+                batch = items[start : start + self.batch_size]
+                yield batch
+                progress.update(len(batch))
+
+    def _embed(self, features: Any, inputs: Any) -> torch.Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            output = features(**inputs)
+        embeddings = output if isinstance(output, torch.Tensor) else output.pooler_output
+        if not torch.isfinite(embeddings).all():
+            raise HfChainError(
+                "The model's embeddings are not finite: training diverged; lower learning_rate or raise warmup_steps"
+            )
+        return normalize(embeddings.float(), dim=-1)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Puts `model` into evaluation mode without gradients, and every module back into its own mode afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _read_image(dataset: Dataset, column: str, row: int) -> Image.Image:
+    try:
+        image = dataset[row][column]
+        if isinstance(image, Image.Image):
+            return image.convert("RGB")
+        reason = f"it is of type {type(image).__name__}"
+    except Exception as error:  # PIL, arrow and file systems raise many kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    raise HfChainError(f"Evaluation data, row {row}, column {column!r}: no readable image ({reason}); remove that row")

@@ -1,0 +1,78 @@
+"""Zero-shot classification: an image belongs to the class whose prompts it is closest to (CLIP, section 3.1)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch.nn.functional import normalize
+
+ClassName = str | Sequence[str]
+"""One name of a class, or all the names it goes by."""
+
+
+def class_prompts(class_names: Sequence[ClassName], templates: Sequence[str]) -> list[list[str]]:
+    """Writes each name of each class into each template.
+
+    Args:
+        class_names (`Sequence[str | Sequence[str]]`): For each class its name or its names.
+        templates (`Sequence[str]`): Sentences with `{}` where the name goes.
+
+    Returns:
+        `list[list[str]]`: The prompts of each class, names × templates of them.
+    """
+    return [
+        [template.replace("{}", name) for name in _names(names) for template in templates] for names in class_names
+    ]
+
+
+def class_labels(class_names: Sequence[ClassName]) -> list[str]:
+    """One distinct label for each class: its names joined by commas, with the class number where two classes agree."""
+    labels = [", ".join(_names(names)) for names in class_names]
+    count = Counter(labels)
+    return [label if count[label] == 1 else f"{label} [{index}]" for index, label in enumerate(labels)]
+
+
+def class_embeddings(prompt_embeddings: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Ensembles the prompts of each class: the mean of their normalised embeddings, normalised again (section 3.1.4).
+
+    Args:
+        prompt_embeddings (`Sequence[torch.Tensor]`): For each class the embeddings of its prompts, shape `[P_c, D]`.
+
+    Returns:
+        `torch.Tensor`: Class embeddings of unit length, shape `[C, D]`.
+    """
+    return torch.stack([normalize(normalize(prompts, dim=-1).mean(0), dim=-1) for prompts in prompt_embeddings])
+
+
+def zero_shot_metrics(
+    images: torch.Tensor, classes: torch.Tensor, labels: torch.Tensor, names: Sequence[str]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Accuracy of classifying `images` by the nearest of `classes`.
+
+    Args:
+        images (`torch.Tensor`): Normalised image embeddings, shape `[N, D]`.
+        classes (`torch.Tensor`): Class embeddings, shape `[C, D]`; with fewer than five, all count for top-5.
+        labels (`torch.Tensor`): Class of each image, int64, shape `[N]`.
+        names (`Sequence[str]`): Distinct name of each class.
+
+    Returns:
+        `tuple[dict[str, float], dict[str, float]]`: `zero_shot_top1` and `zero_shot_top5`, and the top-1 accuracy by
+        class of the classes that have images, all in [0, 1].
+    """
+    ranked = (images @ classes.T).topk(min(5, len(classes))).indices
+    hits = ranked == labels[:, None]
+    metrics = {"zero_shot_top1": _share(hits[:, 0]), "zero_shot_top5": _share(hits.any(1))}
+    images_in = torch.bincount(labels, minlength=len(names)).tolist()
+    correct_in = torch.bincount(labels[hits[:, 0]], minlength=len(names)).tolist()
+    per_class = {name: correct_in[c] / images_in[c] for c, name in enumerate(names) if images_in[c]}
+    return metrics, per_class
+
+
+def _names(names: ClassName) -> Sequence[str]:
+    return [names] if isinstance(names, str) else names
+
+
+def _share(hits: torch.Tensor) -> float:
+    return hits.double().mean().item()

@@ -1,0 +1,38 @@
+"""Depth: which predecessor block each successor block comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a successor's block comes from.
+
+    Args:
+        block (`int`): the predecessor's block.
+        identity (`bool`): the new block adds nothing to the residual stream at the start, because its writes are zero.
+    """
+
+    block: int
+    identity: bool = False
+
+
+DepthRule = Callable[[int, int], list[Origin]]
+
+
+def interpolated(old: int, new: int) -> list[Origin]:
+    """Successor block l′ is a copy of block ⌊l′·L/L′⌋ (CoM-PT: ViT-B's block l becomes ViT-L's blocks 2l and 2l+1)."""
+    return [Origin(block * old // new) for block in range(new)]
+
+
+def stacked(old: int, new: int) -> list[Origin]:
+    """Successor block l′ is a copy of block l′ mod L, the whole stack again and again (StackBERT, G_stack)."""
+    return [Origin(block % old) for block in range(new)]
+
+
+def inserted(old: int, new: int) -> list[Origin]:
+    """As `interpolated`, but only the first copy of a block works; the others start as identity (LLaMA Pro, section 3)."""
+    blocks = [origin.block for origin in interpolated(old, new)]
+    return [Origin(block, identity=l > 0 and blocks[l - 1] == block) for l, block in enumerate(blocks)]

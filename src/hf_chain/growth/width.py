@@ -1,0 +1,54 @@
+"""What a width rule is: how a residual stream of D channels becomes one of D′ and the tower computes the same.
+
+Notation in this room: D → D′ is the width, r = D/D′, k = D′/D, σ the root mean square of a weight.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+
+class WidthRule(Protocol):
+    """How every kind of weight on the residual axis grows.
+
+    All weights come with the residual axis *first*, except in `read` and `silent_read`, which take the
+    `[units, residual]` layout of `torch.nn.Linear`.
+    """
+
+    epsilon_scale: float
+
+    def embed(self, weight: torch.Tensor) -> torch.Tensor:
+        """A weight `[D, …]` that puts the input into the stream, as `[D′, …]`."""
+
+    def write(self, weight: torch.Tensor) -> torch.Tensor:
+        """A weight or bias `[D, …]` by which a block adds to the stream, as `[D′, …]`."""
+
+    def gain(self, weight: torch.Tensor) -> torch.Tensor:
+        """A norm's scale `[D]`, as `[D′]`."""
+
+    def shift(self, weight: torch.Tensor) -> torch.Tensor:
+        """A norm's offset `[D]`, as `[D′]`."""
+
+    def first_gain(self, weight: torch.Tensor) -> torch.Tensor:
+        """The scale `[D]` of a norm that stands before the first block, as `[D′]`."""
+
+    def first_shift(self, weight: torch.Tensor) -> torch.Tensor:
+        """The offset `[D]` of a norm that stands before the first block, as `[D′]`."""
+
+    def read(self, weight: torch.Tensor) -> torch.Tensor:
+        """A weight `[units, D]` that reads the stream, as `[units, D′]`."""
+
+    def silent_read(self, units: int, scale: float) -> torch.Tensor:
+        """New units `[units, D′]` that read (almost) nothing at the start, yet learn; `scale` is σ of their siblings."""
+
+
+def root_mean_square(weight: torch.Tensor) -> float:
+    """σ of a weight, a number."""
+    return weight.square().mean().sqrt().item()
+
+
+def normal(generator: torch.Generator, *shape: int) -> torch.Tensor:
+    """Standard normal numbers of this shape in float64."""
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)

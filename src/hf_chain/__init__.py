@@ -1,0 +1,1 @@
+"""hf_chain: train something small first and hand its knowledge on."""

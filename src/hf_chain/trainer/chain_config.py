@@ -1,0 +1,76 @@
+"""Arguments of `ChainTrainer`: those of `TrainingArguments` and what the chain adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from hf_chain.distillation import SCHEDULES
+from hf_chain.errors import HfChainError
+
+
+@dataclass
+class ChainConfig(TrainingArguments):
+    """[`~transformers.TrainingArguments`] for one member of a chain.
+
+    Args:
+        feature_loss_weight (`float`): weight α of the feature loss, as published for embedding size 512; it is scaled
+            to the teacher's size. Source: CoM-PT (arXiv 2604.12391), α = 500.
+        feature_loss_schedule (`str`): `constant`, `linear` or `cosine`: how the weight goes to zero.
+        feature_loss_until (`float`): share of the training, in (0, 1], after which the weight is zero and the teacher
+            is no longer run.
+        identical_captions_positive (`bool`): whether identical captions in the global batch are positives of each other.
+        micro_batch_size (`int`, *optional*): samples a device that go through the model at once. The loss is still
+            that of the whole `per_device_train_batch_size` on all devices, at the price of a second forward pass.
+            Source: GradCache (arXiv 2101.06983).
+        image_token_keep (`float`): share of the patch tokens, in (0, 1], kept at random while training. Source: FLIP
+            (arXiv 2212.00794).
+        unmasked_tail (`float`): share of the training, in [0, 1], at its end that sees all tokens.
+
+    Raises:
+        HfChainError: for a value outside its range, and for `gradient_accumulation_steps` above 1, which would train
+            against the negatives of one micro-batch only.
+    """
+
+    feature_loss_weight: float = field(default=500.0, metadata={"help": "Weight of the feature loss at size 512."})
+    feature_loss_schedule: str = field(default="constant", metadata={"help": f"One of {', '.join(SCHEDULES)}."})
+    feature_loss_until: float = field(default=1.0, metadata={"help": "Share of the training with a teacher."})
+    identical_captions_positive: bool = field(
+        default=True, metadata={"help": "Count identical captions in a batch as positives of each other."}
+    )
+    micro_batch_size: int | None = field(
+        default=None, metadata={"help": "Samples a device that go through the model at once; the loss does not change."}
+    )
+    image_token_keep: float = field(default=1.0, metadata={"help": "Share of patch tokens kept while training."})
+    unmasked_tail: float = field(default=0.1, metadata={"help": "Share of the training, at its end, with all tokens."})
+
+    # Defaults of TrainingArguments that do not suit contrastive training.
+    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator takes every column."})
+    dataloader_drop_last: bool = field(default=True, metadata={"help": "A short last batch has fewer negatives."})
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Every parameter is used."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "A loss that is not finite is an error."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gradient_accumulation_steps != 1:
+            raise HfChainError(
+                f"gradient_accumulation_steps={self.gradient_accumulation_steps} would lose the negatives of a "
+                "contrastive loss: raise per_device_train_batch_size instead and set micro_batch_size to what fits"
+            )
+        if self.feature_loss_schedule not in SCHEDULES:
+            raise HfChainError(
+                f"feature_loss_schedule={self.feature_loss_schedule!r} is unknown: use one of {', '.join(SCHEDULES)}"
+            )
+        if self.feature_loss_weight < 0:
+            raise HfChainError(f"feature_loss_weight={self.feature_loss_weight} must not be negative")
+        for name in ("feature_loss_until", "image_token_keep"):
+            if not 0 < getattr(self, name) <= 1:
+                raise HfChainError(f"{name}={getattr(self, name)} must be above 0 and at most 1")
+        if not 0 <= self.unmasked_tail <= 1:
+            raise HfChainError(f"unmasked_tail={self.unmasked_tail} must be between 0 and 1")
+        if self.micro_batch_size is not None and self.per_device_train_batch_size % self.micro_batch_size:
+            raise HfChainError(
+                f"micro_batch_size={self.micro_batch_size} must divide "
+                f"per_device_train_batch_size={self.per_device_train_batch_size}"
+            )

@@ -1,0 +1,243 @@
+"""ChainTrainer: the Trainer that trains one member of a chain."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import CLIPModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_chain.cost import clip_macs
+from hf_chain.distillation import Teacher, TeacherFeatures, feature_loss, weight_factor
+from hf_chain.distillation.teacher import FeatureSource
+from hf_chain.errors import HfChainError
+from hf_chain.losses import contrastive_loss
+from hf_chain.models import ChainCLIPModel
+from hf_chain.trainer.accumulation import Features, backward_through_features
+from hf_chain.trainer.chain_config import ChainConfig
+from hf_chain.trainer.engines import clamp_logit_scale, shard_like_student
+from hf_chain.trainer.meters import Meters, StepCost
+
+MODEL_INPUTS = ("pixel_values", "input_ids", "attention_mask")
+
+
+class ChainTrainer(Trainer):
+    """Trains one member with the contrastive loss and, where it has a predecessor, the feature loss.
+
+    Whatever works with [`~transformers.Trainer`] works here. Saved folders, checkpoints included, load with
+    `CLIPModel.from_pretrained`. Source: CoM-PT (arXiv 2604.12391).
+
+    Args:
+        model (`CLIPModel` or `ChainCLIPModel`): the member to train.
+        args (`ChainConfig`): the arguments.
+        teacher (`CLIPModel` or `FeatureSource`, *optional*): the predecessor, which is frozen, or a cache of its
+            features.
+        kwargs: as for `Trainer`: `train_dataset`, `data_collator`, `processing_class`, `callbacks`, …
+
+    Raises:
+        HfChainError: when the loss stops being finite.
+    """
+
+    args: ChainConfig
+
+    def __init__(
+        self,
+        model: CLIPModel | ChainCLIPModel,
+        args: ChainConfig,
+        teacher: CLIPModel | FeatureSource | None = None,
+        **kwargs: Any,
+    ) -> None:
+        source = Teacher(teacher) if isinstance(teacher, CLIPModel) else teacher
+        if not isinstance(model, ChainCLIPModel):
+            model = ChainCLIPModel.from_clip(model, source.embedding_size if source else None)
+        super().__init__(model=model, args=args, **kwargs)
+        # The loss is a mean over the global batch: nothing to divide by the number of micro-batches.
+        self.loss_is_scaled_for_ga = True
+        self.model_accepts_loss_kwargs = False
+        self.teacher = source
+        if isinstance(source, Teacher):
+            source.model = shard_like_student(source.model, self.accelerator)
+        self.meters: Meters | None = None
+        self._loss_parts: dict[str, torch.Tensor] = {}
+        self.add_callback(_MemberCallback(self))
+
+    # What a step costs and how far the training is
+
+    def step_cost(self, total_steps: int) -> StepCost:
+        """MACs as a function of the optimiser steps done, for a training of `total_steps` steps."""
+        args, config = self.args, self._chain_model.config
+        dataset: Any = self.train_dataset
+        teacher = self.teacher.model if isinstance(self.teacher, Teacher) else None
+        masked = args.image_token_keep < 1
+        return StepCost(
+            samples_per_step=args.per_device_train_batch_size * args.world_size,
+            captions=getattr(dataset, "captions_per_image", 1),
+            student=clip_macs(config),
+            student_masked=clip_macs(config, image_token_keep=args.image_token_keep),
+            teacher=clip_macs(teacher.config) if teacher is not None else None,
+            student_passes=3 if args.micro_batch_size is None else 4,
+            teacher_steps=math.ceil(args.feature_loss_until * total_steps) if args.feature_loss_weight else 0,
+            unmasked_from=math.ceil((1 - args.unmasked_tail) * total_steps) if masked else total_steps,
+        )
+
+    @property
+    def feature_weight(self) -> float:
+        """Present weight of the feature loss."""
+        if self.teacher is None:
+            return 0.0
+        args, state = self.args, self.state
+        factor = weight_factor(args.feature_loss_schedule, args.feature_loss_until, state.global_step, state.max_steps)
+        return args.feature_loss_weight * factor
+
+    @property
+    def _chain_model(self) -> ChainCLIPModel:
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+
+    # One sample's way: batch -> embeddings -> losses -> gradient
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """One step on this process's part of the global batch, at once or accumulated through cached features."""
+        masked = self.state.global_step < self._cost.unmasked_from
+        self._chain_model.image_token_keep = self.args.image_token_keep if masked else 1.0
+        if self.args.micro_batch_size is None:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        else:
+            model.train()
+            inputs = self._prepare_inputs(inputs)
+            kwargs = {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}
+            loss = backward_through_features(
+                model,
+                {name: inputs[name] for name in MODEL_INPUTS},
+                self.args.micro_batch_size,
+                lambda features: self._loss(features, inputs),
+                self.accelerator,
+                **kwargs,
+            )
+        self._meters.add(**self._loss_parts)
+        return loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Contrastive loss over the global batch plus the weighted feature loss."""
+        outputs = model(**{name: inputs[name] for name in MODEL_INPUTS})
+        loss = self._loss(outputs, inputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def _loss(self, features: Features, inputs: dict[str, Any]) -> torch.Tensor:
+        ids = inputs["caption_ids"] if self.args.identical_captions_positive else None
+        task = contrastive_loss(features["image_embeds"], features["text_embeds"], features["logit_scale"], ids)
+        self._loss_parts = {"contrastive_loss": task, "logit_scale": features["logit_scale"]}
+        if self.teacher is None or not self.model.training:
+            return task
+        image, text = features["image_embeds_for_teacher"], features["text_embeds_for_teacher"]
+        weight = self.feature_weight
+        if weight == 0:
+            # The maps to the teacher stay in the graph: distributed engines expect a gradient of every parameter.
+            return task + 0.0 * (image.sum() + text.sum())
+        target = self._teacher_features(inputs)
+        distance = feature_loss(image, text, target.image, target.text)
+        self._loss_parts["feature_loss"] = distance
+        return task + weight * distance
+
+    def _teacher_features(self, inputs: dict[str, Any]) -> TeacherFeatures:
+        assert self.teacher is not None
+        size = self.args.micro_batch_size or len(inputs["pixel_values"])
+        names = [name for name, value in inputs.items() if torch.is_tensor(value)]
+        parts = []
+        with self.accelerator.autocast():
+            for rows in zip(*(inputs[name].split(size) for name in names), strict=True):
+                parts.append(self.teacher.features(dict(zip(names, rows, strict=True))))
+        return TeacherFeatures(torch.cat([p.image for p in parts]), torch.cat([p.text for p in parts]))
+
+    # What of the Trainer has to know about the above
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Contrastive loss of an evaluation batch; embeddings are evaluated by `hf_chain.evaluation`."""
+        with torch.no_grad():
+            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        return loss.detach(), None, None
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Names of the parameters with weight decay: not norms, biases and the logit scale."""
+        return [name for name in super().get_decay_parameter_names(model) if not name.endswith("logit_scale")]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds loss parts, logit scale, images/s, TFLOP/s and MACs so far to what the Trainer logs."""
+        if self.meters is not None and "loss" in logs:
+            logs |= self.meters.read(self.state.global_step)
+            for name in ("contrastive_loss", "feature_loss"):
+                if name in logs:
+                    logs[name] = self._mean_over_processes(logs[name])
+        for name in ("loss", "train_loss"):
+            if name in logs:
+                self._require_finite(logs[name])
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if "contrastive_loss" in self._loss_parts:
+            self._require_finite(self._loss_parts["contrastive_loss"].item())
+        super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._chain_model.load_teacher_maps(resume_from_checkpoint)
+
+    def _mean_over_processes(self, value: float) -> float:
+        return self.accelerator.reduce(torch.tensor(value, device=self.args.device), "mean").item()
+
+    def _require_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise HfChainError(
+                f"The loss is {loss} at step {self.state.global_step}: lower the learning rate, lengthen the warm-up, "
+                "or look for images and captions that are not finite"
+            )
+
+    @property
+    def _meters(self) -> Meters:
+        if self.meters is None:
+            self.meters = Meters(self.step_cost(self.state.max_steps))
+        return self.meters
+
+    @property
+    def _cost(self) -> StepCost:
+        return self._meters.cost
+
+
+class _MemberCallback(TrainerCallback):
+    """Tells the data set its epoch, starts the meters and clamps the logit scale."""
+
+    def __init__(self, trainer: ChainTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.meters = Meters(self.trainer.step_cost(state.max_steps))
+        self.trainer.meters.start(state.global_step)
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # With several processes accelerate tells only the sampler.
+        if hasattr(self.trainer.train_dataset, "set_epoch"):
+            self.trainer.train_dataset.set_epoch(int((state.epoch or 0.0) + 1e-6))
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        clamp_logit_scale(self.trainer._chain_model, self.trainer.is_deepspeed_enabled)

@@ -1,0 +1,171 @@
+"""Captions of a row: read from a caption column, or made from the names of its class and prompt templates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from random import Random
+from typing import Any
+
+from datasets import ClassLabel, Dataset, Features, IterableDataset
+
+from hf_chain.data.prompts import resolve_templates
+from hf_chain.data.settings import DataSettings
+from hf_chain.errors import HfChainError
+
+
+class CaptionReader:
+    """Finds all captions and the class number of a row.
+
+    Args:
+        settings (`DataSettings`): Which columns to read and how class names become captions.
+        features (`datasets.Features`, *optional*): Features of the source; a `ClassLabel` column brings its names.
+    """
+
+    def __init__(self, settings: DataSettings, features: Features | None = None) -> None:
+        self.settings = settings
+        self._feature = (features or {}).get(settings.label_column) if settings.label_column else None
+        self._made: dict[tuple[str, ...], list[str]] = {}
+
+    @cached_property
+    def names_by_class(self) -> list[tuple[str, ...]] | None:
+        """Names of each class as the settings or the `ClassLabel` feature give them."""
+        if self.settings.class_names is not None:
+            return [split_names(names) for names in self.settings.class_names]
+        if isinstance(self._feature, ClassLabel):
+            return [split_names(name.replace("_", " ")) for name in self._feature.names]
+        return None
+
+    def label(self, row: Mapping[str, Any]) -> int | None:
+        """Return the class number of a row, or `None` where the source has no classes.
+
+        Raises:
+            `ValueError`: Where the row's label is missing or out of range.
+        """
+        column = self.settings.label_column
+        if column is None:
+            return None
+        value = row[column]
+        if isinstance(value, str) and isinstance(self._feature, ClassLabel):
+            value = self._feature.str2int(value)
+        if value is None or isinstance(value, str) or value != value or int(value) != value or value < 0:
+            raise ValueError(f"label {value!r} is no class number")
+        if self.names_by_class is not None and value >= len(self.names_by_class):
+            raise ValueError(f"label {value} is out of range for {len(self.names_by_class)} class names")
+        return int(value)
+
+    def captions(self, row: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+        """Return all usable captions of a row and what is wrong with the others.
+
+        Args:
+            row (`Mapping`): A row of the source.
+
+        Returns:
+            `tuple[list[str], list[str]]`: Captions, and problems such as `caption 2 is empty`.
+        """
+        settings = self.settings
+        if settings.caption_column is not None:
+            value = row[settings.caption_column]
+            values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+            problems = ["there are no captions"] if not values else []
+            usable = []
+            for number, caption in enumerate(values):
+                problem = _problem(caption)
+                if problem is None:
+                    usable.append(caption.strip())
+                else:
+                    problems.append(f"caption {number} {problem}")
+            return usable, problems
+        try:
+            names = self._class_names(row)
+        except ValueError as error:
+            return [], [str(error)]
+        return self._prompts(names), [] if names else ["the class has no name"]
+
+    def _class_names(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        column = self.settings.class_names_column
+        if column is not None:
+            return split_names(row[column])
+        label = self.label(row)
+        if self.names_by_class is None or label is None:
+            raise HfChainError(
+                f"column {self.settings.label_column!r} holds numbers without names; "
+                "give class_names or class_names_column, or a caption_column"
+            )
+        return self.names_by_class[label]
+
+    def _prompts(self, names: tuple[str, ...]) -> list[str]:
+        if names not in self._made:
+            used = names if self.settings.class_names_used == "all" else names[:1]
+            templates = resolve_templates(self.settings.prompt_templates)
+            self._made[names] = list(dict.fromkeys(t.format(name) for name in used for t in templates))
+        return self._made[names]
+
+
+def sample_captions(captions: Sequence[str], count: int, random: Random) -> list[str]:
+    """Draw captions without repetition while there are enough of them.
+
+    Args:
+        captions (`Sequence[str]`): All captions of an image, at least one.
+        count (`int`): Captions to draw.
+        random (`random.Random`): Generator of this sample.
+
+    Returns:
+        `list[str]`: `count` captions; where there are fewer, all of them and then repetitions.
+    """
+    drawn: list[str] = []
+    while len(drawn) < count:
+        drawn += random.sample(captions, min(count - len(drawn), len(captions)))
+    return drawn
+
+
+def split_names(names: Any) -> tuple[str, ...]:
+    """Split the names of one class: a list, or one text such as `goldfish, Carassius auratus`."""
+    parts = names.split(",") if isinstance(names, str) else names if isinstance(names, Sequence) else []
+    return tuple(part.strip() for part in parts if isinstance(part, str) and part.strip())
+
+
+def class_names(dataset: Dataset | IterableDataset, settings: DataSettings) -> list[tuple[str, ...]]:
+    """Return the names of every class, in the order of the class numbers, for zero-shot classification.
+
+    Args:
+        dataset (`datasets.Dataset` or `datasets.IterableDataset`): A split; it is scanned once where the names stand
+            in a column.
+        settings (`DataSettings`): Which columns hold labels and names.
+
+    Returns:
+        `list[tuple[str, ...]]`: All names of each class, the usual one first.
+
+    Raises:
+        `HfChainError`: Where labels or names are missing, or a class occurs in no row.
+    """
+    if settings.label_column is None:
+        raise HfChainError("label_column is empty; zero-shot classification needs the column of class numbers")
+    features = dataset.features
+    reader = CaptionReader(settings, features)
+    if settings.class_names is not None or settings.class_names_column is None:
+        if reader.names_by_class is None:
+            raise HfChainError(
+                f"column {settings.label_column!r} holds numbers without names; give class_names or class_names_column"
+            )
+        return reader.names_by_class
+    found: dict[int, tuple[str, ...]] = {}
+    for row in dataset.select_columns([settings.label_column, settings.class_names_column]):
+        label = reader.label(row)
+        if label is not None and label not in found:
+            found[label] = split_names(row[settings.class_names_column])
+    size = max(len(reader.names_by_class or []), max(found, default=-1) + 1)
+    fallback = reader.names_by_class or [()] * size
+    names = [found.get(number) or fallback[number] for number in range(size)]
+    if not all(names):
+        raise HfChainError(f"class {names.index(())} has no name in this split; give class_names")
+    return names
+
+
+def _problem(caption: Any) -> str | None:
+    if isinstance(caption, str):
+        return None if caption.strip() else "is empty"
+    if isinstance(caption, float) and math.isnan(caption):
+        return "is NaN"
+    return "is None" if caption is None else f"is {type(caption).__name__}, not text"

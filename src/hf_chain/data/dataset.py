@@ -1,0 +1,211 @@
+"""Image–text pairs as a map-style data set and as a stream."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from datasets import Dataset, IterableDataset
+from PIL import Image
+from torch.utils import data
+
+from hf_chain.data.augmentation import augment
+from hf_chain.data.captions import CaptionReader, sample_captions
+from hf_chain.data.columns import check_columns, undecoded
+from hf_chain.data.images import decode_image, image_path
+from hf_chain.data.quality import BadRow, RunningCount
+from hf_chain.data.randomness import sample_random
+from hf_chain.data.settings import DataSettings
+from hf_chain.errors import HfChainError
+
+
+class _Pairs:
+    """What both kinds share: the epoch, and turning a row into a sample."""
+
+    def __init__(self, settings: DataSettings, reader: CaptionReader, seed: int, training: bool, root: str | None):
+        self.settings = settings
+        self.reader = reader
+        self.seed = seed
+        self.root = root
+        self.augmented = training and settings.augmentation.enabled
+        # Shared memory, so that workers that outlive an epoch see the next one.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that samples are drawn for."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the captions and views of another epoch."""
+        self._epoch.fill_(epoch)
+
+    @property
+    def view(self) -> int:
+        """Number of the augmented view shown in this epoch: `epoch mod V`, -1 for a fresh one, 0 without augmentation."""
+        if not self.augmented:
+            return 0
+        return self.epoch % self.settings.image_views if self.settings.image_views else -1
+
+    def _sample(self, key: int | str, image_id: int, row: Mapping[str, Any], image: Image.Image) -> dict[str, Any]:
+        captions, _ = self.reader.captions(row)
+        if not captions:
+            raise ValueError("there is no usable caption")
+        if self.augmented:
+            turn = self.view if self.settings.image_views else self.epoch
+            image = augment(image, self.settings.augmentation, sample_random("image", self.seed, turn, key))
+        random = sample_random("captions", self.seed, self.epoch, key)
+        sample: dict[str, Any] = {
+            "image": image,
+            "captions": sample_captions(captions, self.settings.captions_per_image, random),
+            "image_id": image_id,
+            "view": self.view,
+        }
+        label = self.reader.label(row)
+        if label is not None:
+            sample["label"] = label
+        return sample
+
+
+class ImageTextDataset(_Pairs, data.Dataset):
+    """Image–text pairs by row number. A sample depends on the seed, the epoch and its row only.
+
+    Args:
+        dataset (`datasets.Dataset`): One split.
+        settings (`DataSettings`): Columns, captions and augmentation.
+        seed (`int`, *optional*, defaults to 0): Seed of caption choice and augmentation.
+        training (`bool`, *optional*, defaults to `True`): Whether images are augmented.
+        root (`str`, *optional*): Folder that relative image paths start from.
+
+    Raises:
+        `HfChainError`: Where a column is missing.
+
+    Example:
+        ```python
+        >>> splits = load_splits(DataSettings(), seed=0)
+        >>> pairs = ImageTextDataset(splits["train"], DataSettings())
+        >>> pairs.set_epoch(3)
+        >>> pairs[0]["captions"]
+        ```
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        settings: DataSettings,
+        seed: int = 0,
+        training: bool = True,
+        root: str | None = None,
+    ) -> None:
+        check_columns(dataset, settings)
+        super().__init__(settings, CaptionReader(settings, dataset.features), seed, training, root)
+        self.dataset = dataset
+        self._rows = undecoded(dataset, settings)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the rows, equal in every process."""
+        return self.dataset._fingerprint
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        index = range(len(self))[index]
+        row = self._rows[index]
+        try:
+            image = decode_image(row[self.settings.image_column], self.root)
+            return self._sample(index, index, row, image)
+        except HfChainError:
+            raise
+        except Exception as error:  # Pillow's decoders raise errors of every kind.
+            path = image_path(row[self.settings.image_column])
+            place = f"row {index}" + (f" ({path})" if path else "")
+            raise HfChainError(f"{place} cannot be used, {error}; drop it with check_quality") from error
+
+    def captions(self, index: int) -> list[str]:
+        """Return all usable captions of a row, without reading its image."""
+        row = self._rows.remove_columns(self.settings.image_column)[index]
+        return self.reader.captions(row)[0]
+
+    def __repr__(self) -> str:
+        return f"ImageTextDataset({len(self)} rows of {self.settings.source})"
+
+
+class ImageTextStream(_Pairs, data.IterableDataset):
+    """Image–text pairs of a stream; bad rows are counted, skipped, and stop the run past `max_bad_share`.
+
+    Workers share the files of the stream. Processes are left to accelerate, which cuts every global batch in slices
+    (with `dispatch_batches=False`), so that two processes see what one would. What is drawn for a row depends on the
+    seed, the epoch and the row's own content, whichever worker or process reads it.
+
+    Args:
+        dataset (`datasets.IterableDataset`): One split.
+        settings (`DataSettings`): Columns, captions and augmentation.
+        seed (`int`, *optional*, defaults to 0): Seed of caption choice and augmentation.
+        training (`bool`, *optional*, defaults to `True`): Whether images are augmented.
+        root (`str`, *optional*): Folder that relative image paths start from.
+
+    Raises:
+        `HfChainError`: Where a column is missing.
+    """
+
+    def __init__(
+        self,
+        dataset: IterableDataset,
+        settings: DataSettings,
+        seed: int = 0,
+        training: bool = True,
+        root: str | None = None,
+    ) -> None:
+        check_columns(dataset, settings)
+        super().__init__(settings, CaptionReader(settings, dataset.features), seed, training, root)
+        self.dataset = dataset
+        self._rows = undecoded(dataset, settings)
+        self.count = RunningCount(settings.max_bad_share)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order, captions and views of another epoch."""
+        super().set_epoch(epoch)
+        self._rows.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the stream stands; rows waiting in a shuffle buffer are not part of it."""
+        return {"epoch": self.epoch, "rows": self._rows.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.set_epoch(state["epoch"])
+        self._rows.load_state_dict(state["rows"])
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        self.count = RunningCount(self.settings.max_bad_share)
+        for row in self._rows:
+            value = row[self.settings.image_column]
+            key = _content_key(row, self.settings.image_column)
+            try:
+                sample = self._sample(key, -1, row, decode_image(value, self.root))
+            except HfChainError:
+                raise
+            except Exception as error:  # Pillow's decoders raise errors of every kind.
+                problem = " ".join(str(error).split())
+                self.count.add(BadRow(self.count.report.rows, image_path(value), problem, usable=False))
+                continue
+            self.count.add(None)
+            yield sample
+        self.count.finish()
+
+
+def _content_key(row: Mapping[str, Any], image_column: str) -> str:
+    value = row[image_column]
+    digest = hashlib.blake2b(digest_size=8)
+    if isinstance(value, Mapping) and value.get("bytes") is not None:
+        digest.update(value["bytes"])
+    elif isinstance(value, Image.Image):
+        digest.update(value.tobytes())
+    else:
+        digest.update(str(image_path(value)).encode())
+    digest.update(repr([item for name, item in sorted(row.items()) if name != image_column]).encode())
+    return digest.hexdigest()

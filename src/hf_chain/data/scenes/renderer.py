@@ -1,0 +1,122 @@
+"""Drawing of a scene with Pillow."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import cos, pi, radians, sin
+
+from PIL import Image, ImageDraw
+
+from hf_chain.data.scenes.scene import Placed, Scene
+
+
+COLOR_VALUES = {
+    "red": (222, 45, 45),
+    "green": (52, 168, 70),
+    "blue": (45, 100, 225),
+    "yellow": (248, 208, 40),
+    "purple": (140, 65, 185),
+    "pink": (250, 130, 185),
+    "brown": (140, 85, 45),
+    "cyan": (50, 205, 215),
+}
+BACKGROUND_VALUES = {
+    "white": (246, 246, 244),
+    "grey": (150, 152, 155),
+    "black": (26, 26, 28),
+    "beige": (232, 216, 184),
+    "navy": (26, 34, 78),
+}
+_SUPERSAMPLING = 4
+_OUTLINE = 0.014
+_SHADOW = 0.016
+
+
+def _polar(steps: int, radius: float = 1.0, start: float = -pi / 2) -> list[tuple[float, float]]:
+    return [(radius * cos(start + 2 * pi * i / steps), radius * sin(start + 2 * pi * i / steps)) for i in range(steps)]
+
+
+def _star() -> list[tuple[float, float]]:
+    outer, inner = _polar(5), _polar(5, 0.46, -pi / 2 + pi / 5)
+    return [point for pair in zip(outer, inner, strict=True) for point in pair]
+
+
+def _heart() -> list[tuple[float, float]]:
+    angles = [2 * pi * i / 40 for i in range(40)]
+    return [
+        (16 * sin(t) ** 3 / 17, -(13 * cos(t) - 5 * cos(2 * t) - 2 * cos(3 * t) - cos(4 * t) + 2) / 17) for t in angles
+    ]
+
+
+def _cross() -> list[tuple[float, float]]:
+    arm, half = 0.93, 0.32
+    corner = [(half, -arm), (half, -half), (arm, -half)]
+    points = []
+    for _ in range(4):
+        points += corner
+        corner = [(-y, x) for x, y in corner]
+    return points
+
+
+# Outlines inside the unit circle, y downwards.
+_SHAPE_POINTS = {
+    "circle": _polar(40, 0.9),
+    "square": _polar(4, 1.0, -pi / 4),
+    "triangle": _polar(3),
+    "star": _star(),
+    "heart": _heart(),
+    "cross": _cross(),
+}
+
+
+def render(scene: Scene, size: int) -> Image.Image:
+    """Draw a scene.
+
+    Args:
+        scene (`Scene`): What to draw.
+        size (`int`): Height and width of the image in pixels.
+
+    Returns:
+        `PIL.Image.Image`: The scene, mode `RGB`, smoothed by supersampling.
+    """
+    canvas = _background(scene.background, scene.pattern, size * _SUPERSAMPLING).copy()
+    draw = ImageDraw.Draw(canvas)
+    ground = BACKGROUND_VALUES[scene.background]
+    for placed in scene.objects:
+        fill = COLOR_VALUES[placed.color]
+        draw.polygon(_outline(placed, canvas.width, _OUTLINE, _SHADOW), fill=_shade(ground, 0.72))
+        draw.polygon(_outline(placed, canvas.width, _OUTLINE, 0), fill=_shade(fill, 0.62))
+        draw.polygon(_outline(placed, canvas.width, -_OUTLINE / 2, 0), fill=fill)
+    return canvas.reduce(_SUPERSAMPLING)
+
+
+def _outline(placed: Placed, width: int, grow: float, shift: float) -> list[tuple[float, float]]:
+    scale = (placed.radius + grow) * width
+    c, s = cos(radians(placed.angle)) * scale, sin(radians(placed.angle)) * scale
+    x0, y0 = (placed.x + shift) * width, (placed.y + shift) * width
+    return [(x0 + c * x - s * y, y0 + s * x + c * y) for x, y in _SHAPE_POINTS[placed.shape]]
+
+
+def _shade(color: tuple[int, int, int], factor: float) -> tuple[int, int, int]:
+    red, green, blue = (min(255, round(value * factor)) for value in color)
+    return red, green, blue
+
+
+@lru_cache(maxsize=64)
+def _background(name: str, pattern: str, width: int) -> Image.Image:
+    color = BACKGROUND_VALUES[name]
+    # A dark ground takes a lighter pattern, a light one a darker pattern.
+    second = _shade(color, 0.86) if sum(color) > 300 else tuple(min(255, value + 26) for value in color)
+    image = Image.new("RGB", (width, width), color)
+    draw = ImageDraw.Draw(image)
+    if pattern == "striped":
+        step = width // 8
+        for i in range(-8, 8, 2):
+            x = i * step
+            draw.polygon([(x, 0), (x + step, 0), (x + step + width, width), (x + width, width)], fill=second)
+    elif pattern == "checked":
+        step = width // 8
+        for i in range(8):
+            for j in range(i % 2, 8, 2):
+                draw.rectangle([i * step, j * step, (i + 1) * step - 1, (j + 1) * step - 1], fill=second)
+    return image

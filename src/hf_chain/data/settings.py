@@ -1,0 +1,163 @@
+"""The `data` section of a recipe: where the pairs come from and how they are shown to the model."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from hf_chain.data.prompts import PROMPT_TEMPLATES
+from hf_chain.settings import Settings
+
+
+class ScenesSettings(Settings):
+    """Size and look of the rendered scenes."""
+
+    train: int = Field(10_000, ge=1, description="Scenes in the train split.")
+    validation: int = Field(1_000, ge=1, description="Scenes in the validation split.")
+    test: int = Field(1_000, ge=1, description="Scenes in the test split.")
+    compositional: int = Field(
+        1_000, ge=1, description="Scenes made only of colour and shape pairs held out of training."
+    )
+    image_size: int = Field(64, ge=16, le=512, description="Height and width of a rendered scene in pixels.")
+    seed: int = Field(
+        0, ge=0, description="Seed of the scenes; separate from the training seed, so the data stay equal."
+    )
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of scenes of each split."""
+        return {
+            "train": self.train,
+            "validation": self.validation,
+            "test": self.test,
+            "compositional": self.compositional,
+        }
+
+
+class AugmentationSettings(Settings):
+    """Random changes of the training images. Off by default."""
+
+    crop_scale: tuple[float, float] | None = Field(
+        None, description="Smallest and largest share of the largest centre square that a random square crop keeps."
+    )
+    horizontal_flip: bool = Field(
+        False, description="Mirror half of the images. Wrong for captions that say left or right."
+    )
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _crop_scale_is_a_range(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 < value[0] <= value[1] <= 1:
+            raise ValueError(f"crop_scale is {list(value)}; it must be [min, max] with 0 < min <= max <= 1")
+        return value
+
+    @property
+    def enabled(self) -> bool:
+        """Whether any image is changed at all."""
+        return self.crop_scale is not None or self.horizontal_flip
+
+
+class DataSettings(Settings):
+    """Source, columns, captions and augmentation of one data set."""
+
+    source: str = Field(
+        "scenes",
+        description="`scenes` (rendered, no download), a Hub name, a local folder, a file or glob (parquet, json, csv, "
+        "webdataset tar), or a `datasets` format such as `imagefolder` or `webdataset` together with `data_files`.",
+    )
+    config_name: str | None = Field(None, description="Configuration of a Hub data set that has several.")
+    data_files: str | list[str] | dict[str, str | list[str]] | None = Field(
+        None, description="Files to read, also by split, as `datasets.load_dataset` takes them."
+    )
+    train_split: str = Field("train", description="Split to train on; slices such as `train[:90%]` work.")
+    validation_split: str | None = Field("validation", description="Split evaluated after every member.")
+    test_splits: list[str] = Field([], description="Further splits to evaluate, each under its own name.")
+    streaming: bool = Field(False, description="Read the source as a stream instead of downloading it first.")
+    shuffle_buffer: int = Field(1_000, ge=1, description="Rows held for shuffling a stream.")
+
+    image_column: str = Field("image", description="Column that holds the images.")
+    caption_column: str | None = Field(None, description="Column that holds one caption or a list of captions.")
+    label_column: str | None = Field(None, description="Column that holds the class number of an image.")
+    class_names_column: str | None = Field(
+        None, description="Column that holds the names of the row's class: a list, or one text with commas."
+    )
+    class_names: list[str | list[str]] | None = Field(
+        None, description="Names by class number, where the source has none; a list where a class has several."
+    )
+    class_names_used: Literal["all", "first"] = Field("first", description="Which names of a class become captions.")
+    prompt_templates: str | list[str] = Field(
+        "clip", description="`clip` (80), `simple` (7), `scenes` (3), or a list of templates with one `{}` each."
+    )
+    captions_per_image: int = Field(1, ge=1, description="Captions K drawn for an image each time it is shown.")
+
+    max_bad_share: float = Field(0.01, ge=0, le=1, description="Share of bad rows above which the run stops.")
+    max_train_samples: int | None = Field(None, ge=1, description="Train on a seeded random subset of this size.")
+    augmentation: AugmentationSettings = Field(AugmentationSettings(), description="Random changes of images.")
+    image_views: int = Field(
+        0,
+        ge=0,
+        description="Number V of augmented views an image cycles through (epoch mod V), so that teacher "
+        "features can be cached; 0 draws a new view each epoch.",
+    )
+    scenes: ScenesSettings = Field(ScenesSettings(), description="The rendered scenes, for `source: scenes`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scenes_bring_their_columns(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("source", "scenes") == "scenes":
+            defaults = {
+                "caption_column": "captions",
+                "label_column": "label",
+                "prompt_templates": "scenes",
+                "test_splits": ["test", "compositional"],
+            }
+            return {**defaults, **values}
+        return values
+
+    @field_validator("source")
+    @classmethod
+    def _source_is_named(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("source is empty; give scenes, a Hub name, a local folder or a file pattern")
+        return value
+
+    @field_validator("prompt_templates")
+    @classmethod
+    def _templates_have_a_place_for_the_name(cls, value: str | list[str]) -> str | list[str]:
+        if isinstance(value, str):
+            if value not in PROMPT_TEMPLATES:
+                known = ", ".join(PROMPT_TEMPLATES)
+                raise ValueError(f"prompt_templates is {value!r}; it must be one of {known}, or a list of templates")
+            return value
+        if not value:
+            raise ValueError(
+                "prompt_templates is an empty list; give at least one template such as 'a photo of a {}.'"
+            )
+        for template in value:
+            if template.count("{}") != 1 or "{" in template.replace("{}", "") or "}" in template.replace("{}", ""):
+                raise ValueError(f"prompt_templates has {template!r}; a template needs exactly one {{}} for the name")
+        return value
+
+    @field_validator("class_names")
+    @classmethod
+    def _every_class_is_named(cls, value: list[str | list[str]] | None) -> list[str | list[str]] | None:
+        for number, names in enumerate(value or []):
+            if not names or not all(name.strip() for name in ([names] if isinstance(names, str) else names)):
+                raise ValueError(f"class_names has no name for class {number}; give one name or a list of names")
+        return value
+
+    @model_validator(mode="after")
+    def _something_gives_captions(self) -> DataSettings:
+        if self.caption_column is None and self.label_column is None and self.class_names_column is None:
+            raise ValueError(
+                "caption_column, label_column and class_names_column are all empty; one of them must give captions"
+            )
+        if self.class_names is not None and self.label_column is None:
+            raise ValueError("class_names is given without label_column; name the column that holds the class numbers")
+        if self.image_views > 1 and not self.augmentation.enabled:
+            raise ValueError(
+                f"image_views is {self.image_views} without augmentation; set it to 0 or augment the images"
+            )
+        if self.streaming and self.source == "scenes":
+            raise ValueError("streaming is true for source 'scenes', which are rendered here; set it to false")
+        return self

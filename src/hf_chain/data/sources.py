@@ -1,0 +1,114 @@
+"""Loading of splits from any place `datasets` can read."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_from_disk
+
+from hf_chain.data.scenes import build_scenes
+from hf_chain.data.settings import DataSettings
+from hf_chain.errors import HfChainError
+
+
+_FORMATS = {
+    ".parquet": "parquet",
+    ".tar": "webdataset",
+    ".json": "json",
+    ".jsonl": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".arrow": "arrow",
+}
+_FORMAT_NAMES = {*_FORMATS.values(), "imagefolder"}
+
+
+def load_splits(settings: DataSettings, seed: int = 0) -> dict[str, Dataset | IterableDataset]:
+    """Load the splits that a recipe names.
+
+    Local files never need the network.
+
+    Args:
+        settings (`DataSettings`): The source and the names of its splits.
+        seed (`int`, *optional*, defaults to 0): Seed of the random training subset and of a stream's order.
+
+    Returns:
+        `dict[str, Dataset | IterableDataset]`: `train`, `validation` (unless switched off) and every test split.
+
+    Raises:
+        `HfChainError`: Where the source or a split cannot be found or read; the message is one line.
+    """
+    wanted = {"train": settings.train_split}
+    if settings.validation_split is not None:
+        wanted["validation"] = settings.validation_split
+    wanted.update({name: name for name in settings.test_splits})
+    load = _loader(settings)
+    splits = {}
+    for role, split in wanted.items():
+        try:
+            splits[role] = load(split)
+        except HfChainError:
+            raise
+        except Exception as error:  # Each format and the Hub raise errors of their own.
+            raise HfChainError(
+                f"split {split!r} of {settings.source} cannot be loaded, {_reason(error)}; "
+                "check source, data_files, the split's name and the network"
+            ) from error
+    splits["train"] = _training_rows(splits["train"], settings, seed)
+    return splits
+
+
+def _loader(settings: DataSettings) -> Any:
+    if settings.source == "scenes":
+        return _from_dict(build_scenes(settings.scenes), settings)
+    path = Path(settings.source).expanduser()
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        loaded = load_from_disk(str(path))
+        return _from_dict(loaded if isinstance(loaded, DatasetDict) else DatasetDict(train=loaded), settings)
+    name, data_files = _name_and_files(settings)
+    return lambda split: load_dataset(
+        name, settings.config_name, data_files=data_files, split=split, streaming=settings.streaming
+    )
+
+
+def _from_dict(splits: DatasetDict, settings: DataSettings) -> Any:
+    def load(split: str) -> Dataset:
+        if split not in splits:
+            raise HfChainError(f"split {split!r} is not in {settings.source}; it has {', '.join(splits)}")
+        return splits[split]
+
+    return load
+
+
+def _name_and_files(settings: DataSettings) -> tuple[str, Any]:
+    source = settings.source
+    if source in _FORMAT_NAMES and not Path(source).is_dir():
+        if settings.data_files is None:
+            raise HfChainError(f"source {source!r} is a format; say which files in data_files")
+        return source, settings.data_files
+    suffix = Path(source).suffix
+    if suffix in _FORMATS and not Path(source).is_dir():
+        if "://" not in source and not glob.glob(source, recursive=True):
+            raise HfChainError(f"no file matches source {source!r}; check the path")
+        return _FORMATS[suffix], settings.data_files or source
+    path = Path(source).expanduser()
+    if not path.exists() and (source.startswith((".", "/", "~")) or source.count("/") > 1) and "://" not in source:
+        raise HfChainError(f"source {source!r} is no folder here; check the path")
+    return str(path) if path.exists() else source, settings.data_files
+
+
+def _training_rows(train: Dataset | IterableDataset, settings: DataSettings, seed: int) -> Dataset | IterableDataset:
+    most = settings.max_train_samples
+    if isinstance(train, IterableDataset):
+        shuffled = train.shuffle(seed=seed, buffer_size=settings.shuffle_buffer)
+        return shuffled if most is None else shuffled.take(most)
+    if most is None or most >= len(train):
+        return train
+    return train.shuffle(seed=seed).select(range(most))
+
+
+def _reason(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return f"{type(cause).__name__}: " + " ".join(str(cause).split())[:200]

@@ -1,0 +1,24 @@
+"""Cost: analytic MACs, memory and hours of a model, a member's training and a whole family; imports no torch."""
+
+from hf_chain.cost.family import FamilyCost
+from hf_chain.cost.macs import TowerMACs, clip_macs, clip_parameters, kept_patches
+from hf_chain.cost.memory import MemoryEstimate, clip_memory
+from hf_chain.cost.table import memory_table, plan_table
+from hf_chain.cost.training import MemberCost, evaluation_macs
+from hf_chain.cost.units import hours, human
+
+__all__ = [
+    "FamilyCost",
+    "MemberCost",
+    "MemoryEstimate",
+    "TowerMACs",
+    "clip_macs",
+    "clip_memory",
+    "clip_parameters",
+    "evaluation_macs",
+    "hours",
+    "human",
+    "kept_patches",
+    "memory_table",
+    "plan_table",
+]

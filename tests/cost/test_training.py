@@ -1,0 +1,73 @@
+"""Everything a member's training computes is counted once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hf_chain.cost import MemberCost, clip_macs, evaluation_macs
+from hf_chain.errors import HfChainError
+
+
+@pytest.fixture
+def member(paper_config) -> MemberCost:
+    """ViT-S taught by ViT-T: 24 epochs of 1,000 images with 7 captions."""
+    return MemberCost("S", paper_config("S"), 24, 1_000, captions=7, teacher=paper_config("T"))
+
+
+def test_the_student_costs_three_forwards_and_the_teacher_one(member):
+    student, teacher = clip_macs(member.config), clip_macs(member.teacher)
+    assert member.macs_per_sample == student.image + 7 * student.text
+    assert member.training_macs["student"] == 3 * 24_000 * member.macs_per_sample
+    assert member.training_macs["teacher"] == 24_000 * (teacher.image + 7 * teacher.text)
+    assert member.training_macs["total"] == member.training_macs["student"] + member.training_macs["teacher"]
+
+
+def test_accumulation_through_cached_features_adds_one_student_forward(member):
+    once, twice = member.training_macs, replace(member, forward_passes=2).training_macs
+    assert 3 * twice["student"] == 4 * once["student"]
+    assert twice["teacher"] == once["teacher"]
+
+
+def test_a_cached_teacher_sees_each_view_and_each_caption_once(member):
+    teacher = clip_macs(member.teacher)
+    cached = replace(member, cached_views=2, caption_pool=9)
+    assert cached.training_macs["teacher"] == 1_000 * (2 * teacher.image + 9 * teacher.text)
+
+
+def test_a_cache_never_costs_more_than_the_live_teacher(member):
+    short = replace(member, epochs=1)
+    cached = replace(short, cached_views=5, caption_pool=100)
+    assert cached.training_macs["teacher"] == short.training_macs["teacher"]
+
+
+def test_a_teacher_that_leaves_early_costs_its_share(member):
+    leaves = replace(member, teacher_share=0.25)
+    assert 4 * leaves.training_macs["teacher"] == member.training_macs["teacher"]
+
+
+def test_masked_training_pays_for_its_unmasked_tail(member):
+    masked, whole = replace(member, image_token_keep=0.5), member.macs_per_sample
+    tail = replace(masked, unmasked_tail=0.1)
+    assert masked.macs_per_sample < tail.macs_per_sample < whole
+    assert tail.macs_per_sample == pytest.approx(0.9 * masked.macs_per_sample + 0.1 * whole)
+    assert tail.training_macs["teacher"] == member.training_macs["teacher"]
+
+
+def test_the_independent_twin_has_no_teacher_but_the_same_savings(member):
+    saving = replace(member, image_token_keep=0.5, captions=2)
+    assert saving.independent_training_macs(24) == saving.training_macs["student"]
+
+
+def test_evaluation_counts_every_image_and_every_prompt(paper_config):
+    macs = clip_macs(paper_config("T"))
+    assert evaluation_macs(paper_config("T"), images=50, texts=80) == 50 * macs.image + 80 * macs.text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("epochs", 0), ("captions", 0), ("unmasked_tail", 1.5), ("teacher_share", -1)]
+)
+def test_impossible_values_are_named(member, field, value):
+    with pytest.raises(HfChainError, match=f"{field} of member S is {value}"):
+        replace(member, **{field: value})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Role = Literal["embed", "read", "write", "gain", "shift", "bias"]
 
@@ -25,7 +25,7 @@ class Weight:
 
     @property
     def inner(self) -> str | None:
-        """The axis of units between a read and a write (query, key, value, context, mlp, embedding), if there is one."""
+        """The axis of units between a read and a write, one of `INNER_AXES`, if there is one."""
         return next((axis for axis in self.axes if axis in INNER_AXES), None)
 
 
@@ -62,6 +62,10 @@ class Tower:
     outer: Mapping[str, Weight]
     block: Mapping[str, Weight]
     first_norm: str | None = None
+
+    def config_of(self, config: Any) -> Any:
+        """The tower's part of a model configuration, which transformers types as a dictionary or nothing as well."""
+        return getattr(config, self.config)
 
     def places(self, blocks: int) -> Iterator[Place]:
         """Every weight of the tower when it has `blocks` blocks."""

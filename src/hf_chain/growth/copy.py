@@ -23,7 +23,7 @@ def copied_names(growth: Growth) -> dict[str, str]:
     """The predecessor's weight for every weight of the successor, by name."""
     names = {"logit_scale": "logit_scale"}
     for tower in growth.towers:
-        old, new = (getattr(config, tower.config).num_hidden_layers for config in (growth.old, growth.new))
+        old, new = (tower.config_of(config).num_hidden_layers for config in (growth.old, growth.new))
         origins = interpolated(old, new)
         for place in tower.places(new):
             names[place.name] = place.in_block(None if place.block is None else origins[place.block].block)

@@ -15,8 +15,8 @@ _QUERY = re.compile(r"\.q_proj\.(weight|bias)$")
 def copy_fused(growth: Growth) -> Weights:
     """As `copy`, but the predecessor's fused `[3D, D]` projection becomes the leading block of the `[3D′, D′]` one.
 
-    When the width doubles, predecessor keys land among the successor's queries and its values stay random. The operator
-    is here to be compared with, not to be used.
+    When the width doubles, predecessor keys land among the successor's queries and its values stay random. It is here
+    to be compared with, not to be used.
     """
     grown = copy(growth)
     origins = copied_names(growth)

@@ -12,11 +12,12 @@ class Origin:
 
     Args:
         block (`int`): the predecessor's block.
-        identity (`bool`): the new block adds nothing to the residual stream at the start, because its writes are zero.
+        inserted (`int`): 0 for a block that works as it did; n for the n-th new block behind it, which adds nothing to
+            the residual stream at the start because its writes are zero.
     """
 
     block: int
-    identity: bool = False
+    inserted: int = 0
 
 
 DepthRule = Callable[[int, int], list[Origin]]
@@ -33,6 +34,6 @@ def stacked(old: int, new: int) -> list[Origin]:
 
 
 def inserted(old: int, new: int) -> list[Origin]:
-    """As `interpolated`, but only the first copy of a block works; the others start as identity (LLaMA Pro, section 3)."""
+    """As `interpolated`, but only the first copy of a block works; the others start as identity (LLaMA Pro)."""
     blocks = [origin.block for origin in interpolated(old, new)]
-    return [Origin(block, identity=l > 0 and blocks[l - 1] == block) for l, block in enumerate(blocks)]
+    return [Origin(block, inserted=place - blocks.index(block)) for place, block in enumerate(blocks)]

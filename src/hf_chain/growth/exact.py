@@ -1,18 +1,21 @@
-"""`exact`: the successor computes what its predecessor computes, and every new unit can learn (growth operators, 1–5)."""
+"""`exact`: the successor computes what its predecessor computes, and every new unit can learn."""
 
 from __future__ import annotations
 
 import torch
-from transformers import PreTrainedConfig
 
 from hf_chain.growth.axes import Place, Tower
-from hf_chain.growth.depth import DepthRule, inserted
-from hf_chain.growth.growth import Growth, Weights
+from hf_chain.growth.depth import DepthRule, Origin, inserted
+from hf_chain.growth.growth import Growth, Weights, embedding_size
 from hf_chain.growth.pad import Padded
 from hf_chain.growth.pad_first_norm import PaddedBehindNorm
 from hf_chain.growth.tile import Tiled
 from hf_chain.growth.units import UnitRule, head_units, plain_units
 from hf_chain.growth.width import WidthRule, normal, root_mean_square
+
+# Relative size of the random part of the reads of the second and later new blocks in one gap. Equal blocks in a row get
+# almost equal gradients and would learn the same; what they read does not matter while they write nothing.
+BLOCK_NOISE = 0.5
 
 
 def exact(growth: Growth) -> Weights:
@@ -42,8 +45,8 @@ class _TowerGrowth:
     def __init__(self, growth: Growth, tower: Tower) -> None:
         self.growth = growth
         self.tower = tower
-        self.old: PreTrainedConfig = getattr(growth.old, tower.config)
-        self.new: PreTrainedConfig = getattr(growth.new, tower.config)
+        self.old = tower.config_of(growth.old)
+        self.new = tower.config_of(growth.new)
         self.width = self._width_rule()
         self.new.layer_norm_eps = self.old.layer_norm_eps * self.width.epsilon_scale
 
@@ -52,11 +55,19 @@ class _TowerGrowth:
         grown = {}
         for place in self.tower.places(self.new.num_hidden_layers):
             origin = None if place.block is None else origins[place.block]
-            weight = self.growth.weights[place.in_block(origin and origin.block)]
-            grown[place.name] = self._grow(place, weight)
-            if origin and origin.identity and place.weight.role == "write":
-                grown[place.name].zero_()
+            name = place.in_block(origin.block if origin else None)
+            grown[place.name] = self._grow(place, self.growth.weights[name])
+            if origin and origin.inserted:
+                self._silence_block(grown[place.name], place, origin)
         return grown
+
+    def _silence_block(self, weight: torch.Tensor, place: Place, origin: Origin) -> None:
+        """Make a new block an identity, and tell it apart from other new blocks in the same gap."""
+        if place.weight.role == "write":
+            weight.zero_()
+        elif place.weight.role == "read" and origin.inserted > 1:
+            noise = normal(self.growth.generator, *weight.shape)
+            weight += noise * root_mean_square(weight) * BLOCK_NOISE
 
     def _width_rule(self) -> WidthRule:
         old, new, generator = self.old.hidden_size, self.new.hidden_size, self.growth.generator
@@ -71,7 +82,7 @@ class _TowerGrowth:
         if axis == "mlp":
             return plain_units(self.old.intermediate_size, self.new.intermediate_size)
         if axis == "embedding":
-            return plain_units(self.growth.old.projection_dim, self.growth.new.projection_dim, silent=True)
+            return plain_units(embedding_size(self.growth.old), embedding_size(self.growth.new), silent=True)
         old_heads, new_heads = self.old.num_attention_heads, self.new.num_attention_heads
         return head_units(
             axis, old_heads, new_heads, self.old.hidden_size // old_heads, self.new.hidden_size // new_heads

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -66,6 +66,11 @@ def fresh_model(config: CLIPConfig, seed: int, dtype: torch.dtype) -> CLIPModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return CLIPModel(copy.deepcopy(config)).to(dtype)
+
+
+def embedding_size(config: CLIPConfig) -> int:
+    """The number of coordinates both towers project to."""
+    return cast(int, config.projection_dim)
 
 
 def float64_weights(model: CLIPModel) -> Weights:

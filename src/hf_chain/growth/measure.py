@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import normalize
 
+from hf_chain.growth.axes import CLIP_TEXT, CLIP_VISION
+
 if TYPE_CHECKING:
     from transformers import CLIPModel
 
@@ -21,7 +23,7 @@ def embedding_error(predecessor: CLIPModel, successor: CLIPModel, seed: int = 0,
         batch (`int`, *optional*, defaults to 8): the number of images and of texts.
 
     Returns:
-        `dict[str, float]`: `image` and `text`, the norm of the difference over the norm of the predecessor's embeddings.
+        `dict[str, float]`: `image` and `text`, norm of the difference over norm of the predecessor's embeddings.
     """
     generator = torch.Generator().manual_seed(seed)
     pixels = _random_images(predecessor, generator, batch)
@@ -48,7 +50,7 @@ def _embeddings(model: CLIPModel, pixels: torch.Tensor, tokens: torch.Tensor) ->
 
 
 def _random_images(model: CLIPModel, generator: torch.Generator, batch: int) -> torch.Tensor:
-    config = model.config.vision_config
+    config = CLIP_VISION.config_of(model.config)
     size = config.image_size
     height, width = (size, size) if isinstance(size, int) else size
     return torch.randn(batch, config.num_channels, height, width, generator=generator, dtype=torch.float64)
@@ -56,7 +58,7 @@ def _random_images(model: CLIPModel, generator: torch.Generator, batch: int) -> 
 
 def _random_texts(model: CLIPModel, generator: torch.Generator, batch: int) -> torch.Tensor:
     """Random token ids `[batch, length]` that end in the token whose place is pooled."""
-    config = model.config.text_config
+    config = CLIP_TEXT.config_of(model.config)
     tokens = torch.randint(config.vocab_size, (batch, config.max_position_embeddings), generator=generator)
     tokens[:, -1] = config.eos_token_id
     return tokens

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from transformers.utils import logging
 
 from hf_chain.errors import HfChainError
-from hf_chain.growth.axes import CLIP
+from hf_chain.growth.axes import CLIP, CLIP_VISION
 from hf_chain.growth.copy import copy
 from hf_chain.growth.copy_fused import copy_fused
 from hf_chain.growth.exact import exact
@@ -78,11 +78,11 @@ def grow(predecessor: CLIPModel, config: CLIPConfig, operator: str = "exact", se
 
 
 def _warn_of_error(predecessor: CLIPModel, successor: CLIPModel) -> None:
-    nearest = nearest_exact_config(predecessor.config, successor.config).vision_config
-    width = successor.config.vision_config.hidden_size
+    nearest = CLIP_VISION.config_of(nearest_exact_config(predecessor.config, successor.config))
+    old, new = (CLIP_VISION.config_of(model.config).hidden_size for model in (predecessor, successor))
+    error = embedding_error(predecessor, successor)["image"]
     logger.warning(
-        f"vision_config.hidden_size={width} is not a multiple of the predecessor's"
-        f" {predecessor.config.vision_config.hidden_size}: image embeddings start with a relative error of"
-        f" {embedding_error(predecessor, successor)['image']:.1e}; hidden_size={nearest.hidden_size} with"
-        f" num_attention_heads={nearest.num_attention_heads} and intermediate_size={nearest.intermediate_size} is exact"
+        f"vision_config.hidden_size={new} is not a multiple of the predecessor's {old}: image embeddings start with a"
+        f" relative error of {error:.1e}; every multiple is exact, the nearest is hidden_size={nearest.hidden_size}"
+        f" with num_attention_heads={nearest.num_attention_heads} and intermediate_size={nearest.intermediate_size}"
     )

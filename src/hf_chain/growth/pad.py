@@ -8,7 +8,7 @@ from hf_chain.growth.width import normal, root_mean_square
 
 
 class Padded:
-    """Writes are centred and get zero rows, so that old channels keep what the norms see and new ones normalise to zero.
+    """Writes are centred and get zero rows: old channels keep what the norms see, new ones normalise to zero.
 
     The variance over D′ channels is r times the one over D, which γ′ = γ√r and ε′ = rε undo. Reads of the new channels
     are random: they read zeros at first, and carry a gradient to the zero rows at once.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hf_chain.errors import HfChainError
 from hf_chain.growth.axes import CLIP, Tower
+from hf_chain.growth.growth import embedding_size
 
 if TYPE_CHECKING:
     from transformers import CLIPConfig, PreTrainedConfig
@@ -31,7 +32,7 @@ def check_shapes(old: CLIPConfig, new: CLIPConfig, keep_heads: bool) -> None:
     Raises:
         HfChainError: when something shrinks, when the input or the activation differs, or when heads do not fit.
     """
-    _check_grows("projection_dim", old.projection_dim, new.projection_dim)
+    _check_grows("projection_dim", embedding_size(old), embedding_size(new))
     for part, kept in _KEPT.items():
         before, after = getattr(old, part), getattr(new, part)
         for field in kept:
@@ -45,8 +46,8 @@ def check_shapes(old: CLIPConfig, new: CLIPConfig, keep_heads: bool) -> None:
             )
         if keep_heads and _head_size(after) < _head_size(before):
             raise HfChainError(
-                f"{part}.num_attention_heads={after.num_attention_heads} makes heads of size {_head_size(after)}, smaller"
-                f" than the predecessor's {_head_size(before)}: use at most"
+                f"{part}.num_attention_heads={after.num_attention_heads} makes heads of size {_head_size(after)},"
+                f" smaller than the predecessor's {_head_size(before)}: use at most"
                 f" {after.hidden_size // _head_size(before)} heads, or operator 'copy'"
             )
 
@@ -54,7 +55,7 @@ def check_shapes(old: CLIPConfig, new: CLIPConfig, keep_heads: bool) -> None:
 def inexact_towers(old: CLIPConfig, new: CLIPConfig, towers: Sequence[Tower] = CLIP) -> Iterator[Tower]:
     """The towers whose width cannot grow exactly: a norm before the first block and a width that is no multiple."""
     for tower in towers:
-        before, after = (getattr(config, tower.config).hidden_size for config in (old, new))
+        before, after = (tower.config_of(config).hidden_size for config in (old, new))
         if tower.first_norm and after % before:
             yield tower
 
@@ -68,13 +69,13 @@ def nearest_exact_config(old: CLIPConfig, new: CLIPConfig) -> CLIPConfig:
 
     Returns:
         `CLIPConfig`: a copy of `new` in which a width that had no exact rule is the nearest multiple of the
-        predecessor's (the larger of two equally near), heads keep the predecessor's size, and the MLP keeps its ratio.
+        predecessor's (at least twice it, the larger of two equally near), heads keep their size and the MLP its ratio.
     """
     config = copy.deepcopy(new)
     for tower in inexact_towers(old, new):
-        before, after = getattr(old, tower.config), getattr(config, tower.config)
+        before, after = tower.config_of(old), tower.config_of(config)
         wished = after.hidden_size
-        copies = (2 * wished + before.hidden_size) // (2 * before.hidden_size)
+        copies = max(2, (2 * wished + before.hidden_size) // (2 * before.hidden_size))
         after.hidden_size = copies * before.hidden_size
         after.num_attention_heads = copies * before.num_attention_heads
         after.intermediate_size = max(
@@ -89,13 +90,9 @@ def _head_size(config: PreTrainedConfig) -> int:
 
 def _check_kept(field: str, old: object, new: object) -> None:
     if old != new:
-        raise HfChainError(
-            f"{field}={new!r} differs from the predecessor's {old!r}: growth keeps it, set it to {old!r}"
-        )
+        raise HfChainError(f"{field}={new!r} differs from the predecessor's {old!r}: growth keeps it, use {old!r}")
 
 
 def _check_grows(field: str, old: int, new: int) -> None:
     if new < old:
-        raise HfChainError(
-            f"{field}={new} is smaller than the predecessor's {old}: growth never shrinks, use {old} or more"
-        )
+        raise HfChainError(f"{field}={new} is smaller than the predecessor's {old}: use {old} or more")

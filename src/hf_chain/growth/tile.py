@@ -1,4 +1,4 @@
-"""Width by tiling, D′ = kD: the residual stream is repeated k times, so that every norm sees the statistics it knows."""
+"""Width by tiling, D′ = kD: the residual stream is repeated k times, and every norm sees the statistics it knows."""
 
 from __future__ import annotations
 

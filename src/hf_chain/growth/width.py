@@ -41,7 +41,7 @@ class WidthRule(Protocol):
         """A weight `[units, D]` that reads the stream, as `[units, D′]`."""
 
     def silent_read(self, units: int, scale: float) -> torch.Tensor:
-        """New units `[units, D′]` that read (almost) nothing at the start, yet learn; `scale` is σ of their siblings."""
+        """New units `[units, D′]` that read (almost) nothing at the start, yet learn; `scale` is σ of the old ones."""
 
 
 def root_mean_square(weight: torch.Tensor) -> float:

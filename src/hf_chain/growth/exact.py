@@ -13,8 +13,8 @@ from hf_chain.growth.tile import Tiled
 from hf_chain.growth.units import UnitRule, head_units, plain_units
 from hf_chain.growth.width import WidthRule, normal, root_mean_square
 
-# Relative size of the random part of the reads of the second and later new blocks in one gap. Equal blocks in a row get
-# almost equal gradients and would learn the same; what they read does not matter while they write nothing.
+# Relative size of the random part of the reads of the second and later new blocks in one gap. Equal blocks in a row
+# get almost equal gradients and would learn the same; what they read does not matter while they write nothing.
 BLOCK_NOISE = 0.5
 
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from growth_models import TEXT, VISION, tiny_config, trained_like
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.utils import logging
 
 from hf_chain.growth import embedding_error, grow
 from hf_chain.growth.pad_first_norm import PaddedBehindNorm
+from support.growth_models import TEXT, VISION, tiny_config, trained_like
 
 EXACT = 1e-9
 few = settings(max_examples=15, deadline=None, derandomize=True)

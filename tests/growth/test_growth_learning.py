@@ -7,11 +7,11 @@ from itertools import combinations
 
 import pytest
 import torch
-from growth_models import VOCABULARY, tiny_config, trained_like
 from transformers import CLIPModel
 
 from hf_chain.growth import grow
 from hf_chain.growth.axes import CLIP, INNER_AXES
+from support.growth_models import VOCABULARY, tiny_config, trained_like
 
 STEPS = 4
 SHAPES = {

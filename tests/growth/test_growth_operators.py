@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from growth_models import tiny_config, trained_like
 from transformers import CLIPModel
 
 from hf_chain.growth import OPERATORS, embedding_error, grow
+from support.growth_models import tiny_config, trained_like
 
 LARGER = tiny_config(
     {"hidden_size": 20, "num_hidden_layers": 3, "intermediate_size": 40},

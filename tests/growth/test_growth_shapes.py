@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from growth_models import TEXT, VISION, tiny_config, trained_like
 
 from hf_chain.errors import HfChainError
 from hf_chain.growth import embedding_error, grow, nearest_exact_config
+from support.growth_models import TEXT, VISION, tiny_config, trained_like
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from transformers import CLIPProcessor
 
 
@@ -31,22 +33,41 @@ class ImageTextCollator:
 
         Returns:
             `dict[str, torch.Tensor]`: `pixel_values` `[B, 3, H, W]` float32; `input_ids` and `attention_mask`
-            `[B, K, L]`, padded to the longest caption; `caption_ids` `[B, K]`, equal for equal captions only;
+            `[B, K, L]`, padded to the context length; `caption_ids` `[B, K]`, equal for equal captions only;
             `image_ids` and `views` `[B]`.
         """
         batch, per_image = len(samples), len(samples[0]["captions"])
-        captions = [caption for sample in samples for caption in sample["captions"]]
-        tokens = self.tokenizer(captions, truncation=True, max_length=self.max_length)["input_ids"]
-        padded = self.tokenizer.pad({"input_ids": tokens}, padding="longest", return_tensors="pt")
+        texts = self.tokenize([caption for sample in samples for caption in sample["captions"]])
         images = [sample["image"] for sample in samples]
         return {
-            "pixel_values": self.image_processor(images=images, return_tensors="pt")["pixel_values"],
-            "input_ids": padded["input_ids"].view(batch, per_image, -1),
-            "attention_mask": padded["attention_mask"].view(batch, per_image, -1),
-            "caption_ids": torch.tensor([caption_id(ids) for ids in tokens]).view(batch, per_image),
+            "pixel_values": self.pixel_values(images),
+            **{name: values.view(batch, per_image, *values.shape[1:]) for name, values in texts.items()},
             "image_ids": torch.tensor([sample["image_id"] for sample in samples]),
             "views": torch.tensor([sample["view"] for sample in samples]),
         }
+
+    def pixel_values(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Turn N RGB images into `[N, 3, H, W]`, float32, as the image processor does.
+
+        Images that have the right size already need no resizing, so that a whole batch is normalised at once.
+        """
+        size = self.image_processor.crop_size
+        if any(image.size != (size["width"], size["height"]) for image in images):
+            return self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (self.image_processor.image_mean, self.image_processor.image_std))
+        return pixels.float().mul_(self.image_processor.rescale_factor).sub_(mean).div_(std).contiguous()
+
+    def tokenize(self, captions: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Turn N captions into `input_ids` and `attention_mask` `[N, L]` and `caption_ids` `[N]`.
+
+        Captions fill the whole context, so that every step has the same shape and costs what was planned.
+        """
+        texts = self.tokenizer(
+            list(captions), padding="max_length", truncation=True, max_length=self.max_length, return_tensors="pt"
+        )
+        ids = torch.tensor([caption_id(row) for row in texts["input_ids"].tolist()])
+        return {"input_ids": texts["input_ids"], "attention_mask": texts["attention_mask"], "caption_ids": ids}
 
 
 def caption_id(token_ids: Sequence[int]) -> int:

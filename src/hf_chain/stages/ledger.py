@@ -67,7 +67,7 @@ class MemberRecord:
     """What the ledger knows of one member.
 
     `status` goes from `planned` over `started`, `grown`, `trained`, `evaluated` to `saved`. MACs are multiply-accumulate
-    operations, seconds are wall-clock seconds summed over all attempts that were recorded.
+    operations, seconds are wall-clock seconds of training, summed over all attempts.
     """
 
     name: str
@@ -155,6 +155,5 @@ def _apply(family: FamilyRecord, entry: dict[str, Any]) -> None:
             return
         if event != "evaluated_before":
             record.status = event
-        record.seconds += entry.pop("seconds", 0.0)
         for name, value in entry.items():
             setattr(record, name, value)

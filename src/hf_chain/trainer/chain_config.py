@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any, get_type_hints
 
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
 from hf_chain.distillation import SCHEDULES
@@ -53,24 +56,62 @@ class ChainConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.gradient_accumulation_steps != 1:
-            raise HfChainError(
-                f"gradient_accumulation_steps={self.gradient_accumulation_steps} would lose the negatives of a "
-                "contrastive loss: raise per_device_train_batch_size instead and set micro_batch_size to what fits"
-            )
-        if self.feature_loss_schedule not in SCHEDULES:
-            raise HfChainError(
-                f"feature_loss_schedule={self.feature_loss_schedule!r} is unknown: use one of {', '.join(SCHEDULES)}"
-            )
-        if self.feature_loss_weight < 0:
-            raise HfChainError(f"feature_loss_weight={self.feature_loss_weight} must not be negative")
-        for name in ("feature_loss_until", "image_token_keep"):
-            if not 0 < getattr(self, name) <= 1:
-                raise HfChainError(f"{name}={getattr(self, name)} must be above 0 and at most 1")
-        if not 0 <= self.unmasked_tail <= 1:
-            raise HfChainError(f"unmasked_tail={self.unmasked_tail} must be between 0 and 1")
-        if self.micro_batch_size is not None and self.per_device_train_batch_size % self.micro_batch_size:
-            raise HfChainError(
-                f"micro_batch_size={self.micro_batch_size} must divide "
-                f"per_device_train_batch_size={self.per_device_train_batch_size}"
-            )
+        check_values({name: getattr(self, name) for name in CHECKED})
+
+
+CHECKED = (
+    "gradient_accumulation_steps",
+    "per_device_train_batch_size",
+    "feature_loss_schedule",
+    "feature_loss_weight",
+    "feature_loss_until",
+    "image_token_keep",
+    "unmasked_tail",
+    "micro_batch_size",
+)
+"""Fields whose values are checked beyond their type."""
+
+
+@cache
+def known_fields() -> dict[str, Any]:
+    """Name and type of every `ChainConfig` field that can be given."""
+    hints = get_type_hints(ChainConfig)
+    return {field.name: hints[field.name] for field in fields(ChainConfig) if field.init}
+
+
+def check_values(values: dict[str, Any]) -> None:
+    """Checks types and ranges of `ChainConfig` fields without making one, which would start an engine.
+
+    Args:
+        values (`dict`): known field names to values; fields that are not there are not checked.
+
+    Raises:
+        HfChainError: naming the first field that does not fit, its value and what is allowed.
+    """
+    for name, value in values.items():
+        try:
+            TypeAdapter(known_fields()[name], config={"arbitrary_types_allowed": True}).validate_python(value)
+        except ValidationError as error:
+            raise HfChainError(f"{name} is {value!r}: {error.errors()[0]['msg'].lower()}") from error
+        except PydanticUserError:
+            continue
+    if (steps := values.get("gradient_accumulation_steps", 1)) != 1:
+        raise HfChainError(
+            f"gradient_accumulation_steps={steps} would lose the negatives of a contrastive loss: raise "
+            "per_device_train_batch_size instead and set micro_batch_size to what fits"
+        )
+    if (schedule := values.get("feature_loss_schedule", "constant")) not in SCHEDULES:
+        raise HfChainError(f"feature_loss_schedule={schedule!r} is unknown: use one of {', '.join(SCHEDULES)}")
+    if (weight := values.get("feature_loss_weight", 0)) < 0:
+        raise HfChainError(f"feature_loss_weight={weight} must not be negative")
+    for name in ("feature_loss_until", "image_token_keep"):
+        if not 0 < (share := values.get(name, 1)) <= 1:
+            raise HfChainError(f"{name}={share} must be above 0 and at most 1")
+    if not 0 <= (tail := values.get("unmasked_tail", 0)) <= 1:
+        raise HfChainError(f"unmasked_tail={tail} must be between 0 and 1")
+    batch = values.get("per_device_train_batch_size", ChainConfig.per_device_train_batch_size)
+    if batch < 1:
+        raise HfChainError(f"per_device_train_batch_size={batch} must be at least 1")
+    micro = values.get("micro_batch_size")
+    if micro is not None and (micro < 1 or batch % micro):
+        raise HfChainError(f"micro_batch_size={micro} must divide per_device_train_batch_size={batch}")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import CLIPModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from hf_chain.cost import clip_macs
 from hf_chain.distillation import Teacher, TeacherFeatures, feature_loss, weight_factor
@@ -51,6 +52,8 @@ class ChainTrainer(Trainer):
     ) -> None:
         source = Teacher(teacher) if isinstance(teacher, CLIPModel) else teacher
         if not isinstance(model, ChainCLIPModel):
+            if is_deepspeed_zero3_enabled():
+                raise HfChainError("Under ZeRO-3 pass ChainCLIPModel.from_clip(model), made before ChainConfig")
             model = ChainCLIPModel.from_clip(model, source.embedding_size if source else None)
         super().__init__(model=model, args=args, **kwargs)
         # The loss is a mean over the global batch: nothing to divide by the number of micro-batches.

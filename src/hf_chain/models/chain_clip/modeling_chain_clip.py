@@ -17,6 +17,7 @@ from transformers import CLIPConfig, CLIPModel
 from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
+from hf_chain.cost import kept_patches
 from hf_chain.models.chain_clip.configuration_chain_clip import ChainCLIPConfig
 
 MAX_LOGIT_SCALE = math.log(100)
@@ -174,7 +175,7 @@ class ChainCLIPModel(CLIPModel):
         if not self.training or self.image_token_keep >= 1.0:
             return None
         batch, count, width = tokens.shape
-        kept = max(1, round(self.image_token_keep * (count - 1)))
+        kept = kept_patches(count - 1, self.image_token_keep)
         chosen = torch.rand(batch, count - 1, device=tokens.device).topk(kept, dim=1).indices.sort(dim=1).values + 1
         chosen = torch.cat([chosen.new_zeros(batch, 1), chosen], dim=1)
         return tokens.gather(1, chosen.unsqueeze(-1).expand(-1, -1, width))

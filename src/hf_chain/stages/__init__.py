@@ -1,0 +1,1 @@
+"""Stages: the recipe, the runner that walks its members, the ledger that remembers."""

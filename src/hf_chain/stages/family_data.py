@@ -1,0 +1,120 @@
+"""The data of a run: splits that were checked, the processor, and the training set every member sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import AutoProcessor, CLIPProcessor
+
+from hf_chain.data import (
+    ImageTextCollator,
+    ImageTextDataset,
+    ImageTextStream,
+    build_processor,
+    check_quality,
+    class_names,
+    load_splits,
+    load_tokenizer,
+    resolve_templates,
+    train_tokenizer,
+)
+from hf_chain.errors import HfChainError
+from hf_chain.stages.files import whole_folder
+from hf_chain.stages.recipe import Recipe
+
+PROCESSOR_FOLDER = "processor"
+TOKENIZER_SAMPLES = 100_000
+"""Rows whose captions a tokenizer is trained on."""
+
+
+@dataclass
+class FamilyData:
+    """Everything members are trained and evaluated on.
+
+    Args:
+        train (`ImageTextDataset` or `ImageTextStream`): the training pairs.
+        evaluation (`dict[str, Dataset]`): split name to rows.
+        processor (`CLIPProcessor`): saved with every member.
+        samples_per_epoch (`int`): training images an epoch.
+        evaluation_options (`dict`): columns, class names and prompts for `evaluate_clip`.
+    """
+
+    train: ImageTextDataset | ImageTextStream
+    evaluation: dict[str, Dataset]
+    processor: CLIPProcessor
+    samples_per_epoch: int
+    evaluation_options: dict[str, Any]
+
+    @property
+    def collator(self) -> ImageTextCollator:
+        """Makes batches with the processor's own image processor and tokenizer."""
+        return ImageTextCollator(self.processor)
+
+
+def load_family_data(recipe: Recipe, run_dir: Path, main_process: bool) -> FamilyData:
+    """Loads and checks the data of a recipe; the main process leaves reports of bad rows in `run_dir/data`.
+
+    Raises:
+        HfChainError: when a split or column is missing, or too many rows are bad.
+    """
+    settings = recipe.data
+    splits = load_splits(settings, seed=recipe.seed)
+    if not settings.streaming:
+        for name, split in splits.items():
+            report_file = run_dir / "data" / f"{name}-bad-rows.json" if main_process else None
+            good = check_quality(split, settings, name=name, report_file=report_file)
+            splits[name] = split if len(good) == len(split) else split.select(good)
+    train_class = ImageTextStream if settings.streaming else ImageTextDataset
+    train = train_class(splits["train"], settings, seed=recipe.seed)
+    samples = settings.samples_per_epoch if settings.streaming else len(train)  # type: ignore[arg-type]
+    if samples is None:
+        raise HfChainError("data.samples_per_epoch is not set: a stream needs it to know how long an epoch is")
+    evaluation = {name: split for name, split in splits.items() if name in evaluated_splits(recipe)}
+    return FamilyData(
+        train=train,
+        evaluation=evaluation,
+        processor=_processor(recipe, train, run_dir, main_process),
+        samples_per_epoch=samples,
+        evaluation_options=_evaluation_options(recipe, evaluation),
+    )
+
+
+def evaluated_splits(recipe: Recipe) -> list[str]:
+    """Names of the splits every member is evaluated on."""
+    return list(dict.fromkeys([*recipe.evaluation.splits, *recipe.data.test_splits]))
+
+
+def _processor(recipe: Recipe, train: Any, run_dir: Path, main_process: bool) -> CLIPProcessor:
+    """The processor of the run: stored, published, or with a tokenizer trained on the captions."""
+    stored = run_dir / PROCESSOR_FOLDER
+    if stored.is_dir():
+        return AutoProcessor.from_pretrained(stored)
+    if recipe.tokenizer.name_or_path is not None:
+        tokenizer = load_tokenizer(recipe.tokenizer.name_or_path)
+    else:
+        tokenizer = train_tokenizer(train.all_captions(TOKENIZER_SAMPLES), recipe.tokenizer.vocab_size)
+    tokenizer.model_max_length = recipe.model.max_text_tokens
+    processor = build_processor(tokenizer, recipe.model.image_size)
+    if main_process:
+        with whole_folder(stored) as folder:
+            processor.save_pretrained(folder)
+    return processor
+
+
+def _evaluation_options(recipe: Recipe, evaluation: dict[str, Dataset]) -> dict[str, Any]:
+    settings, wanted = recipe.data, recipe.evaluation
+    named = settings.label_column is not None and wanted.zero_shot is not False
+    captioned = settings.caption_column is not None and wanted.retrieval is not False
+    names = class_names(next(iter(evaluation.values())), settings) if named and evaluation else None
+    return {
+        "image_column": settings.image_column,
+        "caption_column": settings.caption_column if captioned else None,
+        "label_column": settings.label_column if named else None,
+        "class_names": names,
+        "prompt_templates": wanted.prompt_templates or resolve_templates(settings.prompt_templates),
+        "batch_size": wanted.batch_size,
+        "max_samples": wanted.max_samples,
+    }

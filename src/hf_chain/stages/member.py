@@ -1,0 +1,253 @@
+"""One member: build or grow, evaluate, train, evaluate, save."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CLIPConfig, CLIPModel
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers.utils import logging
+
+from hf_chain.cost import clip_macs, clip_parameters
+from hf_chain.distillation.cache import cached_teacher
+from hf_chain.evaluation import Evaluation, evaluate_clip
+from hf_chain.growth import embedding_error, grow
+from hf_chain.hub import write_member_card
+from hf_chain.models import ChainCLIPModel
+from hf_chain.models.chain_clip.modeling_chain_clip import TEACHER_MAPS_NAME
+from hf_chain.stages.checkpoints import last_complete_checkpoint
+from hf_chain.stages.environment import check_engine
+from hf_chain.stages.family_data import FamilyData
+from hf_chain.stages.files import weights_sha256, whole_folder, write_json, write_text
+from hf_chain.stages.ledger import Ledger, MemberRecord, read_family
+from hf_chain.stages.recipe import MemberSettings, Recipe
+from hf_chain.trainer import ChainConfig, ChainTrainer
+
+logger = logging.get_logger(__name__)
+
+CHECKPOINTS_FOLDER = "checkpoints"
+CACHE_FOLDER = "teacher_features"
+
+
+@dataclass
+class MemberStage:
+    """The stage that makes one member of a family out of its predecessor.
+
+    Args:
+        recipe (`Recipe`): the recipe.
+        index (`int`): position of the member in the family.
+        data (`FamilyData`): the data.
+        ledger (`Ledger`): where the main process records what is done.
+        main_process (`bool`): whether this process writes.
+    """
+
+    recipe: Recipe
+    index: int
+    data: FamilyData
+    ledger: Ledger
+    main_process: bool
+
+    _cache_macs: int = 0
+
+    @property
+    def member(self) -> MemberSettings:
+        """What the recipe says about the member."""
+        return self.recipe.members[self.index]
+
+    @property
+    def folder(self) -> Path:
+        """Where the finished member is."""
+        return self.recipe.run_dir / self.recipe.folder_name(self.index)
+
+    @property
+    def record(self) -> MemberRecord:
+        """What the ledger knows of the member."""
+        return read_family(self.recipe.run_dir).member(self.member.name)
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.record.status == "saved" and (self.folder / "config.json").exists()
+
+    def run(self) -> None:
+        """Does what is left to do; the result is the same wherever an earlier attempt ended."""
+        if self.is_saved:
+            logger.warning(f"{self.member.name}: already in {self.folder}")
+            return
+        self._note_start()
+        predecessor, model = self._build()
+        # Wrapped before the engine starts: ZeRO-3 would build it in pieces.
+        teacher = predecessor if self._feature_loss_weight > 0 else None
+        wrapped = ChainCLIPModel.from_clip(model, teacher.config.projection_dim if teacher else None)
+        trainer = self._trainer(wrapped, teacher)
+        checkpoints = Path(trainer.args.output_dir)
+        if self.main_process:
+            last_complete_checkpoint(checkpoints, trainer.args.world_size)
+        trainer.accelerator.wait_for_everyone()
+        checkpoint = last_complete_checkpoint(checkpoints, trainer.args.world_size)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        self._save(trainer)
+        trainer.accelerator.wait_for_everyone()
+        # Later models are built whole, not sharded by an engine that is no longer there.
+        unset_hf_deepspeed_config()
+        del trainer
+        gc.collect()
+
+    def _note_start(self) -> None:
+        config = self.config()
+        macs = clip_macs(config)
+        self._note(
+            "started",
+            index=self.index,
+            parent=self._parent_name,
+            operator=self._operator,
+            seed=self.recipe.seed + self.index,
+            config_hash=hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:16],
+            parameters=clip_parameters(config),
+            macs_per_sample=macs.image + self.recipe.data.captions_per_image * macs.text,
+            epochs=self.member.epochs,
+        )
+
+    # Build
+
+    @property
+    def _operator(self) -> str | None:
+        if self.recipe.independent or (self.index == 0 and self.recipe.predecessor is None):
+            return None
+        return self.member.operator or self.recipe.operator
+
+    @property
+    def _parent_name(self) -> str | None:
+        if self._operator is None:
+            return None
+        return self.recipe.members[self.index - 1].name if self.index else self.recipe.predecessor
+
+    def config(self) -> CLIPConfig:
+        """Configuration of the member, with the special tokens of the run's tokenizer."""
+        tokenizer, member = self.data.processor.tokenizer, self.member
+        shapes = (member.vision, member.text, member.projection_dim)
+        return self.recipe.model.clip_config(
+            *shapes, len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id
+        )
+
+    def _build(self) -> tuple[CLIPModel | None, CLIPModel]:
+        """The frozen predecessor, if there is one, and the member as it enters training. The same in every process."""
+        config, seed = self.config(), self.recipe.seed + self.index
+        if self._operator is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                return None, CLIPModel(config)
+        parent = self.recipe.run_dir / self.recipe.folder_name(self.index - 1) if self.index else self.recipe.predecessor
+        predecessor = CLIPModel.from_pretrained(parent, attn_implementation=self.recipe.model.attn_implementation)
+        model = grow(predecessor, config, operator=self._operator, seed=seed)
+        if self.main_process and not self.record.metrics_before:
+            self._note("grown", growth_error=embedding_error(predecessor, model))
+            evaluations = self._evaluate(model)
+            metrics = {name: evaluation.metrics for name, evaluation in evaluations.items()}
+            macs = sum(evaluation.macs for evaluation in evaluations.values())
+            self._note("evaluated_before", metrics_before=metrics, evaluation_macs=macs)
+        return predecessor, model
+
+    # Train
+
+    @property
+    def _feature_loss_weight(self) -> float:
+        return self.recipe.training_of(self.member).get("feature_loss_weight", ChainConfig.feature_loss_weight)
+
+    def _trainer(self, model: ChainCLIPModel, teacher: CLIPModel | None) -> ChainTrainer:
+        values = self.recipe.training_of(self.member)
+        args = ChainConfig(
+            output_dir=str(self.recipe.run_dir / CHECKPOINTS_FOLDER / self.folder.name),
+            num_train_epochs=self.member.epochs,
+            seed=self.recipe.seed + self.index,
+            use_cpu=not torch.cuda.is_available(),
+            **{"save_total_limit": 2, "save_steps": 500, "logging_steps": 10} | values,
+        )
+        if self.recipe.data.streaming:
+            args.max_steps = self._steps(args)
+        source: Any = teacher
+        if teacher is not None and self.recipe.cache_teacher_features:
+            folder = self.recipe.run_dir / CACHE_FOLDER
+            fill = (args.per_device_train_batch_size, args.device, args.bf16)
+            with args.main_process_first(local=False):
+                source = cached_teacher(teacher, self.data.train, self.data.collator, folder, *fill)
+            self._cache_macs = source.macs
+        trainer = ChainTrainer(
+            model,
+            args,
+            source,
+            train_dataset=self.data.train,
+            data_collator=self.data.collator,
+            processing_class=self.data.processor,
+        )
+        check_engine(args.world_size, trainer.is_deepspeed_enabled, trainer.is_fsdp_enabled)
+        return trainer
+
+    def _steps(self, args: ChainConfig) -> int:
+        return int(self.member.epochs * self.data.samples_per_epoch) // (args.train_batch_size * args.world_size)
+
+    # Save
+
+    def _save(self, trainer: ChainTrainer) -> None:
+        """Writes the member's folder, evaluated and with its card, and gives it its name when it is whole."""
+        if not self.main_process:
+            # Writes nothing, but takes part in gathering sharded weights.
+            trainer.save_model(str(self.folder))
+            return
+        with whole_folder(self.folder) as folder:
+            trainer.save_model(str(folder))
+            unset_hf_deepspeed_config()
+            self._note("trained", **self._training_figures(trainer))
+            model = CLIPModel.from_pretrained(folder, attn_implementation=self.recipe.model.attn_implementation)
+            evaluations = self._evaluate(model.to(trainer.args.device))
+            metrics = {name: evaluation.metrics for name, evaluation in evaluations.items()}
+            macs = self.record.evaluation_macs + sum(evaluation.macs for evaluation in evaluations.values())
+            self._note("evaluated", metrics_after=metrics, evaluation_macs=macs)
+            write_json(folder / "evaluation.json", {name: vars(e) for name, e in evaluations.items()})
+            write_json(folder / "training_log.json", trainer.state.log_history)
+            write_text(folder / "recipe.yaml", self.recipe.to_yaml())
+            for leftover in ("training_args.bin", TEACHER_MAPS_NAME):
+                (folder / leftover).unlink(missing_ok=True)
+            family = read_family(self.recipe.run_dir)
+            record = family.member(self.member.name)
+            write_member_card(folder, family, record, self.recipe.hub, self.recipe.to_yaml())
+        shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+        self._note("saved", folder=self.folder.name, weights_sha256=weights_sha256(self.folder))
+
+    def _training_figures(self, trainer: ChainTrainer) -> dict[str, Any]:
+        """Samples, MACs and seconds of the whole training, attempts before a restart included."""
+        steps = trainer.state.global_step
+        cost = trainer.step_cost(steps)
+        teacher = cost.teacher_macs(steps) + self._cache_macs
+        student = cost.student_macs(steps)
+        seconds, before = 0.0, 0
+        for entry in trainer.state.log_history:
+            if "images_per_second" in entry:
+                seconds += (entry["step"] - before) * cost.samples_per_step / entry["images_per_second"]
+                before = entry["step"]
+        return {
+            "samples": steps * cost.samples_per_step,
+            "training_macs": {"student": student, "teacher": teacher, "total": student + teacher},
+            "seconds": round(seconds, 1),
+            "images_per_second": round(before * cost.samples_per_step / seconds, 1) if seconds else 0.0,
+        }
+
+    # Evaluate and record
+
+    def _evaluate(self, model: CLIPModel) -> dict[str, Evaluation]:
+        bf16 = bool(self.recipe.training_of(self.member).get("bf16", False))
+        return {
+            name: evaluate_clip(model, self.data.processor, split, bf16=bf16, **self.data.evaluation_options)
+            for name, split in self.data.evaluation.items()
+        }
+
+    def _note(self, event: str, **fields: Any) -> None:
+        if self.main_process:
+            self.ledger.append(event, self.member.name, **fields)

@@ -1,0 +1,112 @@
+"""Shapes of the members, as a recipe gives them and as `CLIPConfig` takes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field, model_validator
+
+from hf_chain.settings import Settings
+
+if TYPE_CHECKING:
+    from transformers import CLIPConfig
+
+
+class TowerSettings(Settings):
+    """Shape of one tower of a member."""
+
+    hidden_size: int = Field(ge=1, description="Width of the residual stream.")
+    num_hidden_layers: int = Field(ge=1, description="Number of blocks.")
+    num_attention_heads: int | None = Field(None, ge=1, description="Heads; null gives heads of `model.head_size`.")
+    intermediate_size: int | None = Field(None, ge=1, description="Width of the MLP; null is 4 × `hidden_size`.")
+
+    @property
+    def mlp_size(self) -> int:
+        """Width of the MLP."""
+        return self.intermediate_size or 4 * self.hidden_size
+
+    def heads(self, head_size: int) -> int:
+        """Number of heads, of `head_size` channels each unless the recipe gives the number.
+
+        Raises:
+            ValueError: when heads × head size is not the width.
+        """
+        heads = self.num_attention_heads or max(1, self.hidden_size // head_size)
+        if self.hidden_size % heads or (self.num_attention_heads is None and heads * head_size != self.hidden_size):
+            raise ValueError(
+                f"hidden_size is {self.hidden_size}, which is not heads × head size; choose a multiple of "
+                f"model.head_size ({head_size}) or a num_attention_heads that divides it"
+            )
+        return heads
+
+
+class ModelSettings(Settings):
+    """What all members of a family share."""
+
+    image_size: int = Field(224, ge=1, description="Height and width of the images in pixels.")
+    patch_size: int = Field(16, ge=1, description="Height and width of a patch in pixels.")
+    max_text_tokens: int = Field(77, ge=3, description="Length of the text context in tokens.")
+    projection_dim: int = Field(512, ge=1, description="Size of the shared embedding.")
+    head_size: int = Field(64, ge=1, description="Channels of an attention head.")
+    hidden_act: str = Field("gelu", description="Activation of the MLPs; OpenAI's CLIP has `quick_gelu`.")
+    attn_implementation: str | None = Field(
+        None, description="`eager`, `sdpa`, `flash_attention_2`, …; null lets transformers choose."
+    )
+
+    @model_validator(mode="after")
+    def _patches_fill_the_image(self) -> ModelSettings:
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size is {self.image_size}, not a multiple of patch_size {self.patch_size}; "
+                f"choose {self.image_size // self.patch_size * self.patch_size or self.patch_size}"
+            )
+        return self
+
+    def clip_config(
+        self,
+        vision: TowerSettings,
+        text: TowerSettings,
+        projection_dim: int | None,
+        vocab_size: int,
+        bos_token_id: int,
+        eos_token_id: int,
+    ) -> CLIPConfig:
+        """Configuration of a member.
+
+        Args:
+            vision (`TowerSettings`): shape of the image tower.
+            text (`TowerSettings`): shape of the text tower.
+            projection_dim (`int`, *optional*): embedding size; by default the one all members share.
+            vocab_size (`int`): tokens of the tokenizer.
+            bos_token_id (`int`): first token of a caption.
+            eos_token_id (`int`): last token of a caption, at which the text tower is read, and the padding token.
+        """
+        from transformers import CLIPConfig
+
+        size = projection_dim or self.projection_dim
+
+        def tower(settings: TowerSettings) -> dict[str, int | str]:
+            return {
+                "hidden_size": settings.hidden_size,
+                "num_hidden_layers": settings.num_hidden_layers,
+                "num_attention_heads": settings.heads(self.head_size),
+                "intermediate_size": settings.mlp_size,
+                "hidden_act": self.hidden_act,
+                "projection_dim": size,
+            }
+
+        config = CLIPConfig(
+            projection_dim=size,
+            vision_config=tower(vision) | {"image_size": self.image_size, "patch_size": self.patch_size},
+            text_config=tower(text)
+            | {
+                "vocab_size": vocab_size,
+                "max_position_embeddings": self.max_text_tokens,
+                "bos_token_id": bos_token_id,
+                "eos_token_id": eos_token_id,
+                "pad_token_id": eos_token_id,
+            },
+        )
+        if self.attn_implementation is not None:
+            config._attn_implementation = self.attn_implementation
+        return config

@@ -1,0 +1,159 @@
+"""Plots of a family: losses, accuracy against cost, and cost in the chain against cost alone."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+from hf_chain.cost import human
+from hf_chain.report import words
+from hf_chain.report.history import Curve, curves
+from hf_chain.report.summary import FamilySummary, MemberSummary
+from hf_chain.report.theme import Theme
+
+MACS = "MACs, teachers and evaluations included"
+LOSSES = ("contrastive_loss", "feature_loss")
+
+
+def accuracy_plot(family: FamilySummary, theme: Theme) -> Figure | None:
+    """The primary metric against cumulative MACs: of the chain and, with a baseline run, of independent training."""
+    if family.primary is None or not any(family.after(member) is not None for member in family.trained):
+        return None
+    figure = Figure(figsize=(7.6, 4.2), layout="constrained")
+    axis = figure.subplots()
+    end = _chain_path(axis, family, theme)
+    twins = [member for member in family.trained if member.twin]
+    if twins:
+        end = max(end, _independent_path(axis, family, twins, theme))
+        axis.legend(loc="lower right", labelcolor="linecolor")
+    name = words.metric_name(family.primary[1])
+    axis.set_title(f"{name[0].upper()}{name[1:]} on {family.primary[0]} against what it cost")
+    axis.set_ylabel(name)
+    axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axis.margins(y=0.16)
+    axis.set_ylim(bottom=0)
+    # Labels stand to the left of the chain's points and to the right of the others.
+    axis.set_xlim(-0.14 * end, (1.16 if twins else 1.06) * end)
+    _macs_axis(axis, f"cumulative {MACS}\nfilled: after training; hollow, where it differs: right after growth")
+    return figure
+
+
+def cost_plot(family: FamilySummary, theme: Theme) -> Figure | None:
+    """MACs of each trained member in the chain and alone, as bars."""
+    members = [member for member in family.trained if member.alone_macs]
+    if not members:
+        return None
+    figure = Figure(figsize=(6.6, 1.8 + 0.85 * len(members)), layout="constrained")
+    axis = figure.subplots()
+    places = range(len(members))
+    chain = axis.barh([y - 0.19 for y in places], [m.chain_macs for m in members], 0.34, color=theme.chain)
+    alone = axis.barh([y + 0.19 for y in places], [m.alone_macs or 0 for m in members], 0.34, color=theme.alone)
+    shares = [f"{human(m.chain_macs)} ({words.percent(m.share_of_alone, 0)} of alone)" for m in members]
+    axis.bar_label(chain, shares, padding=5, color=theme.chain, weight="bold")
+    axis.bar_label(alone, [human(m.alone_macs or 0) for m in members], padding=5, color=theme.alone)
+    axis.set_yticks(list(places), [m.name for m in members], color=theme.text, weight="bold")
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.set_xlim(right=1.05 * max(max(1.35 * m.chain_macs, 1.1 * (m.alone_macs or 0)) for m in members))
+    axis.set_title("What each member cost in the chain and costs alone", pad=30)
+    how = "baseline run" if family.alone_is_measured else "planned"
+    axis.legend(
+        [chain, alone],
+        ["in the chain", f"alone ({how})"],
+        loc="lower left",
+        bbox_to_anchor=(-0.01, 1.0),
+        ncols=2,
+        labelcolor="linecolor",
+    )
+    _macs_axis(axis, MACS)
+    return figure
+
+
+def loss_plot(family: FamilySummary, theme: Theme) -> Figure | None:
+    """Contrastive loss of all members along the chain and, where there was a teacher, the feature loss below it."""
+    logged = {loss: [curve for curve in curves(family, loss) if curve.values.any()] for loss in LOSSES}
+    panels = {loss: found for loss, found in logged.items() if found}
+    if not panels:
+        return None
+    figure = Figure(figsize=(6.6, 1.2 + 2.1 * len(panels)), layout="constrained")
+    axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+    names = [member.name for member in family.members]
+    colours = dict(zip(names, theme.members(len(names)), strict=True))
+    for axis, (loss, found) in zip(axes, panels.items(), strict=True):
+        for curve in found:
+            _draw_curve(axis, curve, colours[curve.member])
+        axis.set_ylabel(loss.replace("_", " "))
+        axis.margins(x=0.01, y=0.14)
+    axes[0].set_title("Training loss of each member, one after the other")
+    _macs_axis(axes[-1], f"cumulative {MACS}")
+    return figure
+
+
+PLOTS = {"accuracy": accuracy_plot, "cost": cost_plot, "loss": loss_plot}
+"""File name of each plot and the function that draws it; `None` comes back when there is nothing to draw yet."""
+
+
+def _chain_path(axis: Axes, family: FamilySummary, theme: Theme) -> int:
+    """Draws the chain and returns its MACs."""
+    spent, path = 0, []
+    for member in family.trained:
+        before, after = family.before(member), family.after(member)
+        if before is not None:
+            path.append((spent, before))
+            axis.plot(spent, before, "o", color=theme.chain, markerfacecolor=theme.background, zorder=3)
+        spent += member.chain_macs
+        if after is not None:
+            path.append((spent, after))
+            axis.plot(spent, after, "o", color=theme.chain, zorder=4)
+            _label(axis, f"{member.name} {words.percent(after)}", (spent, after), theme.chain, left=True)
+    axis.plot(*zip(*path, strict=True), color=theme.chain, label="chain", zorder=2)
+    return spent
+
+
+def _independent_path(axis: Axes, family: FamilySummary, members: list[MemberSummary], theme: Theme) -> int:
+    """Draws the members' twins, trained one after the other, and returns their MACs."""
+    spent, path = 0, []
+    for member in members:
+        spent += member.alone_macs or 0
+        after = family.after(member.twin) if member.twin else None
+        if after is not None:
+            path.append((spent, after))
+            _label(axis, f"{member.name} {words.percent(after)}", (spent, after), theme.alone, left=False)
+    if path:
+        axis.plot(*zip(*path, strict=True), "s--", color=theme.alone, label="each alone", zorder=2)
+    return spent
+
+
+def _draw_curve(axis: Axes, curve: Curve, colour: object) -> None:
+    axis.plot(curve.macs, curve.values, color=colour, alpha=0.25, linewidth=0.8)
+    axis.plot(curve.macs, curve.smooth, color=colour)
+    middle = len(curve.values) // 2
+    nearby = curve.values[max(middle - len(curve.values) // 6, 0) : middle + len(curve.values) // 6 + 1]
+    axis.annotate(
+        curve.member,
+        (curve.macs[middle], nearby.max()),
+        xytext=(0, 4),
+        textcoords="offset points",
+        ha="center",
+        color=colour,
+        weight="bold",
+    )
+
+
+def _macs_axis(axis: Axes, label: str) -> None:
+    axis.set_xlabel(label)
+    axis.xaxis.set_major_locator(MaxNLocator(7))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda macs, _: human(macs) if macs >= 0 else ""))
+
+
+def _label(axis: Axes, text: str, point: tuple[float, float], colour: str, left: bool) -> None:
+    axis.annotate(
+        text,
+        point,
+        xytext=(-7, 5) if left else (7, -13),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        color=colour,
+        weight="bold" if left else "normal",
+    )

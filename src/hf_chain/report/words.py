@@ -1,0 +1,42 @@
+"""How numbers and names are written for people."""
+
+from __future__ import annotations
+
+UNKNOWN = "–"
+"""Stands where a number is not known (yet)."""
+
+_METRICS = {"zero_shot_top1": "zero-shot top-1", "zero_shot_top5": "zero-shot top-5"}
+_DIRECTIONS = {"image_to_text": "image → text", "text_to_image": "text → image"}
+
+
+def metric_name(metric: str) -> str:
+    """`zero_shot_top1` as `zero-shot top-1`, `text_to_image_r5` as `text → image R@5`."""
+    direction, _, k = metric.rpartition("_r")
+    if direction in _DIRECTIONS:
+        return f"{_DIRECTIONS[direction]} R@{k}"
+    return _METRICS.get(metric, metric.replace("_", " "))
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share in [0, 1] as `31.2 %`."""
+    return UNKNOWN if value is None else f"{100 * value:.{digits}f} %"
+
+
+def points(value: float | None) -> str:
+    """A difference of shares as `+2.1`, in percentage points."""
+    return UNKNOWN if value is None else f"{100 * value:+.1f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `1 h 23 min`, `12 min` or `45 s`."""
+    if not seconds:
+        return UNKNOWN
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def error(value: float | None) -> str:
+    """A relative error in scientific notation; `0` when it is exactly zero."""
+    return UNKNOWN if value is None else f"{value:.1e}" if value else "0"

@@ -1,20 +1,46 @@
-"""Data sets, captions, augmentation, tokenizer, collator, and the rendered scenes that need no download."""
+"""Data sets, captions, augmentation, tokenizer, collator, and the rendered scenes that need no download.
+
+Names are imported when they are used: a recipe needs `DataSettings` alone, which must not start torch.
+"""
 
 from __future__ import annotations
 
-from hf_chain.data.captions import class_names
-from hf_chain.data.collator import ImageTextCollator
-from hf_chain.data.dataset import ImageTextDataset, ImageTextStream
-from hf_chain.data.processor import build_processor
-from hf_chain.data.prompts import PROMPT_TEMPLATES, resolve_templates
-from hf_chain.data.quality import QualityReport, check_quality
-from hf_chain.data.settings import DataSettings, ScenesSettings
-from hf_chain.data.sources import load_splits
-from hf_chain.data.tokenizer import load_tokenizer, train_tokenizer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from hf_chain.data.captions import class_names
+    from hf_chain.data.collator import ImageTextCollator
+    from hf_chain.data.dataset import ImageTextDataset, ImageTextStream
+    from hf_chain.data.processor import build_processor
+    from hf_chain.data.prompts import PROMPT_TEMPLATES, resolve_templates
+    from hf_chain.data.quality import check_quality
+    from hf_chain.data.quality_report import QualityReport
+    from hf_chain.data.settings import AugmentationSettings, DataSettings, ScenesSettings
+    from hf_chain.data.sources import load_splits
+    from hf_chain.data.tokenizer import load_tokenizer, train_tokenizer
+
+_MODULES = {
+    "PROMPT_TEMPLATES": "prompts",
+    "AugmentationSettings": "settings",
+    "DataSettings": "settings",
+    "ImageTextCollator": "collator",
+    "ImageTextDataset": "dataset",
+    "ImageTextStream": "dataset",
+    "QualityReport": "quality_report",
+    "ScenesSettings": "settings",
+    "build_processor": "processor",
+    "check_quality": "quality",
+    "class_names": "captions",
+    "load_splits": "sources",
+    "load_tokenizer": "tokenizer",
+    "resolve_templates": "prompts",
+    "train_tokenizer": "tokenizer",
+}
 
 __all__ = [
     "PROMPT_TEMPLATES",
+    "AugmentationSettings",
     "DataSettings",
     "ImageTextCollator",
     "ImageTextDataset",
@@ -29,3 +55,9 @@ __all__ = [
     "resolve_templates",
     "train_tokenizer",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -21,12 +21,20 @@ class CaptionReader:
     Args:
         settings (`DataSettings`): Which columns to read and how class names become captions.
         features (`datasets.Features`, *optional*): Features of the source; a `ClassLabel` column brings its names.
+
+    Raises:
+        `HfChainError`: Where captions are to be made of class names and there are none.
     """
 
     def __init__(self, settings: DataSettings, features: Features | None = None) -> None:
         self.settings = settings
         self._feature = (features or {}).get(settings.label_column) if settings.label_column else None
         self._made: dict[tuple[str, ...], list[str]] = {}
+        if settings.caption_column is None and settings.class_names_column is None and self.names_by_class is None:
+            raise HfChainError(
+                f"column {settings.label_column!r} holds numbers without names; "
+                "give class_names or class_names_column, or a caption_column"
+            )
 
     @cached_property
     def names_by_class(self) -> list[tuple[str, ...]] | None:
@@ -88,12 +96,7 @@ class CaptionReader:
         if column is not None:
             return split_names(row[column])
         label = self.label(row)
-        if self.names_by_class is None or label is None:
-            raise HfChainError(
-                f"column {self.settings.label_column!r} holds numbers without names; "
-                "give class_names or class_names_column, or a caption_column"
-            )
-        return self.names_by_class[label]
+        return self.names_by_class[label] if self.names_by_class is not None and label is not None else ()
 
     def _prompts(self, names: tuple[str, ...]) -> list[str]:
         if names not in self._made:

@@ -54,9 +54,10 @@ class ImageTextCollator:
         size = self.image_processor.crop_size
         if any(image.size != (size["width"], size["height"]) for image in images):
             return self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
-        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (self.image_processor.image_mean, self.image_processor.image_std))
-        return pixels.float().mul_(self.image_processor.rescale_factor).sub_(mean).div_(std).contiguous()
+        processor = self.image_processor
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
+        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).contiguous()
+        return pixels.float().mul_(processor.rescale_factor / std).sub_(mean / std)
 
     def tokenize(self, captions: Sequence[str]) -> dict[str, torch.Tensor]:
         """Turn N captions into `input_ids` and `attention_mask` `[N, L]` and `caption_ids` `[N]`.

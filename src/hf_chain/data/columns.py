@@ -9,7 +9,6 @@ from datasets import Dataset, Image, IterableDataset
 from hf_chain.data.settings import DataSettings
 from hf_chain.errors import HfChainError
 
-
 AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +17,8 @@ from hf_chain.data.augmentation import augment
 from hf_chain.data.captions import CaptionReader, sample_captions
 from hf_chain.data.columns import check_columns, undecoded
 from hf_chain.data.images import decode_image, image_path
-from hf_chain.data.quality import BadRow, RunningCount
+from hf_chain.data.quality import read_row
+from hf_chain.data.quality_report import RunningCount
 from hf_chain.data.randomness import sample_random
 from hf_chain.data.settings import DataSettings
 from hf_chain.errors import HfChainError
@@ -24,11 +27,10 @@ from hf_chain.errors import HfChainError
 class _Pairs:
     """What both kinds share: the epoch, and turning a row into a sample."""
 
-    def __init__(self, settings: DataSettings, reader: CaptionReader, seed: int, training: bool, root: str | None):
+    def __init__(self, settings: DataSettings, reader: CaptionReader, seed: int, training: bool) -> None:
         self.settings = settings
         self.reader = reader
         self.seed = seed
-        self.root = root
         self.augmented = training and settings.augmentation.enabled
         # Shared memory, so that workers that outlive an epoch see the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -44,10 +46,16 @@ class _Pairs:
 
     @property
     def view(self) -> int:
-        """Number of the augmented view shown in this epoch: `epoch mod V`, -1 for a fresh one, 0 without augmentation."""
+        """View of this epoch: `epoch mod V`, -1 for a fresh one each epoch, 0 without augmentation."""
         if not self.augmented:
             return 0
         return self.epoch % self.settings.image_views if self.settings.image_views else -1
+
+    def all_captions(self, most_rows: int | None = None) -> Iterator[str]:
+        """Yield every usable caption of the first `most_rows` rows, or of all, without reading images."""
+        rows = self._rows.remove_columns(self.settings.image_column)
+        for row in islice(rows, most_rows):
+            yield from self.reader.captions(row)[0]
 
     def _sample(self, key: int | str, image_id: int, row: Mapping[str, Any], image: Image.Image) -> dict[str, Any]:
         captions, _ = self.reader.captions(row)
@@ -77,7 +85,6 @@ class ImageTextDataset(_Pairs, data.Dataset):
         settings (`DataSettings`): Columns, captions and augmentation.
         seed (`int`, *optional*, defaults to 0): Seed of caption choice and augmentation.
         training (`bool`, *optional*, defaults to `True`): Whether images are augmented.
-        root (`str`, *optional*): Folder that relative image paths start from.
 
     Raises:
         `HfChainError`: Where a column is missing.
@@ -97,12 +104,12 @@ class ImageTextDataset(_Pairs, data.Dataset):
         settings: DataSettings,
         seed: int = 0,
         training: bool = True,
-        root: str | None = None,
     ) -> None:
         check_columns(dataset, settings)
-        super().__init__(settings, CaptionReader(settings, dataset.features), seed, training, root)
+        super().__init__(settings, CaptionReader(settings, dataset.features), seed, training)
         self.dataset = dataset
         self._rows = undecoded(dataset, settings)
+        self._texts = self._rows.remove_columns(settings.image_column)
 
     @property
     def fingerprint(self) -> str:
@@ -116,7 +123,7 @@ class ImageTextDataset(_Pairs, data.Dataset):
         index = range(len(self))[index]
         row = self._rows[index]
         try:
-            image = decode_image(row[self.settings.image_column], self.root)
+            image = decode_image(row[self.settings.image_column])
             return self._sample(index, index, row, image)
         except HfChainError:
             raise
@@ -127,8 +134,7 @@ class ImageTextDataset(_Pairs, data.Dataset):
 
     def captions(self, index: int) -> list[str]:
         """Return all usable captions of a row, without reading its image."""
-        row = self._rows.remove_columns(self.settings.image_column)[index]
-        return self.reader.captions(row)[0]
+        return self.reader.captions(self._texts[index])[0]
 
     def __repr__(self) -> str:
         return f"ImageTextDataset({len(self)} rows of {self.settings.source})"
@@ -146,7 +152,7 @@ class ImageTextStream(_Pairs, data.IterableDataset):
         settings (`DataSettings`): Columns, captions and augmentation.
         seed (`int`, *optional*, defaults to 0): Seed of caption choice and augmentation.
         training (`bool`, *optional*, defaults to `True`): Whether images are augmented.
-        root (`str`, *optional*): Folder that relative image paths start from.
+        report_file (`str` or `pathlib.Path`, *optional*): JSON lines file that bad rows are appended to.
 
     Raises:
         `HfChainError`: Where a column is missing.
@@ -158,13 +164,14 @@ class ImageTextStream(_Pairs, data.IterableDataset):
         settings: DataSettings,
         seed: int = 0,
         training: bool = True,
-        root: str | None = None,
+        report_file: str | Path | None = None,
     ) -> None:
         check_columns(dataset, settings)
-        super().__init__(settings, CaptionReader(settings, dataset.features), seed, training, root)
+        super().__init__(settings, CaptionReader(settings, dataset.features), seed, training)
         self.dataset = dataset
         self._rows = undecoded(dataset, settings)
-        self.count = RunningCount(settings.max_bad_share)
+        self.report_file = report_file
+        self.count = RunningCount(settings.max_bad_share, report_file)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order, captions and views of another epoch."""
@@ -181,20 +188,12 @@ class ImageTextStream(_Pairs, data.IterableDataset):
         self._rows.load_state_dict(state["rows"])
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        self.count = RunningCount(self.settings.max_bad_share)
+        self.count = RunningCount(self.settings.max_bad_share, self.report_file)
         for row in self._rows:
-            value = row[self.settings.image_column]
-            key = _content_key(row, self.settings.image_column)
-            try:
-                sample = self._sample(key, -1, row, decode_image(value, self.root))
-            except HfChainError:
-                raise
-            except Exception as error:  # Pillow's decoders raise errors of every kind.
-                problem = " ".join(str(error).split())
-                self.count.add(BadRow(self.count.report.rows, image_path(value), problem, usable=False))
-                continue
-            self.count.add(None)
-            yield sample
+            image, bad = read_row(self.count.report.rows, row, self.reader)
+            self.count.add(bad)
+            if image is not None:
+                yield self._sample(_content_key(row, self.settings.image_column), -1, row, image)
         self.count.finish()
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Image as ImageFeature
 from PIL import Image
-
 
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -43,12 +41,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode_image(value: Any, root: str | Path | None = None) -> Image.Image:
+def decode_image(value: Any) -> Image.Image:
     """Decode what a `datasets` row holds as an image.
 
     Args:
         value (`PIL.Image.Image`, `dict` or `str`): An image, `{"bytes", "path"}`, or a path.
-        root (`str` or `pathlib.Path`, *optional*): Folder that relative paths start from.
 
     Returns:
         `PIL.Image.Image`: The whole image, loaded, upright by its EXIF orientation, mode `RGB`.
@@ -64,10 +61,7 @@ def decode_image(value: Any, root: str | Path | None = None) -> Image.Image:
         value = {"path": None, "bytes": value}
     if not isinstance(value, dict):
         raise ValueError(f"the image is {value!r}")
-    path = value.get("path")
-    if value.get("bytes") is None and path is not None and root is not None and "://" not in path:
-        path = str(Path(root) / path)
-    return to_rgb(ImageFeature().decode_example({"path": path, "bytes": value.get("bytes")}))
+    return to_rgb(ImageFeature().decode_example({"path": value.get("path"), "bytes": value.get("bytes")}))
 
 
 def image_path(value: Any) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-
 _SIMPLE = (
     "itap of a {}.",
     "a bad photo of the {}.",

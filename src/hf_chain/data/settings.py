@@ -16,13 +16,9 @@ class ScenesSettings(Settings):
     train: int = Field(10_000, ge=1, description="Scenes in the train split.")
     validation: int = Field(1_000, ge=1, description="Scenes in the validation split.")
     test: int = Field(1_000, ge=1, description="Scenes in the test split.")
-    compositional: int = Field(
-        1_000, ge=1, description="Scenes made only of colour and shape pairs held out of training."
-    )
+    compositional: int = Field(1_000, ge=1, description="Scenes of colour and shape pairs held out of training.")
     image_size: int = Field(64, ge=16, le=512, description="Height and width of a rendered scene in pixels.")
-    seed: int = Field(
-        0, ge=0, description="Seed of the scenes; separate from the training seed, so the data stay equal."
-    )
+    seed: int = Field(0, ge=0, description="Seed of the scenes, apart from the training seed.")
 
     def sizes(self) -> dict[str, int]:
         """Return the number of scenes of each split."""
@@ -40,9 +36,7 @@ class AugmentationSettings(Settings):
     crop_scale: tuple[float, float] | None = Field(
         None, description="Smallest and largest share of the largest centre square that a random square crop keeps."
     )
-    horizontal_flip: bool = Field(
-        False, description="Mirror half of the images. Wrong for captions that say left or right."
-    )
+    horizontal_flip: bool = Field(False, description="Mirror half of the images; wrong where captions say left.")
 
     @field_validator("crop_scale")
     @classmethod
@@ -62,8 +56,8 @@ class DataSettings(Settings):
 
     source: str = Field(
         "scenes",
-        description="`scenes` (rendered, no download), a Hub name, a local folder, a file or glob (parquet, json, csv, "
-        "webdataset tar), or a `datasets` format such as `imagefolder` or `webdataset` together with `data_files`.",
+        description="`scenes` (rendered, no download), a Hub name, a local folder, a file or glob (parquet, json, "
+        "csv, webdataset tar), or a `datasets` format such as `imagefolder` or `webdataset` with `data_files`.",
     )
     config_name: str | None = Field(None, description="Configuration of a Hub data set that has several.")
     data_files: str | list[str] | dict[str, str | list[str]] | None = Field(
@@ -82,7 +76,8 @@ class DataSettings(Settings):
         None, description="Column that holds the names of the row's class: a list, or one text with commas."
     )
     class_names: list[str | list[str]] | None = Field(
-        None, description="Names by class number, where the source has none; a list where a class has several."
+        None,
+        description="Names by class number, where the source has none; a list where a class has several.",
     )
     class_names_used: Literal["all", "first"] = Field("first", description="Which names of a class become captions.")
     prompt_templates: str | list[str] = Field(
@@ -91,15 +86,22 @@ class DataSettings(Settings):
     captions_per_image: int = Field(1, ge=1, description="Captions K drawn for an image each time it is shown.")
 
     max_bad_share: float = Field(0.01, ge=0, le=1, description="Share of bad rows above which the run stops.")
+    samples_per_epoch: int | None = Field(
+        None, ge=1, description="Training images an epoch: needed for streams, and to plan without the data at hand."
+    )
     max_train_samples: int | None = Field(None, ge=1, description="Train on a seeded random subset of this size.")
-    augmentation: AugmentationSettings = Field(AugmentationSettings(), description="Random changes of images.")
+    augmentation: AugmentationSettings = Field(
+        default_factory=AugmentationSettings, description="Random changes of the training images."
+    )
     image_views: int = Field(
         0,
         ge=0,
         description="Number V of augmented views an image cycles through (epoch mod V), so that teacher "
         "features can be cached; 0 draws a new view each epoch.",
     )
-    scenes: ScenesSettings = Field(ScenesSettings(), description="The rendered scenes, for `source: scenes`.")
+    scenes: ScenesSettings = Field(
+        default_factory=ScenesSettings, description="The rendered scenes, for `source: scenes`."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -130,9 +132,7 @@ class DataSettings(Settings):
                 raise ValueError(f"prompt_templates is {value!r}; it must be one of {known}, or a list of templates")
             return value
         if not value:
-            raise ValueError(
-                "prompt_templates is an empty list; give at least one template such as 'a photo of a {}.'"
-            )
+            raise ValueError("prompt_templates is an empty list; give at least one such as 'a photo of a {}.'")
         for template in value:
             if template.count("{}") != 1 or "{" in template.replace("{}", "") or "}" in template.replace("{}", ""):
                 raise ValueError(f"prompt_templates has {template!r}; a template needs exactly one {{}} for the name")
@@ -155,9 +155,7 @@ class DataSettings(Settings):
         if self.class_names is not None and self.label_column is None:
             raise ValueError("class_names is given without label_column; name the column that holds the class numbers")
         if self.image_views > 1 and not self.augmentation.enabled:
-            raise ValueError(
-                f"image_views is {self.image_views} without augmentation; set it to 0 or augment the images"
-            )
+            raise ValueError(f"image_views is {self.image_views} without augmentation; set it to 0 or augment")
         if self.streaming and self.source == "scenes":
             raise ValueError("streaming is true for source 'scenes', which are rendered here; set it to false")
         return self

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, IterableDataset, Value, load_dataset, load_from_disk
 
 from hf_chain.data.scenes import build_scenes
 from hf_chain.data.settings import DataSettings
 from hf_chain.errors import HfChainError
-
 
 _FORMATS = {
     ".parquet": "parquet",
@@ -44,23 +44,27 @@ def load_splits(settings: DataSettings, seed: int = 0) -> dict[str, Dataset | It
     if settings.validation_split is not None:
         wanted["validation"] = settings.validation_split
     wanted.update({name: name for name in settings.test_splits})
-    load = _loader(settings)
     splits = {}
-    for role, split in wanted.items():
-        try:
-            splits[role] = load(split)
-        except HfChainError:
-            raise
-        except Exception as error:  # Each format and the Hub raise errors of their own.
-            raise HfChainError(
-                f"split {split!r} of {settings.source} cannot be loaded, {_reason(error)}; "
-                "check source, data_files, the split's name and the network"
-            ) from error
+    split = ""
+    try:
+        load = _loader(settings)
+        for role, split in wanted.items():
+            splits[role] = _with_image_paths(load(split), settings)
+    except HfChainError:
+        raise
+    except Exception as error:  # Each format and the Hub raise errors of their own.
+        raise HfChainError(
+            f"split {split!r} of {settings.source} cannot be loaded, {_reason(error)}; "
+            "check source, data_files, the split's name, the network and the disk"
+        ) from error
+    for role, rows in splits.items():
+        if isinstance(rows, Dataset) and len(rows) == 0:
+            raise HfChainError(f"split {wanted[role]!r} of {settings.source} has no rows; choose another")
     splits["train"] = _training_rows(splits["train"], settings, seed)
     return splits
 
 
-def _loader(settings: DataSettings) -> Any:
+def _loader(settings: DataSettings) -> Callable[[str], Dataset | IterableDataset]:
     if settings.source == "scenes":
         return _from_dict(build_scenes(settings.scenes), settings)
     path = Path(settings.source).expanduser()
@@ -73,7 +77,7 @@ def _loader(settings: DataSettings) -> Any:
     )
 
 
-def _from_dict(splits: DatasetDict, settings: DataSettings) -> Any:
+def _from_dict(splits: DatasetDict, settings: DataSettings) -> Callable[[str], Dataset]:
     def load(split: str) -> Dataset:
         if split not in splits:
             raise HfChainError(f"split {split!r} is not in {settings.source}; it has {', '.join(splits)}")
@@ -97,6 +101,25 @@ def _name_and_files(settings: DataSettings) -> tuple[str, Any]:
     if not path.exists() and (source.startswith((".", "/", "~")) or source.count("/") > 1) and "://" not in source:
         raise HfChainError(f"source {source!r} is no folder here; check the path")
     return str(path) if path.exists() else source, settings.data_files
+
+
+def _with_image_paths(rows: Dataset | IterableDataset, settings: DataSettings) -> Dataset | IterableDataset:
+    """Let relative image paths in a text column start from the folder of the file they stand in."""
+    column = settings.image_column
+    if rows.features is None or rows.features.get(column) != Value("string"):
+        return rows
+    first: Any = settings.data_files or settings.source
+    while not isinstance(first, str):
+        first = next(iter(first.values() if isinstance(first, dict) else first))
+    folder = Path(first).expanduser()
+    while not folder.is_dir():
+        folder = folder.parent
+    return rows.map(_join_path, fn_kwargs={"column": column, "folder": str(folder.resolve())})
+
+
+def _join_path(row: dict[str, Any], column: str, folder: str) -> dict[str, Any]:
+    path = row[column]
+    return {column: path if path is None or "://" in path else str(Path(folder) / path)}
 
 
 def _training_rows(train: Dataset | IterableDataset, settings: DataSettings, seed: int) -> Dataset | IterableDataset:

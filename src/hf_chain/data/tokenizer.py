@@ -11,7 +11,6 @@ from transformers import AutoTokenizer, CLIPTokenizer, PreTrainedTokenizerBase
 
 from hf_chain.errors import HfChainError
 
-
 _END_OF_WORD = "</w>"
 _BEGIN, _END = "<|startoftext|>", "<|endoftext|>"
 

@@ -6,5 +6,4 @@ from hf_chain.data.scenes.builder import build_scenes
 from hf_chain.data.scenes.scene import HELD_OUT_PAIRS, Scene, sample_scene
 from hf_chain.data.scenes.wording import scene_captions, scene_questions
 
-
 __all__ = ["HELD_OUT_PAIRS", "Scene", "build_scenes", "sample_scene", "scene_captions", "scene_questions"]

@@ -16,7 +16,6 @@ from hf_chain.data.scenes.scene import COLORS, HELD_OUT_PAIRS, SHAPES, TRAINED_P
 from hf_chain.data.scenes.wording import scene_captions, scene_questions
 from hf_chain.data.settings import ScenesSettings
 
-
 # Part of the cache key: raise it with every change of what is drawn or said.
 VERSION = 1
 # Share of all descriptions that belongs to each split; the compositional one is disjoint by its pairs.

@@ -9,7 +9,6 @@ from PIL import Image, ImageDraw
 
 from hf_chain.data.scenes.scene import Placed, Scene
 
-
 COLOR_VALUES = {
     "red": (222, 45, 45),
     "green": (52, 168, 70),

@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import dataclass
 from random import Random
 
-
 COLORS = ("red", "green", "blue", "yellow", "purple", "pink", "brown", "cyan")
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross")
 BACKGROUNDS = ("white", "grey", "black", "beige", "navy")

@@ -6,7 +6,6 @@ from random import Random
 
 from hf_chain.data.scenes.scene import Group, Scene
 
-
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven")
 _PLACES = (
     ("at the top left", "at the top", "at the top right"),

@@ -1,0 +1,90 @@
+"""Captions from columns and from class names."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, List, Value
+
+from hf_chain.data import PROMPT_TEMPLATES, DataSettings, class_names
+from hf_chain.data.captions import CaptionReader
+from hf_chain.errors import HfChainError
+
+
+def reader(features=None, **options):
+    return CaptionReader(DataSettings(source="folder", **options), features)
+
+
+def test_one_text_and_a_list_are_both_captions():
+    captions = reader(caption_column="text")
+    assert captions.captions({"text": " a dog "}) == (["a dog"], [])
+    assert captions.captions({"text": ["a dog", "a cat"]}) == (["a dog", "a cat"], [])
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [("  ", "empty"), (None, "None"), (math.nan, "NaN"), (7, "int"), ([], "no captions"), (["", None], "empty")],
+)
+def test_unusable_captions_are_named(value, problem):
+    usable, problems = reader(caption_column="text").captions({"text": value})
+    assert usable == [] and problem in problems[0]
+
+
+def test_one_bad_caption_leaves_the_others():
+    usable, problems = reader(caption_column="text").captions({"text": ["a dog", "", "a cat"]})
+    assert usable == ["a dog", "a cat"] and problems == ["caption 1 is empty"]
+
+
+def test_class_names_fill_every_template():
+    features = Features({"label": ClassLabel(names=["red_panda", "ox"])})
+    captions, _ = reader(features, label_column="label").captions({"label": 0})
+    assert captions == [template.replace("{}", "red panda") for template in PROMPT_TEMPLATES["clip"]]
+    assert len(set(captions)) == 80
+
+
+@pytest.mark.parametrize("names", [["goldfish", "Carassius auratus"], "goldfish, Carassius auratus"])
+def test_all_names_of_a_class_or_the_first_are_used(names):
+    options = {"class_names_column": "names", "prompt_templates": ["a {}", "the {}"]}
+    assert reader(**options).captions({"names": names})[0] == ["a goldfish", "the goldfish"]
+    both = reader(**options, class_names_used="all").captions({"names": names})[0]
+    assert both == ["a goldfish", "the goldfish", "a Carassius auratus", "the Carassius auratus"]
+
+
+def test_given_names_replace_those_of_the_source():
+    features = Features({"label": ClassLabel(names=["n01", "n02"])})
+    captions = reader(features, label_column="label", class_names=["dog", ["cat", "kitty"]], prompt_templates=["{}"])
+    assert captions.captions({"label": 1})[0] == ["cat"]
+
+
+@pytest.mark.parametrize("label", [None, -1, 2, math.nan, "dog"])
+def test_a_label_that_is_no_class_is_a_problem(label):
+    features = Features({"label": Value("int64")})
+    usable, problems = reader(features, label_column="label", class_names=["dog", "cat"]).captions({"label": label})
+    assert usable == [] and str(label) in problems[0]
+
+
+def test_numbers_without_names_are_refused_at_once():
+    with pytest.raises(HfChainError, match="'label' holds numbers without names"):
+        reader(Features({"label": Value("int64")}), label_column="label")
+
+
+def test_the_table_of_names_is_read_from_the_column():
+    features = Features({"label": ClassLabel(names=["fish", "ox"]), "names": List(Value("string"))})
+    rows = Dataset.from_dict({"label": [1, 0, 1], "names": [["ox", "bull"], ["fish"], ["ox", "bull"]]}, features)
+    settings = DataSettings(source="folder", label_column="label", class_names_column="names")
+    assert class_names(rows, settings) == [("fish",), ("ox", "bull")]
+    assert class_names(rows.select([0]), settings) == [("fish",), ("ox", "bull")]
+
+
+def test_tiny_imagenet_has_two_hundred_named_classes(shared):
+    from hf_chain.data import load_splits
+
+    settings = DataSettings(
+        source=str(shared / "data" / "tiny-imagenet"),
+        label_column="label",
+        class_names_column="names",
+        train_split="validation[:20]",
+    )
+    names = class_names(load_splits(settings)["validation"], settings)
+    assert len(names) == 200 and names[0] == ("goldfish", "Carassius auratus")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from hf_chain.cost import human
@@ -14,6 +15,8 @@ from hf_chain.report.theme import Theme
 
 MACS = "MACs, teachers and evaluations included"
 LOSSES = ("contrastive_loss", "feature_loss")
+MOST_VALUES = 4
+"""Members up to which points are labelled with their values."""
 
 
 def accuracy_plot(family: FamilySummary, theme: Theme) -> Figure | None:
@@ -106,7 +109,7 @@ def _chain_path(axis: Axes, family: FamilySummary, theme: Theme) -> int:
         if after is not None:
             path.append((spent, after))
             axis.plot(spent, after, "o", color=theme.chain, zorder=4)
-            _label(axis, f"{member.name} {words.percent(after)}", (spent, after), theme.chain, left=True)
+            _label(axis, _point_name(family, member, after), (spent, after), theme, of_chain=True)
     axis.plot(*zip(*path, strict=True), color=theme.chain, label="chain", zorder=2)
     return spent
 
@@ -119,7 +122,7 @@ def _independent_path(axis: Axes, family: FamilySummary, members: list[MemberSum
         after = family.after(member.twin) if member.twin else None
         if after is not None:
             path.append((spent, after))
-            _label(axis, f"{member.name} {words.percent(after)}", (spent, after), theme.alone, left=False)
+            _label(axis, _point_name(family, member, after), (spent, after), theme, of_chain=False)
     if path:
         axis.plot(*zip(*path, strict=True), "s--", color=theme.alone, label="each alone", zorder=2)
     return spent
@@ -147,13 +150,19 @@ def _macs_axis(axis: Axes, label: str) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(lambda macs, _: human(macs) if macs >= 0 else ""))
 
 
-def _label(axis: Axes, text: str, point: tuple[float, float], colour: str, left: bool) -> None:
+def _point_name(family: FamilySummary, member: MemberSummary, value: float) -> str:
+    """Name and value, or in a large family the name alone, for want of room."""
+    return f"{member.name} {words.percent(value)}" if len(family.members) <= MOST_VALUES else member.name
+
+
+def _label(axis: Axes, text: str, point: tuple[float, float], theme: Theme, of_chain: bool) -> None:
     axis.annotate(
         text,
         point,
-        xytext=(-7, 5) if left else (7, -13),
+        xytext=(-7, 5) if of_chain else (7, -13),
         textcoords="offset points",
-        ha="right" if left else "left",
-        color=colour,
-        weight="bold" if left else "normal",
+        ha="right" if of_chain else "left",
+        color=theme.chain if of_chain else theme.alone,
+        weight="bold" if of_chain else "normal",
+        path_effects=[withStroke(linewidth=3, foreground=theme.background)],
     )

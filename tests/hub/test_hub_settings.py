@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from pydantic import ValidationError
 
@@ -36,3 +39,10 @@ def test_a_data_set_may_have_no_namespace() -> None:
     assert HubSettings(dataset="mnist").dataset == "mnist"
     with pytest.raises(ValidationError, match="dataset: './data' is no repository name"):
         HubSettings(dataset="./data")
+
+
+def test_a_recipe_is_read_without_starting_torch_or_the_client_of_the_hub() -> None:
+    code = (
+        "import sys, hf_chain.hub.settings; assert not {'torch', 'huggingface_hub', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

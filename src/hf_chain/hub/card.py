@@ -7,10 +7,10 @@ import os
 import re
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from transformers import CLIPConfig
 
 from hf_chain.cost.table import markdown_table
 from hf_chain.cost.units import human
@@ -18,6 +18,9 @@ from hf_chain.errors import HfChainError
 from hf_chain.hub.lineage import ancestors
 from hf_chain.hub.settings import HubSettings
 from hf_chain.stages.ledger import FamilyRecord, MemberRecord
+
+if TYPE_CHECKING:
+    from transformers import CLIPConfig
 
 TEMPLATE = "templates/member_card.md.jinja"
 TAGS = ["hf_chain", "chain-of-models", "clip"]
@@ -50,6 +53,8 @@ def write_member_card(
     Raises:
         HfChainError: when `folder` holds no saved member.
     """
+    from transformers import CLIPConfig  # starts torch
+
     folder = Path(folder)
     try:
         config = CLIPConfig.from_pretrained(folder, local_files_only=True)

@@ -78,7 +78,7 @@ def load_family_data(recipe: Recipe, run_dir: Path, main_process: bool) -> Famil
         evaluation=evaluation,
         processor=_processor(recipe, train, run_dir, main_process),
         samples_per_epoch=samples,
-        evaluation_options=_evaluation_options(recipe, evaluation),
+        evaluation_options=evaluation_options(recipe, evaluation),
     )
 
 
@@ -104,7 +104,8 @@ def _processor(recipe: Recipe, train: Any, run_dir: Path, main_process: bool) ->
     return processor
 
 
-def _evaluation_options(recipe: Recipe, evaluation: dict[str, Dataset]) -> dict[str, Any]:
+def evaluation_options(recipe: Recipe, evaluation: dict[str, Dataset]) -> dict[str, Any]:
+    """Columns, class names and prompts of a recipe, as `evaluate_clip` takes them."""
     settings, wanted = recipe.data, recipe.evaluation
     named = settings.label_column is not None and wanted.zero_shot is not False
     captioned = settings.caption_column is not None and wanted.retrieval is not False

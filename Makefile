@@ -1,0 +1,56 @@
+# `make demo` trains a family on rendered scenes; `make test` runs every test. Both set up .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+# Without an NVIDIA GPU the constraints keep pip from pulling a CUDA build of torch.
+CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo -c constraints/cpu.txt)
+# DeepSpeed builds its operators with a C++ compiler; without one its tests are skipped.
+DEEPSPEED := $(shell command -v g++ >/dev/null 2>&1 && echo deepspeed)
+
+.PHONY: help demo test quick-test quality style docs clean
+
+help:
+	@echo "make demo        set up .venv and train a family of three on rendered scenes (minutes)"
+	@echo "make test        set up .venv and run all tests"
+	@echo "make quick-test  the tests that take seconds"
+	@echo "make quality     check style and types"
+	@echo "make style       mend style"
+	@echo "make docs        build the documentation strictly into docs/_build"
+
+demo: .venv/installed
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+		--num_cpu_threads_per_process $$(nproc 2>/dev/null || sysctl -n hw.ncpu) examples/chain_pretrain.py
+	@echo "Open runs/scenes/report/index.html; the table is runs/scenes/report/family.md"
+
+test: .venv/tested
+	$(BIN)/python -m pytest
+
+quick-test: .venv/tested
+	$(BIN)/python -m pytest -m "not slow"
+
+quality: .venv/developed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+style: .venv/developed
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+docs: .venv/developed
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build
+
+clean:
+	rm -rf .venv docs/_build .pytest_cache .ruff_cache .mypy_cache
+
+.venv/installed: setup.py constraints/cpu.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e .
+	@touch $@
+
+.venv/tested: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[test]'
+	@# DeepSpeed's setup imports the torch that is installed already.
+	$(if $(DEEPSPEED),$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) \
+		--no-build-isolation -e '.[deepspeed]')
+	@touch $@
+
+.venv/developed: .venv/tested
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --no-build-isolation -e '.[dev]'
+	@touch $@

@@ -110,6 +110,7 @@ class ImageTextDataset(_Pairs, data.Dataset):
         self.dataset = dataset
         self._rows = undecoded(dataset, settings)
         self._texts = self._rows.remove_columns(settings.image_column)
+        self._decoded: dict[int, Image.Image] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -121,14 +122,17 @@ class ImageTextDataset(_Pairs, data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         index = range(len(self))[index]
-        row = self._rows[index]
+        kept = self._decoded.get(index)
+        row = self._rows[index] if kept is None else self._texts[index]
         try:
-            image = decode_image(row[self.settings.image_column])
+            image = decode_image(row[self.settings.image_column]) if kept is None else kept
+            if self.settings.keep_decoded:
+                self._decoded[index] = image
             return self._sample(index, index, row, image)
         except HfChainError:
             raise
         except Exception as error:  # Pillow's decoders raise errors of every kind.
-            path = image_path(row[self.settings.image_column])
+            path = image_path(row.get(self.settings.image_column))
             place = f"row {index}" + (f" ({path})" if path else "")
             raise HfChainError(f"{place} cannot be used, {error}; drop it with check_quality") from error
 

@@ -90,6 +90,9 @@ class DataSettings(Settings):
         None, ge=1, description="Training images an epoch: needed for streams, and to plan without the data at hand."
     )
     max_train_samples: int | None = Field(None, ge=1, description="Train on a seeded random subset of this size.")
+    keep_decoded: bool = Field(
+        False, description="Keep images in memory once they are decoded, for data that fits there; each worker its own."
+    )
     augmentation: AugmentationSettings = Field(
         default_factory=AugmentationSettings, description="Random changes of the training images."
     )

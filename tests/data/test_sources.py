@@ -104,7 +104,9 @@ def test_webdataset_shards_stream(pictures, tmp_path, workers):
     assert {sample["image_id"] for sample in samples} == {-1}
 
 
-def test_what_is_drawn_in_a_stream_does_not_depend_on_its_order(scenes, tmp_path):
+def test_what_is_drawn_in_a_stream_does_not_depend_on_its_order(scenes, tmp_path, monkeypatch):
+    # `datasets` waits five seconds at the end of a parquet stream.
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
     scenes["train"].select(range(20)).to_parquet(tmp_path / "rows.parquet")
     options = {"streaming": True, "caption_column": "captions", "captions_per_image": 2}
     settings = settings_of(tmp_path / "rows.parquet", augmentation={"crop_scale": (0.3, 0.9)}, **options)
@@ -222,3 +224,25 @@ def test_local_files_need_no_network_and_an_unknown_name_fails_in_one_line(pictu
     assert done.returncode == 0, done.stderr
     count, message = done.stdout.splitlines()
     assert count == "8" and "nobody/nothing" in message
+
+
+def test_accelerate_deals_a_stream_to_two_processes_without_overlap(pictures):
+    from accelerate import PartialState
+    from accelerate.data_loader import prepare_data_loader
+
+    PartialState(cpu=True)
+    settings = settings_of("folder")
+    stream = ImageTextStream(table(pictures).to_iterable_dataset(num_shards=2), settings)
+    shares = []
+    for process in range(2):
+        loader = prepare_data_loader(
+            DataLoader(stream, batch_size=2, collate_fn=list),
+            num_processes=2,
+            process_index=process,
+            put_on_device=False,
+            dispatch_batches=False,
+        )
+        loader.set_epoch(2)
+        shares.append([sample for batch in loader for sample in batch])
+    assert stream.epoch == 2 and [len(share) for share in shares] == [4, 4]
+    assert_all_pictures(shares[0] + shares[1])

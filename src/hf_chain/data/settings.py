@@ -91,7 +91,8 @@ class DataSettings(Settings):
     )
     max_train_samples: int | None = Field(None, ge=1, description="Train on a seeded random subset of this size.")
     keep_decoded: bool = Field(
-        False, description="Keep images in memory once they are decoded, for data that fits there; each worker its own."
+        False,
+        description="Keep images in memory once they are decoded, for data that fits there; each worker its own.",
     )
     augmentation: AugmentationSettings = Field(
         default_factory=AugmentationSettings, description="Random changes of the training images."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,6 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from hf_chain.hub import RetryPolicy
 from hf_chain.stages.ledger import Ledger
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from support.hub_fixtures import hub  # noqa: F401
 
 RECIPE = "name: scenes\ndata:\n  source: scenes\nmembers:\n- name: tiny\n- name: small\n"

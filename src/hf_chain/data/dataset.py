@@ -27,6 +27,8 @@ from hf_chain.errors import HfChainError
 class _Pairs:
     """What both kinds share: the epoch, and turning a row into a sample."""
 
+    _rows: Dataset | IterableDataset
+
     def __init__(self, settings: DataSettings, reader: CaptionReader, seed: int, training: bool) -> None:
         self.settings = settings
         self.reader = reader

@@ -134,4 +134,4 @@ def _training_rows(train: Dataset | IterableDataset, settings: DataSettings, see
 
 def _reason(error: Exception) -> str:
     cause = error.__cause__ or error
-    return f"{type(cause).__name__}: " + " ".join(str(cause).split())[:200]
+    return f"{type(cause).__name__}: " + " ".join(str(cause).split())[:200].rstrip(".")

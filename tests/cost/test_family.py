@@ -83,7 +83,9 @@ def test_the_plan_survives_json_and_adds_up(cc3m):
     assert [member["epochs"] for member in members] == [128, 24, 16, 16]
     assert members[0]["parameters"] == 27_899_777
     assert members[0]["macs_per_sample"] == members[0]["macs_per_image"] + 7 * members[0]["macs_per_caption"]
-    assert plan["chain_macs"] == sum(member["training_macs"]["total"] for member in members)
+    assert plan["chain_macs"] == sum(member["training_macs"] for member in members)
+    for member in members:
+        assert member["training_macs"] == member["student_macs"] + member["teacher_macs"]
     independent = [member["independent_training_macs"] for member in members]
     assert plan["independent_macs"] == sum(independent)
     assert plan["family_ratio"] == plan["independent_macs"] / plan["chain_macs"]

@@ -56,17 +56,19 @@ def saved_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("saved") / "scenes"
     ledger = Ledger(run_dir)
     costs = {"samples": 300, "training_macs": {"student": 600, "teacher": 0, "total": 600}, "evaluation_macs": 10}
+    planned = costs | {"training_macs": 600}
     plan = {
         "members": [
-            {"name": "tiny", "independent_training_macs": 600, **costs},
-            {"name": "small", "independent_training_macs": 4800, **costs},
+            {"name": "tiny", "independent_training_macs": 600, **planned},
+            {"name": "small", "independent_training_macs": 4800, **planned},
         ],
         "baseline_epochs": 3,
         "family_ratio": 4.4426,
         "largest_alone_ratio": 0.25,
     }
     recipe = {"name": "scenes", "data": {"source": "scenes"}, "hub": {"prefix": "tester/scenes"}}
-    ledger.append("run_started", recipe=recipe, plan=plan, environment={"torch": "2.13.0", "gpus": []})
+    environment = {"versions": {"python": "3.11.7", "torch": "2.13.0"}, "hardware": "2 cores", "processes": 1}
+    ledger.append("run_started", recipe=recipe, plan=plan, environment=environment)
     for index, (name, width, parent) in enumerate([("tiny", 8, None), ("small", 16, "tiny")], start=1):
         folder = f"{index:02d}-{name}"
         weights_sha256 = save_member(run_dir / folder, width)

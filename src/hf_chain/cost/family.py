@@ -79,6 +79,7 @@ class FamilyCost:
 
     def _row(self, member: MemberCost) -> dict[str, Any]:
         towers = clip_macs(member.config, member.text_tokens, member.image_token_keep)
+        training = member.training_macs
         return {
             "name": member.name,
             "parameters": member.parameters,
@@ -89,7 +90,9 @@ class FamilyCost:
             "text_share": member.text_share,
             "epochs": member.epochs,
             "samples": member.samples,
-            "training_macs": member.training_macs,
+            "training_macs": training["total"],
+            "student_macs": training["student"],
+            "teacher_macs": training["teacher"],
             "evaluation_macs": member.evaluation_macs,
             "independent_training_macs": member.independent_training_macs(self.independent_epochs),
         }

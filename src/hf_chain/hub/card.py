@@ -90,7 +90,7 @@ def member_card(
         counted={name: human(macs) for name, macs in member.training_macs.items() if macs},
         evaluation=human(member.evaluation_macs) if member.evaluation_macs else None,
         planned=_planned(family, member),
-        environment={name: value for name, value in family.environment.items() if isinstance(value, (str, int))},
+        environment=family.environment,
         recipe=recipe_yaml.strip(),
     )
     metadata = _metadata(member, hub, chain[-1].repo_id if chain else None, data)
@@ -172,7 +172,7 @@ def _planned(family: FamilyRecord, member: MemberRecord) -> dict[str, str] | Non
     if member.name not in names:
         return None
     row = rows[names.index(member.name)]
-    chain = sum(r["training_macs"]["total"] + r["evaluation_macs"] for r in rows[: names.index(member.name) + 1])
+    chain = sum(r["training_macs"] + r["evaluation_macs"] for r in rows[: names.index(member.name) + 1])
     alone = row["independent_training_macs"] + row["evaluation_macs"]
     return {
         "chain": human(chain),

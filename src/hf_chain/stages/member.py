@@ -83,6 +83,7 @@ class MemberStage:
             return
         self._note_start()
         predecessor, model = self._build()
+        self._evaluate_before(model)
         # Wrapped before the engine starts: ZeRO-3 would build it in pieces.
         teacher = predecessor if self._feature_loss_weight > 0 else None
         wrapped = ChainCLIPModel.from_clip(model, teacher.config.projection_dim if teacher else None)
@@ -147,13 +148,16 @@ class MemberStage:
         parent = self.recipe.run_dir / self.recipe.folder_name(self.index - 1) if self.index else self.recipe.predecessor
         predecessor = CLIPModel.from_pretrained(parent, attn_implementation=self.recipe.model.attn_implementation)
         model = grow(predecessor, config, operator=self._operator, seed=seed)
-        if self.main_process and not self.record.metrics_before:
+        if self.main_process and not self.record.growth_error:
             self._note("grown", growth_error=embedding_error(predecessor, model))
+        return predecessor, model
+
+    def _evaluate_before(self, model: CLIPModel) -> None:
+        if self.main_process and not self.record.metrics_before:
             evaluations = self._evaluate(model)
             metrics = {name: evaluation.metrics for name, evaluation in evaluations.items()}
             macs = sum(evaluation.macs for evaluation in evaluations.values())
             self._note("evaluated_before", metrics_before=metrics, evaluation_macs=macs)
-        return predecessor, model
 
     # Train
 
@@ -172,6 +176,8 @@ class MemberStage:
         )
         if self.recipe.data.streaming:
             args.max_steps = self._steps(args)
+            # Every process reads the stream and takes its slices, so that two processes see what one would.
+            args.accelerator_config.dispatch_batches = False
         source: Any = teacher
         if teacher is not None and self.recipe.cache_teacher_features:
             folder = self.recipe.run_dir / CACHE_FOLDER

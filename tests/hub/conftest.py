@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from hf_chain.cost import FamilyCost, MemberCost
 from hf_chain.hub import RetryPolicy
 from hf_chain.stages.ledger import Ledger
 from support.hub_fixtures import hub  # noqa: F401
@@ -24,17 +25,21 @@ def patience() -> RetryPolicy:
     return RetryPolicy(attempts=4, first_wait=0.01, longest_wait=0.02, total=20.0, silence=1.0)
 
 
-def save_member(folder: Path, width: int) -> str:
-    """Saves a random CLIP of `width` with its processor; returns the sha256 of its weights."""
+def tiny_config(width: int) -> CLIPConfig:
+    """A CLIP of `width` in both towers."""
     tower = {"hidden_size": width, "intermediate_size": 2 * width, "num_attention_heads": 2}
-    config = CLIPConfig(
+    return CLIPConfig(
         vision_config=tower | {"num_hidden_layers": 2, "image_size": 16, "patch_size": 8},
         text_config=tower
         | {"num_hidden_layers": 1, "vocab_size": 8, "max_position_embeddings": 6}
         | {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
         projection_dim=width,
     )
-    CLIPModel(config).save_pretrained(folder)
+
+
+def save_member(folder: Path, width: int) -> str:
+    """Saves a random CLIP of `width` with its processor; returns the sha256 of its weights."""
+    CLIPModel(tiny_config(width)).save_pretrained(folder)
     words = ["<pad>", "<s>", "</s>", "<unk>", "red", "blue", "a", "photo"]
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -56,16 +61,12 @@ def saved_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("saved") / "scenes"
     ledger = Ledger(run_dir)
     costs = {"samples": 300, "training_macs": {"student": 600, "teacher": 0, "total": 600}, "evaluation_macs": 10}
-    planned = costs | {"training_macs": 600}
-    plan = {
-        "members": [
-            {"name": "tiny", "independent_training_macs": 600, **planned},
-            {"name": "small", "independent_training_macs": 4800, **planned},
-        ],
-        "baseline_epochs": 3,
-        "family_ratio": 4.4426,
-        "largest_alone_ratio": 0.25,
-    }
+    plan = FamilyCost(
+        [
+            MemberCost("tiny", tiny_config(8), epochs=3, samples_per_epoch=100, evaluation_macs=10),
+            MemberCost("small", tiny_config(16), epochs=1, samples_per_epoch=100, teacher=tiny_config(8)),
+        ]
+    ).to_json()
     recipe = {"name": "scenes", "data": {"source": "scenes"}, "hub": {"prefix": "tester/scenes"}}
     environment = {"versions": {"python": "3.11.7", "torch": "2.13.0"}, "hardware": "2 cores", "processes": 1}
     ledger.append("run_started", recipe=recipe, plan=plan, environment=environment)

@@ -32,7 +32,7 @@ setup(
     install_requires=[
         "accelerate>=1.12",
         "datasets>=4.0",
-        "huggingface_hub>=1.0",
+        "huggingface_hub>=1.31",
         "jinja2>=3.1",
         "matplotlib>=3.9",
         "numpy>=1.26",

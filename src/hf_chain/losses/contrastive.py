@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, softplus
 
 from hf_chain.losses.gather import gather, process_rank
 
@@ -18,7 +18,12 @@ def contrastive_loss(
 
     Each process scores its own rows against the gathered batch; the mean of this value over processes is the loss of
     the global batch. Source: CLIP (arXiv 2103.00020, figure 3); the mean over caption sets is that of CoM-PT (arXiv
-    2604.12391); captions that are identical share the probability mass as in UniCL (arXiv 2204.03610, equation 3).
+    2604.12391).
+
+    Where captions are identical, every image of the caption is a positive of it: the loss of a row is the mean over
+    its positives of the cross-entropy of that positive against all negatives, so that positives do not compete with
+    each other. (Sharing the target equally among identical captions, as UniCL does, would change nothing: their logits
+    are equal, and the mean of the cross-entropies is the same.)
 
     Args:
         image_embeds (`torch.Tensor`): shape `[B, D]`, L2-normalised.
@@ -37,11 +42,20 @@ def contrastive_loss(
 
     losses = []
     for k in range(text_embeds.shape[1]):
-        targets = diagonal
-        if caption_ids is not None and all_ids is not None:
-            same = (caption_ids[:, k, None] == all_ids[None, :, k]).to(image_embeds.dtype)
-            targets = same / same.sum(dim=1, keepdim=True)
         image_logits = logit_scale * image_embeds @ all_texts[:, k].T
         text_logits = logit_scale * text_embeds[:, k] @ all_images.T
-        losses.append((cross_entropy(image_logits, targets) + cross_entropy(text_logits, targets)) / 2)
+        if caption_ids is None or all_ids is None:
+            pair = cross_entropy(image_logits, diagonal) + cross_entropy(text_logits, diagonal)
+        else:
+            positive = caption_ids[:, k, None] == all_ids[None, :, k]
+            pair = _cross_entropy_of_positives(image_logits, positive) + _cross_entropy_of_positives(text_logits, positive)
+        losses.append(pair / 2)
     return torch.stack(losses).mean()
+
+
+def _cross_entropy_of_positives(logits: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
+    """Mean over rows and their positives of `-log(exp(p) / (exp(p) + Σ exp(negatives)))`; one positive: cross-entropy."""
+    # The smallest number instead of minus infinity, whose gradient is not a number in a row without negatives.
+    negatives = logits.masked_fill(positive, torch.finfo(logits.dtype).min).logsumexp(dim=1, keepdim=True)
+    loss = softplus(negatives - logits) * positive
+    return (loss.sum(dim=1) / positive.sum(dim=1)).mean()

@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers.utils import logging
 
 from hf_chain.cost import plan_table
-from hf_chain.hub import PushQueue
+from hf_chain.hub import PushQueue, pending
 from hf_chain.report import write_report
 from hf_chain.stages.environment import check_launch, describe_environment, is_main_process
 from hf_chain.stages.family_data import load_family_data
@@ -39,8 +39,9 @@ def run(recipe: Recipe) -> Path:
     check_launch()
     main_process = is_main_process()
     run_dir, ledger = recipe.run_dir, Ledger(recipe.run_dir)
-    if ledger.path.exists():
-        check_same_recipe(recipe, read_family(run_dir))
+    begun = read_family(run_dir) if ledger.path.exists() else None
+    if begun is not None and begun.recipe:
+        check_same_recipe(recipe, begun)
     planned = family_cost(recipe)
     if main_process:
         check_recipe(recipe, planned)
@@ -57,7 +58,7 @@ def run(recipe: Recipe) -> Path:
             if main_process:
                 logger.warning(f"{recipe.name}: member {index + 1} of {len(recipe.members)}, {member.name}")
             stage.run()
-            if pushes is not None and stage.record.push.get("state") != "pushed":
+            if pushes is not None and member.name in {record.name for record in pending(run_dir, recipe.hub.prefix)}:
                 pushes.submit(member.name, stage.folder, stage.record.weights_sha256)
             if main_process:
                 write_report(run_dir)

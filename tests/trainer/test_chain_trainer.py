@@ -1,0 +1,252 @@
+"""What ChainTrainer promises beyond a plain Trainer."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from support.pairs import RandomPairs, tiny_clip, tiny_trainer
+from transformers import CLIPModel, TrainerCallback
+
+from hf_chain.distillation import feature_loss
+from hf_chain.errors import HfChainError
+from hf_chain.losses import contrastive_loss
+from hf_chain.trainer import ChainConfig
+
+
+def losses(trainer) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("embedding", [12, 16])
+def test_every_parameter_of_the_member_changes_and_none_of_the_teacher(tmp_path: Path, embedding: int) -> None:
+    teacher = tiny_clip(seed=1)
+    before_teacher = weights(teacher)
+    trainer = tiny_trainer(tmp_path, teacher, tiny_clip(width=24, embedding=embedding))
+    before = weights(trainer.model)
+    trainer.train()
+    # Softmax ignores what a key bias adds to all scores: in no CLIP does that parameter take a gradient.
+    stuck = [n for n, p in trainer.model.named_parameters() if torch.equal(p, before[n]) and "k_proj.bias" not in n]
+    assert stuck == []
+    assert all(torch.equal(parameter, before_teacher[name]) for name, parameter in teacher.named_parameters())
+    assert ("image_to_teacher.weight" in before) == (embedding != 12)
+
+
+def test_saved_folders_and_checkpoints_load_as_stock_clip_without_the_maps_to_the_teacher(tmp_path: Path) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 2}
+    trainer = tiny_trainer(tmp_path, tiny_clip(seed=1), tiny_clip(embedding=16), **settings)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "final"))
+    for folder in (tmp_path / "final", tmp_path / "checkpoint-2"):
+        loaded, info = CLIPModel.from_pretrained(folder, output_loading_info=True)
+        assert not info["missing_keys"] and not info["unexpected_keys"]
+        assert loaded.logit_scale.shape == ()
+    pixels = RandomPairs().pixels[:4]
+    expected = trainer.model.eval().get_image_features(pixels).pooler_output
+    final = CLIPModel.from_pretrained(tmp_path / "final")
+    assert torch.equal(final.get_image_features(pixels).pooler_output, expected)
+
+
+@pytest.mark.parametrize("embedding", [12, 16])
+def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, embedding: int) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6, "image_token_keep": 0.5}
+    whole = tiny_trainer(tmp_path, tiny_clip(seed=1), tiny_clip(embedding=embedding), **settings)
+    whole.train()
+    resumed = tiny_trainer(tmp_path, tiny_clip(seed=1), tiny_clip(embedding=embedding), **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert losses(resumed) == losses(whole)
+    end = weights(whole.model)
+    assert all(torch.equal(parameter, end[name]) for name, parameter in resumed.model.named_parameters())
+    assert resumed.state.log_history[-2]["macs"] == whole.state.log_history[-2]["macs"]
+
+
+def test_accumulation_through_features_equals_the_big_batch(tmp_path: Path) -> None:
+    teacher, model = tiny_clip(seed=1), tiny_clip(embedding=16)
+    settings = {"max_steps": 3, "max_grad_norm": 0.0, "learning_rate": 1e-3, "optim": "sgd"}
+    big = tiny_trainer(tmp_path, copy.deepcopy(teacher), copy.deepcopy(model), **settings)
+    small = tiny_trainer(tmp_path, copy.deepcopy(teacher), copy.deepcopy(model), micro_batch_size=2, **settings)
+    big.train()
+    small.train()
+    assert losses(small) == pytest.approx(losses(big), rel=1e-5)
+    end = weights(big.model)
+    for name, parameter in small.model.named_parameters():
+        torch.testing.assert_close(parameter, end[name], rtol=1e-4, atol=1e-6)
+    assert small.state.log_history[0]["macs"] > big.state.log_history[0]["macs"]
+
+
+def test_both_passes_of_the_accumulation_drop_the_same_tokens(tmp_path: Path) -> None:
+    """The gradient is that of the first pass's loss only if the second pass sees the same tokens."""
+    seen: list[torch.Tensor] = []
+    trainer = tiny_trainer(tmp_path, micro_batch_size=4, image_token_keep=0.5, unmasked_tail=0.0, max_steps=1)
+    hook = trainer.model.vision_model.pre_layrnorm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    trainer.train()
+    hook.remove()
+    first, second = seen[:2], seen[2:]
+    assert all(torch.equal(a.detach(), b.detach()) for a, b in zip(first, second, strict=True))
+    assert not torch.equal(first[0], first[1])
+
+
+def test_plain_accumulation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HfChainError, match="gradient_accumulation_steps=2 .* micro_batch_size"):
+        ChainConfig(output_dir=str(tmp_path), use_cpu=True, gradient_accumulation_steps=2)
+
+
+def test_the_logit_scale_never_exceeds_one_hundred(tmp_path: Path) -> None:
+    model = tiny_clip()
+    model.logit_scale.data.fill_(math.log(99.9))
+    trainer = tiny_trainer(tmp_path, model=model, learning_rate=0.5, train_dataset=RandomPairs(8), max_steps=3)
+    seen = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            seen.append(trainer.model.logit_scale.item())
+
+    trainer.add_callback(Watch())
+    trainer.model.logit_scale.register_hook(lambda gradient: torch.full_like(gradient, -1.0))
+    trainer.train()
+    assert seen == pytest.approx([math.log(100)] * 3)
+
+
+def test_norms_biases_and_logit_scale_have_no_weight_decay(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path)
+    decayed = set(trainer.get_decay_parameter_names(trainer.model))
+    assert "text_model.encoder.layers.0.mlp.fc1.weight" in decayed
+    free = {name for name, _ in trainer.model.named_parameters()} - decayed
+    assert "logit_scale" in free
+    assert all("norm" in name or "bias" in name or "layrnorm" in name or name == "logit_scale" for name in free)
+
+
+def test_loss_parts_throughput_and_cost_are_logged(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, tiny_clip(seed=1), feature_loss_weight=100.0)
+    trainer.train()
+    entry = trainer.state.log_history[0]
+    assert entry["loss"] == pytest.approx(entry["contrastive_loss"] + 100.0 * entry["feature_loss"], rel=1e-5)
+    assert entry["logit_scale"] == pytest.approx(math.exp(2.6592), rel=1e-3)
+    cost = trainer.step_cost(4)
+    assert entry["macs"] == 3 * 8 * (cost.student.image + 2 * cost.student.text) + 8 * (
+        cost.teacher.image + 2 * cost.teacher.text
+    )
+    assert entry["images_per_second"] > 0 and entry["tflops_per_second"] > 0
+
+
+def test_an_equal_teacher_costs_nothing_at_the_first_step(tmp_path: Path) -> None:
+    model = tiny_clip()
+    trainer = tiny_trainer(tmp_path, copy.deepcopy(model), model)
+    trainer.train()
+    assert trainer.state.log_history[0]["feature_loss"] == pytest.approx(0.0, abs=1e-10)
+    assert trainer.state.log_history[1]["feature_loss"] > 0
+
+
+@pytest.mark.parametrize(("schedule", "expected"), [("constant", [1, 1, 0, 0]), ("linear", [1, 0.5, 0, 0])])
+def test_the_teacher_rests_once_its_weight_is_zero(tmp_path: Path, schedule: str, expected: list[float]) -> None:
+    trainer = tiny_trainer(
+        tmp_path,
+        tiny_clip(seed=1),
+        feature_loss_weight=100.0,
+        feature_loss_schedule=schedule,
+        feature_loss_until=0.5,
+        max_steps=4,
+    )
+    calls = []
+    trainer.teacher.model.visual_projection.register_forward_hook(lambda *_: calls.append(1))
+    trainer.train()
+    assert len(calls) == 2
+    for entry, factor in zip(trainer.state.log_history, expected, strict=False):
+        weighted = factor * 100.0 * entry.get("feature_loss", 0.0)
+        assert entry["loss"] == pytest.approx(entry["contrastive_loss"] + weighted, rel=1e-5)
+    cost = trainer.step_cost(4)
+    assert cost.teacher_macs(4) == cost.teacher_macs(2) > 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
+    dataset = RandomPairs()
+    dataset.pixels[:] = math.nan
+    with pytest.raises(HfChainError, match="The loss is nan at step 1"):
+        tiny_trainer(tmp_path, train_dataset=dataset).train()
+
+
+def test_evaluation_gives_a_loss(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, tiny_clip(seed=1))
+    metrics = trainer.evaluate(RandomPairs(8))
+    assert metrics["eval_loss"] == pytest.approx(math.log(8), abs=1.0)
+
+
+def test_bf16_trains(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, tiny_clip(seed=1), bf16=True, max_steps=8, train_dataset=RandomPairs(8))
+    trainer.train()
+    assert losses(trainer)[-1] < losses(trainer)[0]
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
+
+
+@pytest.mark.slow
+def test_a_compiled_model_has_the_same_losses(tmp_path: Path) -> None:
+    plain, compiled = (tiny_trainer(tmp_path, torch_compile=flag, max_steps=2) for flag in (False, True))
+    plain.train()
+    compiled.train()
+    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
+
+
+def test_token_dropping_shortens_the_sequence_until_the_unmasked_tail(tmp_path: Path) -> None:
+    lengths = []
+    trainer = tiny_trainer(tmp_path, image_token_keep=0.5, unmasked_tail=0.25, max_steps=4)
+    trainer.model.vision_model.pre_layrnorm.register_forward_pre_hook(lambda _, i: lengths.append(i[0].shape[1]))
+    trainer.train()
+    assert lengths == [3, 3, 3, 5]
+
+
+def test_the_loss_is_clips_own_for_one_caption() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image, text = (torch.nn.functional.normalize(torch.randn(6, 5, generator=generator), dim=-1) for _ in range(2))
+    scale = torch.tensor([10.0])
+    logits = 10.0 * image @ text.T
+    labels = torch.arange(6)
+    cross_entropy = torch.nn.functional.cross_entropy
+    expected = (cross_entropy(logits, labels) + cross_entropy(logits.T, labels)) / 2
+    torch.testing.assert_close(contrastive_loss(image, text[:, None], scale), expected)
+
+
+def test_images_of_an_identical_caption_are_positives_that_do_not_compete() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image, text = (torch.nn.functional.normalize(torch.randn(3, 5, generator=generator), dim=-1) for _ in range(2))
+    text = text[[0, 0, 2]]
+    ids, scale = torch.tensor([[7], [7], [9]]), torch.tensor([10.0])
+    logits = (10.0 * image @ text.T).exp()
+
+    def of_positives(scores: torch.Tensor) -> torch.Tensor:
+        first = sum(-torch.log(scores[i, j] / (scores[i, j] + scores[i, 2])) for i in (0, 1) for j in (0, 1)) / 2
+        return (first - torch.log(scores[2, 2] / scores[2].sum())) / 3
+
+    expected = (of_positives(logits) + of_positives(logits.T)) / 2
+    torch.testing.assert_close(contrastive_loss(image, text[:, None], scale, ids), expected)
+    assert contrastive_loss(image, text[:, None], scale, ids) < contrastive_loss(image, text[:, None], scale)
+
+
+def test_without_identical_captions_the_switch_changes_nothing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image, text = torch.randn(4, 5, generator=generator), torch.randn(4, 2, 5, generator=generator)
+    ids, scale = torch.arange(8).view(4, 2), torch.tensor([3.0])
+    torch.testing.assert_close(contrastive_loss(image, text, scale, ids), contrastive_loss(image, text, scale))
+
+
+def test_a_batch_of_one_caption_has_no_loss_and_a_finite_gradient() -> None:
+    image = torch.randn(3, 5, requires_grad=True)
+    loss = contrastive_loss(image, torch.randn(3, 1, 5), torch.tensor([10.0]), torch.ones(3, 1, dtype=torch.int64))
+    loss.backward()
+    assert loss == 0 and torch.equal(image.grad, torch.zeros(3, 5))
+
+
+def test_the_feature_loss_weighs_the_same_at_every_embedding_size() -> None:
+    """α·(2/512)·(1 − cos) a tower, whatever D."""
+    for size in (32, 512):
+        a = torch.zeros(4, size)
+        b = torch.zeros(4, size)
+        a[:, 0], b[:, 1] = 1.0, 1.0
+        loss = feature_loss(a, a[:, None], b, a[:, None])
+        assert loss.item() == pytest.approx(2 / 512)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 STATE_NAME = "trainer_state.json"
 
@@ -12,8 +15,8 @@ STATE_NAME = "trainer_state.json"
 def last_complete_checkpoint(folder: Path, processes: int = 1) -> Path | None:
     """The newest whole checkpoint in `folder`; those cut short by a kill are removed.
 
-    The Trainer writes its state file last, so a checkpoint is whole when that file can be read and every process has
-    left its random state.
+    A process writes its random state last and the main one the Trainer's state after that, so a checkpoint is whole
+    when all of these are there. What is there is checked as well, as disks fill up and files are copied in part.
 
     Args:
         folder (`Path`): the Trainer's output folder.
@@ -30,8 +33,17 @@ def last_complete_checkpoint(folder: Path, processes: int = 1) -> Path | None:
 
 
 def _is_complete(checkpoint: Path, processes: int) -> bool:
+    weights = list(checkpoint.glob("*.safetensors"))
+    random_states = list(checkpoint.glob("rng_state*.pth"))
+    if not weights or len(random_states) < processes:
+        return False
     try:
         json.loads((checkpoint / STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        for path in weights:
+            # Opening compares the length of the file with its header.
+            with safe_open(path, framework="pt"):
+                pass
+    except (OSError, ValueError, SafetensorError):
         return False
-    return len(list(checkpoint.glob("rng_state*.pth"))) >= processes
+    # Both kinds are zip archives, whose directory stands at the end.
+    return all(zipfile.is_zipfile(path) for pattern in ("*.pt", "*.pth") for path in checkpoint.rglob(pattern))

@@ -18,7 +18,7 @@ from hf_chain.losses import contrastive_loss
 from hf_chain.models import ChainCLIPModel
 from hf_chain.trainer.accumulation import Features, backward_through_features
 from hf_chain.trainer.chain_config import ChainConfig
-from hf_chain.trainer.engines import clamp_logit_scale, shard_like_student
+from hf_chain.trainer.engines import clamp_logit_scale, gather_positions, shard_like_student, shards_parameters
 from hf_chain.trainer.meters import Meters, StepCost
 
 MODEL_INPUTS = ("pixel_values", "input_ids", "attention_mask")
@@ -60,6 +60,8 @@ class ChainTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self.model_accepts_loss_kwargs = False
         self.teacher = source
+        if shards_parameters(self.accelerator):
+            gather_positions(model)
         if isinstance(source, Teacher):
             source.model = shard_like_student(source.model, self.accelerator)
         self.meters: Meters | None = None

@@ -24,13 +24,33 @@ def clamp_logit_scale(model: ChainCLIPModel, deepspeed_enabled: bool) -> None:
         safe_set_full_fp32_param(model.logit_scale, value.clamp(max=MAX_LOGIT_SCALE))
 
 
+def shards_parameters(accelerator: Accelerator) -> bool:
+    """Whether the engine is DeepSpeed ZeRO-3."""
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:
+        return False
+    return accelerator.state.deepspeed_plugin.zero_stage == 3
+
+
+def gather_positions(model: CLIPModel) -> None:
+    """Has ZeRO-3 gather the text positions for the whole embedding module.
+
+    It reads the length of the table, which is 0 while the table is sharded. To be called before the engine is made.
+    """
+    import deepspeed
+
+    embeddings = model.text_model.embeddings
+    deepspeed.zero.register_external_parameter(embeddings, embeddings.position_embedding.weight)
+
+
 def shard_like_student(teacher: CLIPModel, accelerator: Accelerator) -> CLIPModel:
     """Places the frozen teacher: its parameters are sharded under ZeRO-3 and replicated otherwise."""
-    plugin = accelerator.state.deepspeed_plugin if accelerator.distributed_type == DistributedType.DEEPSPEED else None
-    if plugin is None or plugin.zero_stage != 3:
+    if not shards_parameters(accelerator):
         return teacher.to(accelerator.device)
     import deepspeed
 
+    gather_positions(teacher)
+    # Features do not need it, and DeepSpeed cannot broadcast a 0-d parameter.
+    teacher.logit_scale.data = teacher.logit_scale.data.reshape(1)
     largest = max(parameter.numel() for parameter in teacher.parameters())
     config = {
         "train_micro_batch_size_per_gpu": 1,

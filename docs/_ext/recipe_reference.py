@@ -1,0 +1,188 @@
+"""Directives that write the recipe reference from the settings themselves, so that it never goes stale.
+
+`recipe-reference` gives one section for `Recipe` and one for each settings class that hangs on it. `chain-config`
+gives a table of what `ChainConfig` adds to `TrainingArguments`, `runner-fields` of what the runner fills in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from annotated_types import Ge, Gt, Le, Lt
+from docutils import nodes
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from hf_chain.settings import Settings
+from hf_chain.stages.recipe import RUNNER_FIELDS, Recipe
+from hf_chain.trainer.chain_config import ChainConfig
+
+WORDS = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null", Any: "anything"}
+BOUNDS = {Ge: "≥ {0.ge}", Gt: "> {0.gt}", Le: "≤ {0.le}", Lt: "< {0.lt}"}
+HEADER = ("name", "type", "default", "what it does")
+TOP = "The recipe itself"
+
+
+class RecipeReference(SphinxDirective):
+    """One section a settings class, from the recipe down."""
+
+    def run(self) -> list[nodes.Node]:
+        """Walk the recipe."""
+        sections: list[nodes.Node] = []
+        for title, model in walk(Recipe):
+            section = nodes.section(ids=[anchor(title)], names=[anchor(title)])
+            self.state.document.note_explicit_target(section)
+            heading = nodes.title()
+            heading += nodes.Text(title) if title == TOP else nodes.literal(text=title)
+            section += heading
+            section += paragraph((model.__doc__ or "").splitlines()[0])
+            section += table(HEADER, [settings_row(title, *item) for item in model.model_fields.items()])
+            sections.append(section)
+        return sections
+
+
+class ChainConfigTable(SphinxDirective):
+    """What `ChainConfig` adds, and the defaults it changes."""
+
+    def run(self) -> list[nodes.Node]:
+        """List the fields that `ChainConfig` defines itself."""
+        own, hints = ChainConfig.__dict__["__annotations__"], get_type_hints(ChainConfig)
+        rows = [
+            [code(field.name), [text(words(hints[field.name]))], code(plain(field.default)), marked(field.metadata["help"])]
+            for field in dataclasses.fields(ChainConfig)
+            if field.name in own and "help" in field.metadata
+        ]
+        return [table(HEADER, rows)]
+
+
+class RunnerFields(SphinxDirective):
+    """`TrainingArguments` fields that a recipe must not set."""
+
+    def run(self) -> list[nodes.Node]:
+        """List them with what to use instead."""
+        return [table(("field", "instead"), [[code(name), marked(hint)] for name, hint in RUNNER_FIELDS.items()])]
+
+
+def walk(model: type[Settings], path: str = "") -> Iterator[tuple[str, type[Settings]]]:
+    """Every settings class below `model`, with the path of the first field that holds it."""
+    yield path or TOP, model
+    for name, field in model.model_fields.items():
+        for inner in settings_in(field.annotation):
+            yield from walk(inner, child(path, name, field))
+
+
+def child(path: str, name: str, field: FieldInfo) -> str:
+    """Path of a field; `[]` marks a list."""
+    step = f"{name}[]" if get_origin(field.annotation) is list else name
+    return f"{path}.{step}" if path else step
+
+
+def settings_in(annotation: Any) -> list[type[Settings]]:
+    """The settings classes that an annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in settings_in(part)]
+
+
+def settings_row(title: str, name: str, field: FieldInfo) -> list[list[nodes.Node]]:
+    """Name, type, default and description of one field."""
+    kind: list[nodes.Node]
+    if settings_in(field.annotation):
+        target = child("" if title == TOP else title, name, field)
+        kind = [text("list of " if target.endswith("[]") else "")]
+        kind.append(nodes.reference(text="mapping", refid=anchor(target), internal=True))
+    else:
+        limits = [pattern.format(limit) for kind_, pattern in BOUNDS.items() for limit in limits_of(field, kind_)]
+        kind = [text(" ".join([words(field.annotation), *limits]))]
+    return [code(name), kind, default_of(field), marked(field.description or "")]
+
+
+def limits_of(field: FieldInfo, kind: type) -> Iterable[Any]:
+    """The bounds of a kind that a field has."""
+    return (limit for limit in field.metadata if isinstance(limit, kind))
+
+
+def default_of(field: FieldInfo) -> list[nodes.Node]:
+    """The default as YAML writes it; settings have the defaults of their own section."""
+    if field.is_required():
+        return [nodes.strong(text="required")]
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined or isinstance(value, Settings):
+        return [text("")]
+    return code(plain(value))
+
+
+def words(annotation: Any) -> str:
+    """A type in the words of YAML: `int | None` is `integer or null`."""
+    if annotation in WORDS:
+        return WORDS[annotation]
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " or ".join(map(str, parts))
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(words, parts))
+    if origin is list:
+        return f"list of {words(parts[0])}"
+    if origin is tuple:
+        return f"[{', '.join(map(words, parts))}]"
+    return "mapping" if origin is dict else str(annotation)
+
+
+def plain(value: Any) -> str:
+    """A value as one line of YAML."""
+    return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("\n").removesuffix("\n...")
+
+
+def anchor(title: str) -> str:
+    """The anchor of a section of the reference."""
+    return nodes.make_id(f"recipe {title}")
+
+
+def text(value: str) -> nodes.Node:
+    """Plain text."""
+    return nodes.Text(value)
+
+
+def code(value: str) -> list[nodes.Node]:
+    """Text as code."""
+    return [nodes.literal(text=value)]
+
+
+def marked(value: str) -> list[nodes.Node]:
+    """A description, in which single backticks mark code."""
+    parts = value.split("`")
+    return [nodes.literal(text=part) if number % 2 else text(part) for number, part in enumerate(parts)]
+
+
+def paragraph(value: str) -> nodes.paragraph:
+    """A description as a paragraph."""
+    return nodes.paragraph("", "", *marked(value))
+
+
+def table(header: Iterable[str], rows: list[list[list[nodes.Node]]]) -> nodes.container:
+    """A table with one line a row."""
+    titles = [[text(title)] for title in header]
+    group = nodes.tgroup(cols=len(titles))
+    group += [nodes.colspec(colwidth=1) for _ in titles]
+    group += nodes.thead("", table_row(titles))
+    group += nodes.tbody("", *map(table_row, rows))
+    return nodes.container("", nodes.table("", group, classes=["settings", f"columns-{len(titles)}"]))
+
+
+def table_row(cells: list[list[nodes.Node]]) -> nodes.row:
+    """One line of a table."""
+    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", *cell)) for cell in cells))
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the directives."""
+    app.add_directive("recipe-reference", RecipeReference)
+    app.add_directive("chain-config", ChainConfigTable)
+    app.add_directive("runner-fields", RunnerFields)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -129,7 +129,8 @@ class ImageTextDataset(_Pairs, data.Dataset):
         try:
             image = decode_image(row[self.settings.image_column]) if kept is None else kept
             if self.settings.keep_decoded:
-                self._decoded[index] = image
+                # A copy holds the pixels only, not the file it came from.
+                self._decoded[index] = image = image.copy()
             return self._sample(index, index, row, image)
         except HfChainError:
             raise

@@ -18,7 +18,6 @@ from hf_chain.errors import HfChainError
 
 app = typer.Typer(
     help="Train something small first and hand its knowledge on.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -46,9 +45,11 @@ def plan(
     from hf_chain.stages.memory import memory_plan
     from hf_chain.stages.planning import family_cost
     from hf_chain.stages.recipe import load_recipe
+    from hf_chain.stages.validation import check_growth
 
     loaded = load_recipe(recipe, set_ or [])
     cost = family_cost(loaded)
+    check_growth(loaded, cost)
     if as_json:
         typer.echo(json.dumps(cost.to_json(), indent=2))
         return
@@ -76,14 +77,14 @@ def run(
 @app.command()
 def grow(
     predecessor: Annotated[str, typer.Argument(help="Folder or Hub name of a CLIP model.")],
-    output: Annotated[Path, typer.Argument(help="Folder of the grown model.")],
-    vision_width: Annotated[int | None, typer.Option(help="Width of the image tower.")] = None,
-    vision_depth: Annotated[int | None, typer.Option(help="Blocks of the image tower.")] = None,
-    text_width: Annotated[int | None, typer.Option(help="Width of the text tower.")] = None,
-    text_depth: Annotated[int | None, typer.Option(help="Blocks of the text tower.")] = None,
-    embedding: Annotated[int | None, typer.Option(help="Size of the shared embedding.")] = None,
+    output: Annotated[Path, typer.Argument(help="Folder of the grown model, which must not exist yet.")],
+    vision_width: Annotated[int | None, typer.Option(min=1, help="Width of the image tower.")] = None,
+    vision_depth: Annotated[int | None, typer.Option(min=1, help="Blocks of the image tower.")] = None,
+    text_width: Annotated[int | None, typer.Option(min=1, help="Width of the text tower.")] = None,
+    text_depth: Annotated[int | None, typer.Option(min=1, help="Blocks of the text tower.")] = None,
+    embedding: Annotated[int | None, typer.Option(min=1, help="Size of the shared embedding.")] = None,
     operator: Annotated[str, typer.Option(help="exact, copy, copy_fused, stack, interpolate or random.")] = "exact",
-    seed: Annotated[int, typer.Option(help="Seed of the new weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the new weights.")] = 0,
 ) -> None:
     """Make a larger model out of a smaller one, without training."""
     from hf_chain.stages.grow_folder import grow_folder
@@ -115,12 +116,18 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Create private repositories.")] = False,
 ) -> None:
     """Push the members of a run that are not on the Hub yet."""
+    from pydantic import ValidationError
+
     from hf_chain.hub import HubSettings, check_login, push_pending
     from hf_chain.stages.ledger import read_family
+    from hf_chain.stages.problems import first_problem
 
     given = read_family(run_dir).recipe.get("hub", {})
-    changed = {"push": True} | ({"prefix": prefix} if prefix else {}) | ({"private": True} if private else {})
-    hub = HubSettings.model_validate(given | changed)
+    values = given | {"push": True} | ({"prefix": prefix} if prefix else {}) | ({"private": True} if private else {})
+    try:
+        hub = HubSettings.model_validate(values)
+    except ValidationError as error:
+        raise HfChainError(f"hub.{first_problem(error, HubSettings, values)}") from error
     check_login(hub.prefix)
     report = push_pending(run_dir, hub)
     for result in report.pushed:
@@ -157,20 +164,31 @@ def exit_cleanly(command: Callable[[], Any]) -> None:
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on from the last checkpoint", status=130)
     except Exception as error:
-        _fail(_explain(error))
+        _fail(_explain(error), getattr(error, "exit_code", 1))
 
 
 def main() -> None:
     """Entry point of `hf-chain`."""
-    exit_cleanly(app)
+    exit_cleanly(_command)
+
+
+def _command() -> None:
+    # Not in its standalone mode typer leaves errors to us, and returns the status it would exit with.
+    status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    if status == 130:
+        raise KeyboardInterrupt
+    if status:
+        sys.exit(status)
 
 
 def _explain(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, HfChainError):
         return text
+    if hasattr(error, "format_message"):  # Of a wrong command line, which has no public class in typer.
+        return f"{' '.join(error.format_message().split()).rstrip('.')}; see hf-chain --help"
     if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left on device" in text:
-        return f"the disk is full ({text}): free some space, then the same command goes on"
+        return f"the disk is full ({text[:300]}): free some space, then the same command goes on"
     if isinstance(error, PermissionError):
         return f"no permission to write {error.filename}: choose another folder or change its rights"
     return f"{type(error).__name__}: {text[:400]} (set HF_CHAIN_DEBUG=1 for the traceback)"
@@ -178,8 +196,16 @@ def _explain(error: Exception) -> str:
 
 def _fail(message: str, status: int = 1) -> None:
     sys.stdout.flush()
+    _close_progress_bars()
     print(f"hf-chain: {message}", file=sys.stderr)
     sys.exit(status)
+
+
+def _close_progress_bars() -> None:
+    """Ends the lines of bars that an error has left open, so that the message has a line of its own."""
+    if tqdm := sys.modules.get("tqdm"):
+        for bar in list(getattr(tqdm.tqdm, "_instances", ())):
+            bar.close()
 
 
 if __name__ == "__main__":

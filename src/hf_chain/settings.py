@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Settings(BaseModel):
-    """Immutable settings in which an unknown key is an error, so that a misspelt option never passes in silence."""
+    """Immutable settings in which an unknown key is an error, so that a misspelt option never passes in silence.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Numbers are finite.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

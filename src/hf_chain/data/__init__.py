@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hf_chain.data.quality import check_quality
     from hf_chain.data.quality_report import QualityReport
     from hf_chain.data.settings import AugmentationSettings, DataSettings, ScenesSettings
-    from hf_chain.data.sources import load_splits
+    from hf_chain.data.sources import load_splits, rows_in_memory
     from hf_chain.data.tokenizer import load_tokenizer, train_tokenizer
 
 _MODULES = {
@@ -35,6 +35,7 @@ _MODULES = {
     "load_splits": "sources",
     "load_tokenizer": "tokenizer",
     "resolve_templates": "prompts",
+    "rows_in_memory": "sources",
     "train_tokenizer": "tokenizer",
 }
 
@@ -53,6 +54,7 @@ __all__ = [
     "load_splits",
     "load_tokenizer",
     "resolve_templates",
+    "rows_in_memory",
     "train_tokenizer",
 ]
 

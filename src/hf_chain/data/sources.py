@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, IterableDataset, Value, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, Image, IterableDataset, Value, load_dataset, load_from_disk
 
+from hf_chain.data.columns import check_columns, undecoded
 from hf_chain.data.scenes import build_scenes
 from hf_chain.data.settings import DataSettings
 from hf_chain.errors import HfChainError
@@ -22,6 +23,8 @@ _FORMATS = {
     ".tsv": "csv",
     ".arrow": "arrow",
 }
+_TEXT = (Value("string"), Value("large_string"))
+_BYTES = (Value("binary"), Value("large_binary"))
 _FORMAT_NAMES = {*_FORMATS.values(), "imagefolder"}
 
 
@@ -49,7 +52,7 @@ def load_splits(settings: DataSettings, seed: int = 0) -> dict[str, Dataset | It
     try:
         load = _loader(settings)
         for role, split in wanted.items():
-            splits[role] = _with_image_paths(load(split), settings)
+            splits[role] = _with_images(load(split), settings)
     except HfChainError:
         raise
     except Exception as error:  # Each format and the Hub raise errors of their own.
@@ -103,23 +106,52 @@ def _name_and_files(settings: DataSettings) -> tuple[str, Any]:
     return str(path) if path.exists() else source, settings.data_files
 
 
-def _with_image_paths(rows: Dataset | IterableDataset, settings: DataSettings) -> Dataset | IterableDataset:
-    """Let relative image paths in a text column start from the folder of the file they stand in."""
+def _with_images(rows: Dataset | IterableDataset, settings: DataSettings) -> Dataset | IterableDataset:
+    """Let the image column decode to images where it holds paths, bytes, or `{"bytes", "path"}` of a plain parquet."""
     column = settings.image_column
-    if rows.features is None or rows.features.get(column) != Value("string"):
-        return rows
+    kind = (rows.features or {}).get(column)
+    if kind in _TEXT:
+        rows = rows.map(_join_path, fn_kwargs={"column": column, "folder": str(_folder(settings).resolve())})
+    if kind in _TEXT or kind in _BYTES or (isinstance(kind, dict) and kind.keys() == {"bytes", "path"}):
+        return rows.cast_column(column, Image())
+    return rows
+
+
+def _folder(settings: DataSettings) -> Path:
+    """The folder of the first file, from which relative image paths start."""
     first: Any = settings.data_files or settings.source
     while not isinstance(first, str):
         first = next(iter(first.values() if isinstance(first, dict) else first))
     folder = Path(first).expanduser()
     while not folder.is_dir():
         folder = folder.parent
-    return rows.map(_join_path, fn_kwargs={"column": column, "folder": str(folder.resolve())})
+    return folder
 
 
 def _join_path(row: dict[str, Any], column: str, folder: str) -> dict[str, Any]:
     path = row[column]
     return {column: path if path is None or "://" in path else str(Path(folder) / path)}
+
+
+def rows_in_memory(stream: IterableDataset, settings: DataSettings, most_rows: int | None = None) -> Dataset:
+    """Read a stream to its end, or its first rows, for an evaluation that needs to know how many rows there are.
+
+    Args:
+        stream (`datasets.IterableDataset`): A split.
+        settings (`DataSettings`): Names of the columns that are kept.
+        most_rows (`int`, *optional*): Rows to read.
+
+    Returns:
+        `datasets.Dataset`: The rows, images as they were encoded.
+
+    Raises:
+        `HfChainError`: Where a column is missing or there are no rows.
+    """
+    check_columns(stream, settings)
+    rows = list(undecoded(stream if most_rows is None else stream.take(most_rows), settings))
+    if not rows:
+        raise HfChainError(f"a streamed split of {settings.source} has no rows; choose another")
+    return Dataset.from_list(rows).cast_column(settings.image_column, Image())
 
 
 def _training_rows(train: Dataset | IterableDataset, settings: DataSettings, seed: int) -> Dataset | IterableDataset:

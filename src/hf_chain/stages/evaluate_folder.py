@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from transformers import AutoProcessor, CLIPModel
-
-from hf_chain.data import load_splits
-from hf_chain.errors import HfChainError
 from hf_chain.evaluation import evaluate_clip
-from hf_chain.stages.family_data import evaluated_splits, evaluation_options
+from hf_chain.stages.family_data import evaluation_data, evaluation_options
+from hf_chain.stages.published import load_clip_with_processor
 from hf_chain.stages.recipe import Recipe
 
 
@@ -21,11 +18,7 @@ def evaluate_folder(model_name: str, recipe: Recipe) -> dict[str, dict[str, floa
     Raises:
         HfChainError: when the model or the data cannot be loaded.
     """
-    try:
-        model, processor = CLIPModel.from_pretrained(model_name), AutoProcessor.from_pretrained(model_name)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise HfChainError(f"{model_name} cannot be loaded as a CLIP model with its processor: {reason}") from error
-    splits = {name: rows for name, rows in load_splits(recipe.data).items() if name in evaluated_splits(recipe)}
+    model, processor = load_clip_with_processor(model_name)
+    splits = evaluation_data(recipe)
     options = evaluation_options(recipe, splits)
     return {name: evaluate_clip(model, processor, rows, **options).metrics for name, rows in splits.items()}

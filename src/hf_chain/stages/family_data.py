@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from transformers import AutoProcessor, CLIPProcessor
 
 from hf_chain.data import (
@@ -19,10 +19,12 @@ from hf_chain.data import (
     load_splits,
     load_tokenizer,
     resolve_templates,
+    rows_in_memory,
     train_tokenizer,
 )
 from hf_chain.errors import HfChainError
 from hf_chain.stages.files import whole_folder
+from hf_chain.stages.ledger import LEDGER_NAME
 from hf_chain.stages.recipe import Recipe
 
 PROCESSOR_FOLDER = "processor"
@@ -62,17 +64,24 @@ def load_family_data(recipe: Recipe, run_dir: Path, main_process: bool) -> Famil
     """
     settings = recipe.data
     splits = load_splits(settings, seed=recipe.seed)
-    if not settings.streaming:
-        for name, split in splits.items():
-            report_file = run_dir / "data" / f"{name}-bad-rows.json" if main_process else None
-            good = check_quality(split, settings, name=name, report_file=report_file)
-            splits[name] = split if len(good) == len(split) else split.select(good)
-    train_class = ImageTextStream if settings.streaming else ImageTextDataset
-    train = train_class(splits["train"], settings, seed=recipe.seed)
+    reports = run_dir / "data" if main_process else None
+    for name, split in splits.items():
+        if settings.streaming and name == "train":
+            continue
+        rows = _whole(split, recipe)
+        report_file = reports / f"{name}-bad-rows.json" if reports else None
+        good = check_quality(rows, settings, name=name, report_file=report_file)
+        splits[name] = rows if len(good) == len(rows) else rows.select(good)
+    train: ImageTextDataset | ImageTextStream
+    if settings.streaming:
+        report_file = reports / "train-bad-rows.jsonl" if reports else None
+        train = ImageTextStream(splits["train"], settings, seed=recipe.seed, report_file=report_file)
+    else:
+        train = ImageTextDataset(splits["train"], settings, seed=recipe.seed)
     samples = settings.samples_per_epoch if settings.streaming else len(train)  # type: ignore[arg-type]
     if samples is None:
         raise HfChainError("data.samples_per_epoch is not set: a stream needs it to know how long an epoch is")
-    evaluation = {name: split for name, split in splits.items() if name in evaluated_splits(recipe)}
+    evaluation = {name: _whole(split, recipe) for name, split in splits.items() if name in evaluated_splits(recipe)}
     return FamilyData(
         train=train,
         evaluation=evaluation,
@@ -82,15 +91,34 @@ def load_family_data(recipe: Recipe, run_dir: Path, main_process: bool) -> Famil
     )
 
 
+def evaluation_data(recipe: Recipe) -> dict[str, Dataset]:
+    """The splits every member is evaluated on, as they are loaded.
+
+    Raises:
+        HfChainError: when a split cannot be loaded.
+    """
+    wanted = evaluated_splits(recipe)
+    return {name: _whole(rows, recipe) for name, rows in load_splits(recipe.data).items() if name in wanted}
+
+
+def _whole(rows: Dataset | IterableDataset, recipe: Recipe) -> Dataset:
+    if isinstance(rows, Dataset):
+        return rows
+    return rows_in_memory(rows, recipe.data, recipe.evaluation.max_samples)
+
+
 def evaluated_splits(recipe: Recipe) -> list[str]:
     """Names of the splits every member is evaluated on."""
     return list(dict.fromkeys([*recipe.evaluation.splits, *recipe.data.test_splits]))
 
 
 def _processor(recipe: Recipe, train: Any, run_dir: Path, main_process: bool) -> CLIPProcessor:
-    """The processor of the run: stored, published, or with a tokenizer trained on the captions."""
+    """The processor of the run: stored, published, or with a tokenizer trained on the captions.
+
+    One that is stored without a ledger belongs to an attempt that failed before it began, perhaps with other settings.
+    """
     stored = run_dir / PROCESSOR_FOLDER
-    if stored.is_dir():
+    if stored.is_dir() and (run_dir / LEDGER_NAME).exists():
         return AutoProcessor.from_pretrained(stored)
     if recipe.tokenizer.name_or_path is not None:
         tokenizer = load_tokenizer(recipe.tokenizer.name_or_path)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
-from transformers import AutoProcessor, CLIPModel
-
 from hf_chain.errors import HfChainError
 from hf_chain.growth import OPERATORS, embedding_error
 from hf_chain.growth import grow as grow_model
 from hf_chain.stages.files import whole_folder
+from hf_chain.stages.published import load_clip_with_processor
 
 
 def grow_folder(
@@ -36,29 +35,33 @@ def grow_folder(
         `dict[str, float]`: relative error of the `image` and `text` embeddings.
 
     Raises:
-        HfChainError: when the predecessor cannot be loaded or cannot grow to that shape.
+        HfChainError: when the predecessor cannot be loaded or cannot grow to that shape, or `output` exists.
     """
     if operator not in OPERATORS:
         raise HfChainError(f"operator {operator!r} is unknown: use one of {', '.join(OPERATORS)}")
-    try:
-        model, processor = CLIPModel.from_pretrained(predecessor), AutoProcessor.from_pretrained(predecessor)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise HfChainError(f"{predecessor} cannot be loaded as a CLIP model with its processor: {reason}") from error
+    if output.exists():
+        raise HfChainError(f"{output} exists already: give a folder that does not")
+    model, processor = load_clip_with_processor(predecessor)
     config = copy.deepcopy(model.config)
     for name, (width, depth) in sizes.items():
         tower = getattr(config, f"{name}_config")
         if width is not None:
             head_size = tower.hidden_size // tower.num_attention_heads
             if width % head_size:
-                raise HfChainError(f"{name} width {width} is not a multiple of the head size {head_size}")
+                raise HfChainError(
+                    f"{name} width {width} is not a multiple of the head size {head_size}: "
+                    f"choose {width - width % head_size + head_size}"
+                )
             tower.intermediate_size = tower.intermediate_size * width // tower.hidden_size
             tower.hidden_size, tower.num_attention_heads = width, width // head_size
         tower.num_hidden_layers = depth or tower.num_hidden_layers
         tower.projection_dim = embedding or tower.projection_dim
     config.projection_dim = embedding or config.projection_dim
     grown = grow_model(model, config, operator=operator, seed=seed)
-    with whole_folder(output) as folder:
-        grown.save_pretrained(folder)
-        processor.save_pretrained(folder)
+    try:
+        with whole_folder(output) as folder:
+            grown.save_pretrained(folder)
+            processor.save_pretrained(folder)
+    except NotADirectoryError as error:
+        raise HfChainError(f"{output} cannot be made, {output.parent} is no folder: choose another") from error
     return embedding_error(model, grown)

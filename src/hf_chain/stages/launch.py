@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,12 +30,13 @@ class RunArguments:
             HfChainError: when the recipe or a flag does not fit.
         """
         overrides = list(self.set)
+        # Quoted as JSON, which is YAML: a folder called 2024 is a text.
         if self.output_dir is not None:
-            overrides.append(f"output_dir={self.output_dir}")
+            overrides.append(f"output_dir={json.dumps(self.output_dir)}")
         if self.seed is not None:
             overrides.append(f"seed={self.seed}")
         if self.hub_prefix is not None:
-            overrides.append(f"hub.prefix={self.hub_prefix}")
+            overrides.append(f"hub.prefix={json.dumps(self.hub_prefix)}")
         if self.push_to_hub:
             overrides.append("hub.push=true")
         recipe = load_recipe(self.config, overrides)

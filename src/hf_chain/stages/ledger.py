@@ -48,11 +48,15 @@ class Ledger:
             return
         for number, line in enumerate(self.path.read_bytes().split(b"\n")[:-1], start=1):
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
+                entry = json.loads(line)
+                if not isinstance(entry, dict) or not {"event", "time"} <= entry.keys():
+                    raise ValueError("it is no event")
+            except ValueError as error:
+                reason = getattr(error, "msg", None) or str(error)
                 raise HfChainError(
-                    f"Ledger {self.path} is damaged at line {number} ({error.msg}): remove that line to go on"
+                    f"Ledger {self.path} is damaged at line {number} ({reason}): remove that line to go on"
                 ) from error
+            yield entry
 
     def _drop_unfinished_line(self) -> None:
         if not self.path.exists():

@@ -25,6 +25,10 @@ def family_cost(recipe: Recipe, samples_per_epoch: int | None = None, vocab_size
     costs = []
     for index, (member, config) in enumerate(zip(recipe.members, configs, strict=True)):
         training = recipe.training_of(member)
+        if member.epochs * samples < 1:
+            raise HfChainError(
+                f"members.{member.name}.epochs is {member.epochs:g}, less than one of {samples} images: raise it"
+            )
         has_teacher = index > 0 and not recipe.independent and training.get("feature_loss_weight", 500.0) > 0
         keep = training.get("image_token_keep", 1.0)
         costs.append(
@@ -62,5 +66,5 @@ def training_samples(data: DataSettings) -> int:
     if data.source == "scenes":
         return min(data.scenes.train, data.max_train_samples or data.scenes.train)
     if data.streaming:
-        raise HfChainError("data.streaming is true but data.samples_per_epoch is not set: say how many images an epoch has")
-    return len(load_splits(data)["train"])  # type: ignore[arg-type]
+        raise HfChainError("data.streaming is true without data.samples_per_epoch: say how many images an epoch has")
+    return len(load_splits(data)["train"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,7 +16,9 @@ from hf_chain.errors import HfChainError
 from hf_chain.evaluation.settings import EvaluationSettings
 from hf_chain.hub.settings import HubSettings
 from hf_chain.settings import Settings
+from hf_chain.stages.problems import first_problem, suggestion
 from hf_chain.stages.shapes import ModelSettings, TowerSettings
+from hf_chain.stages.yaml_reader import read_yaml
 
 Operator = Literal["exact", "copy", "copy_fused", "stack", "interpolate", "random"]
 
@@ -46,7 +47,7 @@ class MemberSettings(Settings):
     @classmethod
     def _name_fits_a_folder(cls, value: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
-            raise ValueError(f"name is {value!r}; use letters, digits, '.', '_' and '-', starting with a letter or digit")
+            raise ValueError(f"name is {value!r}; use letters, digits, '.', '_' and '-', not first a sign")
         return value
 
 
@@ -55,7 +56,7 @@ class Recipe(Settings):
 
     name: str = Field(description="Name of the run; its folder is `<output_dir>/<name>`.")
     seed: int = Field(0, ge=0, description="Seed of weights, data order and growth.")
-    output_dir: str = Field("runs", description="Folder of all runs.")
+    output_dir: str = Field("runs", min_length=1, description="Folder of all runs.")
     data: DataSettings = Field(description="The training and evaluation data.")
     tokenizer: TokenizerSettings = Field(TokenizerSettings(), description="The tokenizer.")
     model: ModelSettings = Field(description="What all members share.")
@@ -84,11 +85,34 @@ class Recipe(Settings):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"members has {name!r} twice; give every member a name of its own")
+        for member in self.members:
+            _check_heads(member, self.model)
         for small, large in zip(self.members, self.members[1:], strict=False):
             _check_ascending(small, large, self.model)
         _check_training(self.training, "training")
         for member in self.members:
             _check_training(self.training_of(member), f"members.{member.name}.training")
+        return self
+
+    @model_validator(mode="after")
+    def _evaluated_splits_are_loaded(self) -> Recipe:
+        for split in self.evaluation.splits:
+            if split not in ("train", "validation", *self.data.test_splits):
+                raise ValueError(
+                    f"evaluation.splits has {split!r}; use train, validation or one of data.test_splits "
+                    f"({', '.join(self.data.test_splits) or 'which is empty'})"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_features_can_be_cached(self) -> Recipe:
+        if self.cache_teacher_features and self.data.streaming:
+            raise ValueError("cache_teacher_features is true, but data.streaming too; set one of them to false")
+        if self.cache_teacher_features and self.data.augmentation.enabled and not self.data.image_views:
+            raise ValueError(
+                "cache_teacher_features is true, but data.augmentation draws a new view each epoch; "
+                "set data.image_views to 1 or more"
+            )
         return self
 
     @cached_property
@@ -130,26 +154,23 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise HfChainError(f"Recipe {path} cannot be read ({error}): give the path of a YAML file") from error
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise HfChainError(f"Recipe {path} cannot be read ({reason}): give the path of a YAML file") from error
     return parse_recipe(text, overrides, origin=str(path))
 
 
 def parse_recipe(text: str, overrides: Sequence[str] = (), origin: str = "recipe") -> Recipe:
     """Like `load_recipe`, from the text itself; `origin` names it in errors."""
-    try:
-        values = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where else ""
-        raise HfChainError(f"{origin} is no valid YAML{line}: {getattr(error, 'problem', error)}") from error
+    values = read_yaml(text, origin)
     if not isinstance(values, dict):
-        raise HfChainError(f"{origin} holds {type(values).__name__}, not a mapping: start with `name:`, `data:`, …")
+        what = "is empty" if values is None else f"holds {type(values).__name__}, not a mapping"
+        raise HfChainError(f"{origin} {what}: start with `name:`, `data:`, `model:`, `members:`")
     for override in overrides:
         _override(values, override)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise HfChainError(f"{origin}: {_first_problem(error)}") from error
+        raise HfChainError(f"{origin}: {first_problem(error, Recipe, values)}") from error
 
 
 def _check_training(values: dict[str, Any], where: str) -> None:
@@ -159,11 +180,11 @@ def _check_training(values: dict[str, Any], where: str) -> None:
         if name in RUNNER_FIELDS:
             raise ValueError(f"{where}.{name} is set by the runner; {RUNNER_FIELDS[name]}")
         if name not in known_fields():
-            raise ValueError(f"{where}.{name} is unknown{_suggestion(name, known_fields())}")
+            raise ValueError(f"{where}.{name} is unknown{suggestion(name, list(known_fields()))}")
     try:
         check_values(values)
     except HfChainError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise ValueError(f"{where}.{error}") from error
 
 
 RUNNER_FIELDS = {
@@ -173,21 +194,22 @@ RUNNER_FIELDS = {
     "seed": "use `seed` of the recipe",
     "data_seed": "use `seed` of the recipe",
     "push_to_hub": "use `hub.push`",
+    "hub_token": "set HF_TOKEN, as recipes are published with the members",
+    "resume_from_checkpoint": "a run goes on from its last checkpoint by itself",
+    "eval_strategy": "members are evaluated before and after training, see `evaluation`",
+    "load_best_model_at_end": "members are evaluated before and after training only",
     "use_cpu": "it follows from the machine",
     "remove_unused_columns": "the collator needs every column",
 }
 """`ChainConfig` fields that the runner fills, and what to use instead."""
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which `1e-3` is a number, as in YAML 1.2, and not a text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
-    list("-+0123456789."),
-)
+def _check_heads(member: MemberSettings, model: ModelSettings) -> None:
+    for tower in ("vision", "text"):
+        try:
+            getattr(member, tower).heads(model.head_size)
+        except ValueError as error:
+            raise ValueError(f"members.{member.name}.{tower}.{error}") from error
 
 
 def _check_ascending(small: MemberSettings, large: MemberSettings, model: ModelSettings) -> None:
@@ -206,7 +228,8 @@ def _check_ascending(small: MemberSettings, large: MemberSettings, model: ModelS
             )
     if (large.projection_dim or model.projection_dim) < (small.projection_dim or model.projection_dim):
         raise ValueError(
-            f"members.{large.name}.projection_dim is smaller than that of {small.name} before it; it can only grow"
+            f"members.{large.name}.projection_dim is {large.projection_dim or model.projection_dim}, smaller than "
+            f"{small.projection_dim or model.projection_dim} of {small.name} before it; it can only grow"
         )
 
 
@@ -225,35 +248,4 @@ def _override(values: dict[str, Any], override: str) -> None:
             raise HfChainError(f"Override {override!r}: there is no {key!r} in the recipe")
     if not isinstance(target, dict):
         raise HfChainError(f"Override {override!r}: name a member and its field, such as members.small.epochs=4")
-    target[last] = yaml.load(text, Loader=_Loader)
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if problem["type"] == "extra_forbidden":
-        return f"{place} is unknown{_suggestion(str(problem['loc'][-1]), _fields_at(problem['loc'][:-1]))}{more}"
-    if problem["type"] == "missing":
-        return f"{place} is missing{more}"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return f"{place + ': ' if place else ''}{message}{more}"
-    return f"{place} is {problem['input']!r}: {message[0].lower()}{message[1:]}{more}"
-
-
-def _fields_at(location: tuple[int | str, ...]) -> list[str]:
-    schema: Any = Recipe
-    for part in location:
-        if isinstance(part, str):
-            annotation = schema.model_fields[part].annotation
-            inner = getattr(annotation, "__args__", (annotation,))
-            schema = next((item for item in inner if isinstance(item, type) and issubclass(item, Settings)), Recipe)
-    return list(schema.model_fields)
-
-
-def _suggestion(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known)[:12])}" + (
-        ", …" if len(known) > 12 else ""
-    )
+    target[last] = read_yaml(text, f"Override {override!r}")

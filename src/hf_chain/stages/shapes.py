@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hf_chain.settings import Settings
 
@@ -31,13 +31,19 @@ class TowerSettings(Settings):
         Raises:
             ValueError: when heads × head size is not the width.
         """
-        heads = self.num_attention_heads or max(1, self.hidden_size // head_size)
-        if self.hidden_size % heads or (self.num_attention_heads is None and heads * head_size != self.hidden_size):
+        if self.num_attention_heads is None:
+            if self.hidden_size % head_size:
+                raise ValueError(
+                    f"hidden_size is {self.hidden_size}, which is not heads × head size; choose a multiple of "
+                    f"model.head_size ({head_size}) or give num_attention_heads"
+                )
+            return self.hidden_size // head_size
+        if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"hidden_size is {self.hidden_size}, which is not heads × head size; choose a multiple of "
-                f"model.head_size ({head_size}) or a num_attention_heads that divides it"
+                f"num_attention_heads is {self.num_attention_heads}, which does not divide hidden_size "
+                f"{self.hidden_size}; choose a number that does"
             )
-        return heads
+        return self.num_attention_heads
 
 
 class ModelSettings(Settings):
@@ -52,6 +58,15 @@ class ModelSettings(Settings):
     attn_implementation: str | None = Field(
         None, description="`eager`, `sdpa`, `flash_attention_2`, …; null lets transformers choose."
     )
+
+    @field_validator("hidden_act")
+    @classmethod
+    def _activation_is_known(cls, value: str) -> str:
+        from transformers.activations import ACT2FN
+
+        if value not in ACT2FN:
+            raise ValueError(f"hidden_act is {value!r}; use gelu, quick_gelu or another of transformers' activations")
+        return value
 
     @model_validator(mode="after")
     def _patches_fill_the_image(self) -> ModelSettings:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
+
+import torch
+from transformers import CLIPModel
+from transformers.integrations import get_available_reporting_integrations
 
 from hf_chain.cost import FamilyCost, human
 from hf_chain.errors import HfChainError
@@ -12,7 +18,8 @@ from hf_chain.growth.shapes import check_shapes
 from hf_chain.hub import check_login
 from hf_chain.stages.family_data import FamilyData
 from hf_chain.stages.ledger import FamilyRecord
-from hf_chain.stages.recipe import Recipe
+from hf_chain.stages.published import load_clip_config
+from hf_chain.stages.recipe import MemberSettings, Recipe
 
 BYTES_PER_PARAMETER = 4 + 2 * 12
 """On disk at a time: the member, and two checkpoints with weights and both moments of AdamW, in float32."""
@@ -25,18 +32,31 @@ def check_recipe(recipe: Recipe, cost: FamilyCost) -> None:
 
     Raises:
         HfChainError: when a member cannot grow from the one before it, the disk is too full, the run folder cannot be
-            written, or nobody is logged in although members are to be pushed.
+            written, a kernel is not installed, or nobody is logged in although members are to be pushed.
     """
-    if not recipe.independent:
-        for small, large, member in zip(cost.members, cost.members[1:], recipe.members[1:], strict=False):
-            try:
-                operator = member.operator or recipe.operator
-                check_shapes(small.config, large.config, keep_heads=operator in HEAD_KEEPING)
-            except HfChainError as error:
-                raise HfChainError(f"members.{member.name} cannot grow from {small.name}: {error}") from error
+    check_growth(recipe, cost)
+    _check_kernels(recipe, cost)
+    _check_trackers(recipe)
     _check_disk(recipe.run_dir, cost)
+    if recipe.predecessor is not None and not recipe.independent:
+        _check_predecessor(recipe, recipe.predecessor, cost)
     if recipe.hub.push:
         check_login(recipe.hub.prefix)
+
+
+def check_growth(recipe: Recipe, cost: FamilyCost) -> None:
+    """Checks that every member can grow from the one before it.
+
+    Raises:
+        HfChainError: naming the members and what does not fit.
+    """
+    if recipe.independent:
+        return
+    for small, large, member in zip(cost.members, cost.members[1:], recipe.members[1:], strict=False):
+        try:
+            check_shapes(small.config, large.config, keep_heads=_operator(recipe, member) in HEAD_KEEPING)
+        except HfChainError as error:
+            raise HfChainError(f"members.{member.name} cannot grow from {small.name}: {error}") from error
 
 
 def check_batches(recipe: Recipe, data: FamilyData, processes: int) -> None:
@@ -69,21 +89,64 @@ def check_same_recipe(recipe: Recipe, family: FamilyRecord) -> None:
             )
 
 
-def _check_disk(run_dir: Path, cost: FamilyCost) -> None:
-    existing = next(parent for parent in [run_dir, *run_dir.absolute().parents] if parent.exists())
+def _operator(recipe: Recipe, member: MemberSettings) -> str:
+    return member.operator or recipe.operator
+
+
+def _check_predecessor(recipe: Recipe, name: str, cost: FamilyCost) -> None:
+    """Checks all of the predecessor but its vocabulary, which is compared with the tokenizer's once that is there."""
+    if recipe.tokenizer.name_or_path is None:
+        raise HfChainError(f"predecessor {name} has a vocabulary of its own: set tokenizer.name_or_path to {name} too")
+    member, old, new = recipe.members[0], load_clip_config(name), copy.deepcopy(cost.members[0].config)
+    for field in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(new.text_config, field, getattr(old.text_config, field))
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        probe = run_dir / ".writable"
-        probe.touch()
-        probe.unlink()
+        check_shapes(old, new, keep_heads=_operator(recipe, member) in HEAD_KEEPING)
+    except HfChainError as error:
+        raise HfChainError(f"members.{member.name} cannot grow from predecessor {name}: {error}") from error
+
+
+def _check_kernels(recipe: Recipe, cost: FamilyCost) -> None:
+    """Builds the first member without memory, as transformers knows only then which kernels there are."""
+    with torch.device("meta"):
+        try:
+            CLIPModel(cost.members[0].config)
+        except (ValueError, ImportError) as error:
+            reason = " ".join(str(error).split())[:200]
+            kernel = recipe.model.attn_implementation
+            raise HfChainError(
+                f"model.attn_implementation is {kernel!r}, which does not work here: {reason}"
+            ) from error
+
+
+def _check_trackers(recipe: Recipe) -> None:
+    for member in recipe.members:
+        wanted = recipe.training_of(member).get("report_to") or []
+        installed = get_available_reporting_integrations()
+        for name in [wanted] if isinstance(wanted, str) else wanted:
+            if name not in ("all", "none", *installed):
+                raise HfChainError(
+                    f"training.report_to has {name!r}, which is not installed or unknown: install it or use one of "
+                    f"{', '.join(['none', *installed])}"
+                )
+
+
+def _check_disk(run_dir: Path, cost: FamilyCost) -> None:
+    existing = next(parent for parent in (run_dir, *run_dir.absolute().parents) if parent.exists())
+    try:
+        # Leaves no trace, so that a recipe that is refused makes no folder.
+        with tempfile.TemporaryFile(dir=existing):
+            pass
     except OSError as error:
-        raise HfChainError(f"{run_dir} cannot be written ({error.strerror}): choose another output_dir") from error
+        raise HfChainError(
+            f"{run_dir} cannot be written ({error.strerror}: {existing}): choose another output_dir"
+        ) from error
     needed = BYTES_PER_PARAMETER * cost.largest.parameters + 4 * sum(member.parameters for member in cost.members)
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise HfChainError(
-            f"{run_dir} needs about {human(needed)}B and the disk has {human(free)}B free: free some or choose another "
-            "output_dir"
+            f"{run_dir} needs about {human(needed)}B and the disk has {human(free)}B free: free some or choose "
+            "another output_dir"
         )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
+from enum import Enum
 from functools import cache
-from typing import Any, get_type_hints
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from transformers import TrainingArguments
@@ -43,7 +46,8 @@ class ChainConfig(TrainingArguments):
         default=True, metadata={"help": "Count identical captions in a batch as positives of each other."}
     )
     micro_batch_size: int | None = field(
-        default=None, metadata={"help": "Samples a device that go through the model at once; the loss does not change."}
+        default=None,
+        metadata={"help": "Samples a device that go through the model at once; the loss does not change."},
     )
     image_token_keep: float = field(default=1.0, metadata={"help": "Share of patch tokens kept while training."})
     unmasked_tail: float = field(default=0.1, metadata={"help": "Share of the training, at its end, with all tokens."})
@@ -71,6 +75,9 @@ CHECKED = (
 )
 """Fields whose values are checked beyond their type."""
 
+NOT_NEGATIVE = ("feature_loss_weight", "learning_rate", "weight_decay", "warmup_steps", "max_grad_norm")
+ABOVE_ZERO = ("per_device_train_batch_size", "logging_steps", "save_steps")
+
 
 @cache
 def known_fields() -> dict[str, Any]:
@@ -89,12 +96,13 @@ def check_values(values: dict[str, Any]) -> None:
         HfChainError: naming the first field that does not fit, its value and what is allowed.
     """
     for name, value in values.items():
-        try:
-            TypeAdapter(known_fields()[name], config={"arbitrary_types_allowed": True}).validate_python(value)
-        except ValidationError as error:
-            raise HfChainError(f"{name} is {value!r}: {error.errors()[0]['msg'].lower()}") from error
-        except PydanticUserError:
-            continue
+        _check_type(name, value)
+    for name in NOT_NEGATIVE:
+        if (number := values.get(name)) is not None and not 0 <= number < math.inf:
+            raise HfChainError(f"{name} is {number}; it must be a number that is not negative")
+    for name in ABOVE_ZERO:
+        if (number := values.get(name)) is not None and not 0 < number < math.inf:
+            raise HfChainError(f"{name} is {number}; it must be above 0")
     if (steps := values.get("gradient_accumulation_steps", 1)) != 1:
         raise HfChainError(
             f"gradient_accumulation_steps={steps} would lose the negatives of a contrastive loss: raise "
@@ -102,16 +110,30 @@ def check_values(values: dict[str, Any]) -> None:
         )
     if (schedule := values.get("feature_loss_schedule", "constant")) not in SCHEDULES:
         raise HfChainError(f"feature_loss_schedule={schedule!r} is unknown: use one of {', '.join(SCHEDULES)}")
-    if (weight := values.get("feature_loss_weight", 0)) < 0:
-        raise HfChainError(f"feature_loss_weight={weight} must not be negative")
     for name in ("feature_loss_until", "image_token_keep"):
         if not 0 < (share := values.get(name, 1)) <= 1:
             raise HfChainError(f"{name}={share} must be above 0 and at most 1")
     if not 0 <= (tail := values.get("unmasked_tail", 0)) <= 1:
         raise HfChainError(f"unmasked_tail={tail} must be between 0 and 1")
+    engine = values.get("deepspeed")
+    if isinstance(engine, str) and not Path(engine).is_file():
+        raise HfChainError(f"deepspeed is {engine!r}, which is no file; give the path of a DeepSpeed configuration")
     batch = values.get("per_device_train_batch_size", ChainConfig.per_device_train_batch_size)
-    if batch < 1:
-        raise HfChainError(f"per_device_train_batch_size={batch} must be at least 1")
     micro = values.get("micro_batch_size")
     if micro is not None and (micro < 1 or batch % micro):
         raise HfChainError(f"micro_batch_size={micro} must divide per_device_train_batch_size={batch}")
+
+
+def _check_type(name: str, value: Any) -> None:
+    hint = known_fields()[name]
+    try:
+        TypeAdapter(hint, config={"arbitrary_types_allowed": True}).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise HfChainError(f"{name} is {value!r}; {error.errors()[0]['msg'].lower()}") from error
+    except PydanticUserError:
+        return
+    # A choice may be given as text, which the type of the field allows without looking at it.
+    for choices in (kind for kind in get_args(hint) if isinstance(kind, type) and issubclass(kind, Enum)):
+        if isinstance(value, str) and value not in [choice.value for choice in choices]:
+            known = ", ".join(sorted(str(choice.value) for choice in choices))
+            raise HfChainError(f"{name} is {value!r}; use one of {known}")

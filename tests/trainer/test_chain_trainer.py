@@ -130,9 +130,7 @@ def test_loss_parts_throughput_and_cost_are_logged(tmp_path: Path) -> None:
     assert entry["loss"] == pytest.approx(entry["contrastive_loss"] + 100.0 * entry["feature_loss"], rel=1e-5)
     assert entry["logit_scale"] == pytest.approx(math.exp(2.6592), rel=1e-3)
     cost = trainer.step_cost(4)
-    assert entry["macs"] == 3 * 8 * (cost.student.image + 2 * cost.student.text) + 8 * (
-        cost.teacher.image + 2 * cost.teacher.text
-    )
+    assert entry["macs"] == 3 * 8 * cost.student[1].per_sample(2) + 8 * cost.teacher[1].per_sample(2)
     assert entry["images_per_second"] > 0 and entry["tflops_per_second"] > 0
 
 
@@ -194,11 +192,20 @@ def test_a_compiled_model_has_the_same_losses(tmp_path: Path) -> None:
 
 
 def test_token_dropping_shortens_the_sequence_until_the_unmasked_tail(tmp_path: Path) -> None:
-    lengths = []
-    trainer = tiny_trainer(tmp_path, image_token_keep=0.5, unmasked_tail=0.25, max_steps=4)
-    trainer.model.vision_model.pre_layrnorm.register_forward_pre_hook(lambda _, i: lengths.append(i[0].shape[1]))
+    student, teacher = [], []
+    trainer = tiny_trainer(tmp_path, tiny_clip(seed=1), image_token_keep=0.5, unmasked_tail=0.25, max_steps=4)
+    for model, seen in ((trainer.model, student), (trainer.teacher.model, teacher)):
+        model.vision_model.pre_layrnorm.register_forward_pre_hook(lambda _, i, seen=seen: seen.append(i[0].shape[1]))
     trainer.train()
-    assert lengths == [3, 3, 3, 5]
+    assert student == teacher == [3, 3, 3, 5]
+    assert trainer.state.log_history[0]["macs"] < trainer.state.log_history[3]["macs"] / 4
+
+
+def test_student_and_teacher_see_the_same_tokens(tmp_path: Path) -> None:
+    model = tiny_clip()
+    trainer = tiny_trainer(tmp_path, copy.deepcopy(model), model, image_token_keep=0.5, unmasked_tail=0.0)
+    trainer.train()
+    assert trainer.state.log_history[0]["feature_loss"] == pytest.approx(0.0, abs=1e-10)
 
 
 def test_the_loss_is_clips_own_for_one_caption() -> None:

@@ -36,7 +36,7 @@ class MemberCost:
         unmasked_tail (`float`): Share of the training, at its end, in which the student sees every token.
         forward_passes (`int`): Student forwards in a step: 2 when accumulating through cached features, and one more
             with gradient checkpointing.
-        teacher (`CLIPConfig`, *optional*): The frozen predecessor; it always sees whole images.
+        teacher (`CLIPConfig`, *optional*): The frozen predecessor; live it sees the student's tokens, cached whole images.
         teacher_share (`float`): Share of the training in which the teacher is needed.
         cached_views (`int`, *optional*): Image views in the teacher's feature cache. `None`: the teacher runs live.
         caption_pool (`int`, *optional*): Different captions of an image that the cache holds; `captions` by default.
@@ -79,9 +79,7 @@ class MemberCost:
     @property
     def macs_per_sample(self) -> int:
         """Student forward MACs of an image and its captions, averaged over masked and unmasked training."""
-        masked = clip_macs(self.config, self.text_tokens, self.image_token_keep).per_sample(self.captions)
-        whole = clip_macs(self.config, self.text_tokens).per_sample(self.captions)
-        return masked + round(self.unmasked_tail * (whole - masked))
+        return self._averaged(self.config)
 
     @property
     def text_share(self) -> float:
@@ -104,11 +102,16 @@ class MemberCost:
     def _teacher_macs(self) -> int:
         if self.teacher is None:
             return 0
-        macs = clip_macs(self.teacher, self.text_tokens)
         epochs = self.teacher_share * self.epochs
-        images, texts = epochs, epochs * self.captions
-        if self.cached_views is not None:
-            # A cache is filled on the way, so it never costs more than running live.
-            images = min(images, self.cached_views)
-            texts = min(texts, self.caption_pool or self.captions)
+        if self.cached_views is None:
+            return round(epochs * self.samples_per_epoch) * self._averaged(self.teacher)
+        # A cache is filled on the way, so it never costs more than running live on whole images.
+        macs = clip_macs(self.teacher, self.text_tokens)
+        images = min(epochs, self.cached_views)
+        texts = min(epochs * self.captions, self.caption_pool or self.captions)
         return round(images * self.samples_per_epoch) * macs.image + round(texts * self.samples_per_epoch) * macs.text
+
+    def _averaged(self, config: CLIPConfig) -> int:
+        masked = clip_macs(config, self.text_tokens, self.image_token_keep).per_sample(self.captions)
+        whole = clip_macs(config, self.text_tokens).per_sample(self.captions)
+        return masked + round(self.unmasked_tail * (whole - masked))

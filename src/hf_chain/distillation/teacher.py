@@ -10,6 +10,8 @@ import torch
 from torch.nn.functional import normalize
 from transformers import CLIPModel
 
+from hf_chain.models.token_dropping import dropped_tokens
+
 
 @dataclass
 class TeacherFeatures:
@@ -39,8 +41,13 @@ class Teacher:
 
     @torch.no_grad()
     def features(self, batch: dict[str, torch.Tensor]) -> TeacherFeatures:
-        """Runs the teacher on `pixel_values` `[B, 3, H, W]` and `input_ids` `[B, K, L]`."""
-        return TeacherFeatures(self.image_features(batch["pixel_values"]), self.text_features(batch))
+        """Runs the teacher on `pixel_values` `[B, 3, H, W]` and `input_ids` `[B, K, L]`.
+
+        Where the batch has `kept_tokens` `[B, T]`, the teacher sees the image tokens that the student sees.
+        """
+        with dropped_tokens(self.model.vision_model, batch.get("kept_tokens")):
+            image = self.image_features(batch["pixel_values"])
+        return TeacherFeatures(image, self.text_features(batch))
 
     @torch.no_grad()
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:

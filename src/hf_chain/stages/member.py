@@ -27,6 +27,7 @@ from hf_chain.stages.environment import check_engine
 from hf_chain.stages.family_data import FamilyData
 from hf_chain.stages.files import weights_sha256, whole_folder, write_json, write_text
 from hf_chain.stages.ledger import Ledger, MemberRecord, read_family
+from hf_chain.stages.published import load_clip
 from hf_chain.stages.recipe import MemberSettings, Recipe
 from hf_chain.trainer import ChainConfig, ChainTrainer
 
@@ -34,6 +35,13 @@ logger = logging.get_logger(__name__)
 
 CHECKPOINTS_FOLDER = "checkpoints"
 CACHE_FOLDER = "teacher_features"
+TRAINING_DEFAULTS: dict[str, Any] = {
+    "save_total_limit": 2,
+    "save_steps": 500,
+    "logging_steps": 10,
+    # Other processes wait while the main one evaluates, or fills a cache of teacher features.
+    "ddp_timeout": 24 * 60 * 60,
+}
 
 
 @dataclass
@@ -67,19 +75,24 @@ class MemberStage:
         return self.recipe.run_dir / self.recipe.folder_name(self.index)
 
     @property
+    def _checkpoints(self) -> Path:
+        return self.recipe.run_dir / CHECKPOINTS_FOLDER / self.folder.name
+
+    @property
     def record(self) -> MemberRecord:
         """What the ledger knows of the member."""
         return read_family(self.recipe.run_dir).member(self.member.name)
 
     @property
     def is_saved(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self.record.status == "saved" and (self.folder / "config.json").exists()
+        """Whether there is nothing left to do. Other processes may ask before the main one has begun the ledger."""
+        return self.ledger.path.exists() and self.record.status == "saved" and (self.folder / "config.json").exists()
 
     def run(self) -> None:
         """Does what is left to do; the result is the same wherever an earlier attempt ended."""
         if self.is_saved:
             logger.warning(f"{self.member.name}: already in {self.folder}")
+            self._remove_checkpoints()
             return
         self._note_start()
         predecessor, model = self._build()
@@ -88,11 +101,10 @@ class MemberStage:
         teacher = predecessor if self._feature_loss_weight > 0 else None
         wrapped = ChainCLIPModel.from_clip(model, teacher.config.projection_dim if teacher else None)
         trainer = self._trainer(wrapped, teacher)
-        checkpoints = Path(trainer.args.output_dir)
         if self.main_process:
-            last_complete_checkpoint(checkpoints, trainer.args.world_size)
+            last_complete_checkpoint(self._checkpoints, trainer.args.world_size)
         trainer.accelerator.wait_for_everyone()
-        checkpoint = last_complete_checkpoint(checkpoints, trainer.args.world_size)
+        checkpoint = last_complete_checkpoint(self._checkpoints, trainer.args.world_size)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         self._save(trainer)
         trainer.accelerator.wait_for_everyone()
@@ -134,9 +146,7 @@ class MemberStage:
         """Configuration of the member, with the special tokens of the run's tokenizer."""
         tokenizer, member = self.data.processor.tokenizer, self.member
         shapes = (member.vision, member.text, member.projection_dim)
-        return self.recipe.model.clip_config(
-            *shapes, len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id
-        )
+        return self.recipe.model.clip_config(*shapes, len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
 
     def _build(self) -> tuple[CLIPModel | None, CLIPModel]:
         """The frozen predecessor, if there is one, and the member as it enters training. The same in every process."""
@@ -145,8 +155,10 @@ class MemberStage:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 return None, CLIPModel(config)
-        parent = self.recipe.run_dir / self.recipe.folder_name(self.index - 1) if self.index else self.recipe.predecessor
-        predecessor = CLIPModel.from_pretrained(parent, attn_implementation=self.recipe.model.attn_implementation)
+        parent = (
+            self.recipe.run_dir / self.recipe.folder_name(self.index - 1) if self.index else self.recipe.predecessor
+        )
+        predecessor = load_clip(str(parent), self.recipe.model.attn_implementation)
         model = grow(predecessor, config, operator=self._operator, seed=seed)
         if self.main_process and not self.record.growth_error:
             self._note("grown", growth_error=embedding_error(predecessor, model))
@@ -168,11 +180,11 @@ class MemberStage:
     def _trainer(self, model: ChainCLIPModel, teacher: CLIPModel | None) -> ChainTrainer:
         values = self.recipe.training_of(self.member)
         args = ChainConfig(
-            output_dir=str(self.recipe.run_dir / CHECKPOINTS_FOLDER / self.folder.name),
+            output_dir=str(self._checkpoints),
             num_train_epochs=self.member.epochs,
             seed=self.recipe.seed + self.index,
             use_cpu=not torch.cuda.is_available(),
-            **{"save_total_limit": 2, "save_steps": 500, "logging_steps": 10} | values,
+            **TRAINING_DEFAULTS | values,
         )
         if self.recipe.data.streaming:
             args.max_steps = self._steps(args)
@@ -210,12 +222,15 @@ class MemberStage:
         with whole_folder(self.folder) as folder:
             trainer.save_model(str(folder))
             unset_hf_deepspeed_config()
-            self._note("trained", **self._training_figures(trainer))
+            if not self.record.training_macs:
+                self._note("trained", **self._training_figures(trainer))
             model = CLIPModel.from_pretrained(folder, attn_implementation=self.recipe.model.attn_implementation)
             evaluations = self._evaluate(model.to(trainer.args.device))
-            metrics = {name: evaluation.metrics for name, evaluation in evaluations.items()}
-            macs = self.record.evaluation_macs + sum(evaluation.macs for evaluation in evaluations.values())
-            self._note("evaluated", metrics_after=metrics, evaluation_macs=macs)
+            # A restart between here and the end comes to the same result, which is recorded once.
+            if not self.record.metrics_after:
+                metrics = {name: evaluation.metrics for name, evaluation in evaluations.items()}
+                macs = self.record.evaluation_macs + sum(evaluation.macs for evaluation in evaluations.values())
+                self._note("evaluated", metrics_after=metrics, evaluation_macs=macs)
             write_json(folder / "evaluation.json", {name: vars(e) for name, e in evaluations.items()})
             write_json(folder / "training_log.json", trainer.state.log_history)
             write_text(folder / "recipe.yaml", self.recipe.to_yaml())
@@ -224,8 +239,13 @@ class MemberStage:
             family = read_family(self.recipe.run_dir)
             record = family.member(self.member.name)
             write_member_card(folder, family, record, self.recipe.hub, self.recipe.to_yaml())
-        shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
         self._note("saved", folder=self.folder.name, weights_sha256=weights_sha256(self.folder))
+        self._remove_checkpoints()
+
+    def _remove_checkpoints(self) -> None:
+        """Only once the member is recorded as saved: a kill before that would cost its training."""
+        if self.main_process:
+            shutil.rmtree(self._checkpoints, ignore_errors=True)
 
     def _training_figures(self, trainer: ChainTrainer) -> dict[str, Any]:
         """Samples, MACs and seconds of the whole training, attempts before a restart included."""

@@ -13,7 +13,7 @@ from hf_chain.hub import PushQueue, pending
 from hf_chain.report import write_report
 from hf_chain.stages.environment import check_launch, describe_environment, is_main_process
 from hf_chain.stages.family_data import load_family_data
-from hf_chain.stages.ledger import Ledger, read_family
+from hf_chain.stages.ledger import FamilyRecord, Ledger, read_family
 from hf_chain.stages.member import MemberStage
 from hf_chain.stages.planning import family_cost
 from hf_chain.stages.recipe import Recipe
@@ -42,6 +42,11 @@ def run(recipe: Recipe) -> Path:
     begun = read_family(run_dir) if ledger.path.exists() else None
     if begun is not None and begun.recipe:
         check_same_recipe(recipe, begun)
+        if _is_finished(recipe, begun):
+            if main_process:
+                write_report(run_dir)
+                logger.warning(f"{recipe.name}: nothing is left to do in {run_dir}")
+            return run_dir
     planned = family_cost(recipe)
     if main_process:
         check_recipe(recipe, planned)
@@ -67,6 +72,15 @@ def run(recipe: Recipe) -> Path:
         write_report(run_dir)
         logger.warning(f"{recipe.name}: done; open {run_dir / 'report' / 'index.html'}")
     return run_dir
+
+
+def _is_finished(recipe: Recipe, family: FamilyRecord) -> bool:
+    """Whether every member is in its folder and, where members are pushed, on the Hub."""
+    saved = all(
+        family.member(member.name).status == "saved" and (recipe.run_dir / recipe.folder_name(index)).is_dir()
+        for index, member in enumerate(recipe.members)
+    )
+    return bool(family.finished) and saved and not (recipe.hub.push and pending(recipe.run_dir, recipe.hub.prefix))
 
 
 def _note_start(ledger: Ledger, recipe: Recipe, plan: dict) -> None:

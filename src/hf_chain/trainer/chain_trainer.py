@@ -16,12 +16,13 @@ from hf_chain.distillation.teacher import FeatureSource
 from hf_chain.errors import HfChainError
 from hf_chain.losses import contrastive_loss
 from hf_chain.models import ChainCLIPModel
+from hf_chain.models.token_dropping import draw_kept_tokens
 from hf_chain.trainer.accumulation import Features, backward_through_features
 from hf_chain.trainer.chain_config import ChainConfig
 from hf_chain.trainer.engines import clamp_logit_scale, gather_positions, shard_like_student, shards_parameters
 from hf_chain.trainer.meters import Meters, StepCost
 
-MODEL_INPUTS = ("pixel_values", "input_ids", "attention_mask")
+MODEL_INPUTS = ("pixel_values", "input_ids", "attention_mask", "kept_tokens")
 
 
 class ChainTrainer(Trainer):
@@ -75,16 +76,15 @@ class ChainTrainer(Trainer):
         args, config = self.args, self._chain_model.config
         dataset: Any = self.train_dataset
         teacher = self.teacher.model if isinstance(self.teacher, Teacher) else None
-        masked = args.image_token_keep < 1
+        keep = args.image_token_keep
         return StepCost(
             samples_per_step=args.per_device_train_batch_size * args.world_size,
             captions=getattr(dataset, "captions_per_image", 1),
-            student=clip_macs(config),
-            student_masked=clip_macs(config, image_token_keep=args.image_token_keep),
-            teacher=clip_macs(teacher.config) if teacher is not None else None,
+            student=(clip_macs(config, image_token_keep=keep), clip_macs(config)),
+            teacher=(clip_macs(teacher.config, image_token_keep=keep), clip_macs(teacher.config)) if teacher else None,
             student_passes=3 if args.micro_batch_size is None else 4,
             teacher_steps=math.ceil(args.feature_loss_until * total_steps) if args.feature_loss_weight else 0,
-            unmasked_from=math.ceil((1 - args.unmasked_tail) * total_steps) if masked else total_steps,
+            unmasked_from=math.ceil((1 - args.unmasked_tail) * total_steps) if keep < 1 else 0,
         )
 
     @property
@@ -106,8 +106,8 @@ class ChainTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """One step on this process's part of the global batch, at once or accumulated through cached features."""
-        masked = self.state.global_step < self._cost.unmasked_from
-        self._chain_model.image_token_keep = self.args.image_token_keep if masked else 1.0
+        if self.state.global_step < self._cost.unmasked_from:
+            inputs = inputs | {"kept_tokens": self._draw_kept_tokens(inputs["pixel_values"])}
         if self.args.micro_batch_size is None:
             loss = super().training_step(model, inputs, num_items_in_batch)
         else:
@@ -116,7 +116,7 @@ class ChainTrainer(Trainer):
             kwargs = {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}
             loss = backward_through_features(
                 model,
-                {name: inputs[name] for name in MODEL_INPUTS},
+                _model_inputs(inputs),
                 self.args.micro_batch_size,
                 lambda features: self._loss(features, inputs),
                 self.accelerator,
@@ -133,14 +133,14 @@ class ChainTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Contrastive loss over the global batch plus the weighted feature loss."""
-        outputs = model(**{name: inputs[name] for name in MODEL_INPUTS})
+        outputs = model(**_model_inputs(inputs))
         loss = self._loss(outputs, inputs)
         return (loss, outputs) if return_outputs else loss
 
     def _loss(self, features: Features, inputs: dict[str, Any]) -> torch.Tensor:
         ids = inputs["caption_ids"] if self.args.identical_captions_positive else None
         task = contrastive_loss(features["image_embeds"], features["text_embeds"], features["logit_scale"], ids)
-        self._loss_parts = {"contrastive_loss": task, "logit_scale": features["logit_scale"]}
+        self._loss_parts = {"contrastive_loss": task.detach(), "logit_scale": features["logit_scale"].detach()}
         if self.teacher is None or not self.model.training:
             return task
         image, text = features["image_embeds_for_teacher"], features["text_embeds_for_teacher"]
@@ -150,7 +150,7 @@ class ChainTrainer(Trainer):
             return task + 0.0 * (image.sum() + text.sum())
         target = self._teacher_features(inputs)
         distance = feature_loss(image, text, target.image, target.text)
-        self._loss_parts["feature_loss"] = distance
+        self._loss_parts["feature_loss"] = distance.detach()
         return task + weight * distance
 
     def _teacher_features(self, inputs: dict[str, Any]) -> TeacherFeatures:
@@ -162,6 +162,11 @@ class ChainTrainer(Trainer):
             for rows in zip(*(inputs[name].split(size) for name in names), strict=True):
                 parts.append(self.teacher.features(dict(zip(names, rows, strict=True))))
         return TeacherFeatures(torch.cat([p.image for p in parts]), torch.cat([p.text for p in parts]))
+
+    def _draw_kept_tokens(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        vision = self._chain_model.config.vision_config
+        patches = (vision.image_size // vision.patch_size) ** 2
+        return draw_kept_tokens(len(pixel_values), patches, self.args.image_token_keep, pixel_values.device)
 
     # What of the Trainer has to know about the above
 
@@ -221,6 +226,10 @@ class ChainTrainer(Trainer):
     @property
     def _cost(self) -> StepCost:
         return self._meters.cost
+
+
+def _model_inputs(inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: inputs[name] for name in MODEL_INPUTS if name in inputs}
 
 
 class _MemberCallback(TrainerCallback):

@@ -18,9 +18,8 @@ class StepCost:
     Args:
         samples_per_step (`int`): samples of the global batch.
         captions (`int`): captions K a sample.
-        student (`TowerMACs`): forward MACs with all image tokens.
-        student_masked (`TowerMACs`): forward MACs with dropped image tokens.
-        teacher (`TowerMACs`, *optional*): forward MACs of a live teacher.
+        student (`tuple[TowerMACs, TowerMACs]`): forward MACs with dropped image tokens and with all of them.
+        teacher (`tuple[TowerMACs, TowerMACs]`, *optional*): the same of a live teacher.
         student_passes (`int`): forward-equivalents a sample: forward and backward are 3, and 4 with a second forward.
         teacher_steps (`int`): steps that run the teacher.
         unmasked_from (`int`): step from which all image tokens are seen.
@@ -28,31 +27,28 @@ class StepCost:
 
     samples_per_step: int
     captions: int
-    student: TowerMACs
-    student_masked: TowerMACs
-    teacher: TowerMACs | None
+    student: tuple[TowerMACs, TowerMACs]
+    teacher: tuple[TowerMACs, TowerMACs] | None
     student_passes: int
     teacher_steps: int
     unmasked_from: int
 
     def student_macs(self, steps: int) -> int:
         """Training MACs of the student after `steps` optimiser steps."""
-        masked = min(steps, self.unmasked_from)
-        forward = masked * self._sample(self.student_masked) + (steps - masked) * self._sample(self.student)
-        return self.student_passes * self.samples_per_step * forward
+        return self.student_passes * self._forward(self.student, steps)
 
     def teacher_macs(self, steps: int) -> int:
         """Forward MACs of the live teacher after `steps` optimiser steps."""
-        if self.teacher is None:
-            return 0
-        return min(steps, self.teacher_steps) * self.samples_per_step * self._sample(self.teacher)
+        return self._forward(self.teacher, min(steps, self.teacher_steps)) if self.teacher is not None else 0
 
     def total_macs(self, steps: int) -> int:
         """Student and teacher together."""
         return self.student_macs(steps) + self.teacher_macs(steps)
 
-    def _sample(self, macs: TowerMACs) -> int:
-        return macs.image + self.captions * macs.text
+    def _forward(self, towers: tuple[TowerMACs, TowerMACs], steps: int) -> int:
+        masked, whole = (macs.per_sample(self.captions) for macs in towers)
+        masked_steps = min(steps, self.unmasked_from)
+        return self.samples_per_step * (masked_steps * masked + (steps - masked_steps) * whole)
 
 
 class Meters:

@@ -17,8 +17,8 @@ from transformers import CLIPConfig, CLIPModel
 from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
-from hf_chain.cost import kept_patches
 from hf_chain.models.chain_clip.configuration_chain_clip import ChainCLIPConfig
+from hf_chain.models.token_dropping import dropped_tokens
 
 MAX_LOGIT_SCALE = math.log(100)
 """Largest logarithm of the logit scale (CLIP, arXiv 2103.00020, section 2.5)."""
@@ -74,9 +74,7 @@ class ChainCLIPModel(CLIPModel):
         if size is not None and size != config.projection_dim:
             self.image_to_teacher = TeacherMap(config.projection_dim, size, bias=False)
             self.text_to_teacher = TeacherMap(config.projection_dim, size, bias=False)
-        self.image_token_keep = 1.0
         self.register_load_state_dict_pre_hook(self._accept_stock_logit_scale)
-        self.vision_model.embeddings.register_forward_hook(self._drop_image_tokens)
         self.post_init()
 
     @torch.no_grad()
@@ -170,21 +168,12 @@ class ChainCLIPModel(CLIPModel):
         if name in state:
             state[name] = state[name].reshape(1)
 
-    def _drop_image_tokens(self, module: nn.Module, inputs: Any, tokens: torch.Tensor) -> torch.Tensor | None:
-        """Keeps the class token and a random share of the patch tokens while training (FLIP, arXiv 2212.00794)."""
-        if not self.training or self.image_token_keep >= 1.0:
-            return None
-        batch, count, width = tokens.shape
-        kept = kept_patches(count - 1, self.image_token_keep)
-        chosen = torch.rand(batch, count - 1, device=tokens.device).topk(kept, dim=1).indices.sort(dim=1).values + 1
-        chosen = torch.cat([chosen.new_zeros(batch, 1), chosen], dim=1)
-        return tokens.gather(1, chosen.unsqueeze(-1).expand(-1, -1, width))
-
     def forward(  # type: ignore[override]
         self,
         pixel_values: torch.Tensor,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
+        kept_tokens: torch.Tensor | None = None,
     ) -> ChainCLIPOutput:
         """Embeds a batch of images and their captions.
 
@@ -192,10 +181,13 @@ class ChainCLIPModel(CLIPModel):
             pixel_values (`torch.Tensor`): shape `[B, 3, H, W]`.
             input_ids (`torch.Tensor`): shape `[B, K, L]`, K captions an image.
             attention_mask (`torch.Tensor`, *optional*): shape `[B, K, L]`.
+            kept_tokens (`torch.Tensor`, *optional*): shape `[B, T]`, positions of the image tokens to see; all of them
+                by default.
         """
         captions = input_ids.shape[:2]
         mask = None if attention_mask is None else attention_mask.flatten(0, 1)
-        image = self.get_image_features(pixel_values).pooler_output.float()
+        with dropped_tokens(self.vision_model, kept_tokens):
+            image = self.get_image_features(pixel_values).pooler_output.float()
         text = self.get_text_features(input_ids.flatten(0, 1), attention_mask=mask).pooler_output.float()
         image, text = normalize(image, dim=-1), normalize(text, dim=-1).view(*captions, -1)
         return ChainCLIPOutput(

@@ -53,10 +53,10 @@ class ChainConfigTable(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """List the fields that `ChainConfig` defines itself."""
         own, hints = ChainConfig.__dict__["__annotations__"], get_type_hints(ChainConfig)
+        fields = [field for field in dataclasses.fields(ChainConfig) if field.name in own and "help" in field.metadata]
         rows = [
-            [code(field.name), [text(words(hints[field.name]))], code(plain(field.default)), marked(field.metadata["help"])]
-            for field in dataclasses.fields(ChainConfig)
-            if field.name in own and "help" in field.metadata
+            [code(f.name), [text(words(hints[f.name]))], code(plain(f.default)), marked(f.metadata["help"])]
+            for f in fields
         ]
         return [table(HEADER, rows)]
 
@@ -99,7 +99,8 @@ def settings_row(title: str, name: str, field: FieldInfo) -> list[list[nodes.Nod
         kind.append(nodes.reference(text="mapping", refid=anchor(target), internal=True))
     else:
         limits = [pattern.format(limit) for kind_, pattern in BOUNDS.items() for limit in limits_of(field, kind_)]
-        kind = [text(" ".join([words(field.annotation), *limits]))]
+        base, optional, _ = words(field.annotation).partition(" or null")
+        kind = [text(" ".join([base, *limits]) + optional)]
     return [code(name), kind, default_of(field), marked(field.description or "")]
 
 
@@ -124,14 +125,19 @@ def words(annotation: Any) -> str:
         return WORDS[annotation]
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Literal:
-        return " or ".join(map(str, parts))
+        return either([str(part) for part in parts])
     if origin in (Union, types.UnionType):
-        return " or ".join(map(words, parts))
+        return either([words(part) for part in parts])
     if origin is list:
         return f"list of {words(parts[0])}"
     if origin is tuple:
         return f"[{', '.join(map(words, parts))}]"
     return "mapping" if origin is dict else str(annotation)
+
+
+def either(choices: list[str]) -> str:
+    """Choices as a person lists them: `a, b or c`."""
+    return " or ".join([", ".join(choices[:-1]), choices[-1]]) if choices[1:] else choices[0]
 
 
 def plain(value: Any) -> str:

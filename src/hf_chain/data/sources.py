@@ -112,9 +112,9 @@ def _with_images(rows: Dataset | IterableDataset, settings: DataSettings) -> Dat
     kind = (rows.features or {}).get(column)
     if kind in _TEXT:
         rows = rows.map(_join_path, fn_kwargs={"column": column, "folder": str(_folder(settings).resolve())})
-    if kind in _TEXT or kind in _BYTES or (isinstance(kind, dict) and kind.keys() == {"bytes", "path"}):
-        return rows.cast_column(column, Image())
-    return rows
+    encoded = kind in (*_TEXT, *_BYTES) or (isinstance(kind, dict) and kind.keys() == {"bytes", "path"})
+    # A mapped stream has no features to cast; its paths are read where they are used.
+    return rows.cast_column(column, Image()) if encoded and rows.features is not None else rows
 
 
 def _folder(settings: DataSettings) -> Path:

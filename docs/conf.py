@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
@@ -36,7 +38,7 @@ default_role = "code"
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_class_signature = "mixed"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "show-inheritance": True, "exclude-members": "model_config"}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
@@ -54,3 +56,15 @@ html_theme_options = {
     "dark_css_variables": {"color-brand-primary": "#7fb2ff", "color-brand-content": "#7fb2ff"},
 }
 copybutton_prompt_text = "$ "
+
+_CLASS_LINK = re.compile(r"\[`~?(?:\w+\.)*(\w+)`\]")
+
+
+def plain_class_links(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Show the class links of Hugging Face docstrings, [`~transformers.Trainer`], as code."""
+    lines[:] = [_CLASS_LINK.sub(r"`\1`", line) for line in lines]
+
+
+def setup(app: Any) -> None:
+    """Connect the hook."""
+    app.connect("autodoc-process-docstring", plain_class_links)

@@ -82,7 +82,9 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         ]
         if not seeds:
             continue
-        ratios = {key: [_total(rows, "independent", s, key) / _total(rows, arm, s, key) for s in seeds] for key in KEYS}
+        ratios = {
+            key: [_total(rows, "independent", s, key) / _total(rows, arm, s, key) for s in seeds] for key in KEYS
+        }
         gains = [
             chain["accuracy"] - alone["accuracy"]
             for seed in seeds
@@ -116,8 +118,8 @@ def _markdown(rows: list[dict[str, Any]], summary: dict[str, Any], family: Famil
     lines = [
         "# Acceleration: chain against independent training",
         "",
-        "Top-1 accuracy on the validation photographs of Tiny ImageNet (200 classes, chance 0.5 %), mean and range over "
-        "the seeds. All arms have the same optimiser, data, captions and token dropping; evaluation and teacher "
+        "Top-1 accuracy on the validation photographs of Tiny ImageNet (200 classes, chance 0.5 %), mean and range "
+        "over the seeds. All arms have the same optimiser, data, captions and token dropping; evaluation and teacher "
         "forwards count. Made by `python benchmarks/acceleration.py`.",
         "",
         "| member | arm | seeds | epochs | after growth | top-1 | MACs | hours |",
@@ -139,9 +141,9 @@ def _markdown(rows: list[dict[str, Any]], summary: dict[str, Any], family: Famil
     for arm, found in summary.items():
         lines += [
             "",
-            f"**{arm}**: {found['ratio_macs']:.2f} times fewer MACs and {found['ratio_hours']:.2f} times fewer hours than "
-            f"independent training of the family (seeds {', '.join(map(str, found['seeds']))}); members after the first "
-            f"are {100 * found['mean_gain']:+.1f} points against their independent twins on average, "
+            f"**{arm}**: {found['ratio_macs']:.2f} times fewer MACs and {found['ratio_hours']:.2f} times fewer hours "
+            f"than independent training (seeds {', '.join(map(str, found['seeds']))}); members after the first are "
+            f" {100 * found['mean_gain']:+.1f} points against their independent twins on average, "
             f"{100 * found['smallest_gain']:+.1f} at the least.",
         ]
     lines += [

@@ -1,4 +1,4 @@
-"""What the training benchmarks share: runs of one recipe that differ in a few settings and share their first member."""
+"""What the training benchmarks share: runs of one recipe that differ in a few settings."""
 
 from __future__ import annotations
 

@@ -129,8 +129,8 @@ def _markdown(rows: list[dict[str, Any]], family: FamilyRecord) -> str:
         "# What makes the exact start pay",
         "",
         "The second member of `examples/recipes/tiny_imagenet_cpu.yaml` after different kinds of growth from the same "
-        "first member; top-1 on the validation photographs right after growth and after training, mean over the seeds. "
-        "On 5,000 images one standard error is about 0.55 points. Made by `python benchmarks/growth_variants.py`.",
+        "first member; top-1 on the validation photographs right after growth and after training, mean "
+        "over the seeds. On 5,000 images one standard error is about 0.55 points. Made by `python benchmarks/growth_variants.py`.",
         "",
         "| variant | seeds | after growth | after training | loss at the end | MACs |",
         "|---|---:|---:|---:|---:|---:|",
@@ -138,7 +138,9 @@ def _markdown(rows: list[dict[str, Any]], family: FamilyRecord) -> str:
     for name in VARIANTS:
         group = [row for row in rows if row["variant"] == name]
         if group:
-            mean = {key: statistics.mean(row[key] for row in group) for key in ("before", "after", "loss", "training_macs")}
+            mean = {
+                key: statistics.mean(row[key] for row in group) for key in ("before", "after", "loss", "training_macs")
+            }
             lines.append(
                 f"| {name} | {len(group)} | {100 * mean['before']:.1f} % | {100 * mean['after']:.1f} % "
                 f"| {mean['loss']:.3f} | {human(mean['training_macs'])} |"

@@ -185,8 +185,8 @@ def _write(recipe: Recipe, seconds: dict[str, list[float]], steps: int) -> None:
     lines = [
         "# Throughput of ChainTrainer",
         "",
-        f"The `small` member of `examples/recipes/scenes.yaml`, batch {size}, bf16, images already decoded; medians of "
-        f"{len(next(iter(seconds.values())))} rounds of {steps} steps in which the arms take turns. Made by "
+        f"The `small` member of `examples/recipes/scenes.yaml`, batch {size}, bf16, images already decoded; medians "
+        f"of {len(next(iter(seconds.values())))} rounds of {steps} steps in which the arms take turns. Made by "
         "`python benchmarks/throughput.py`.",
         "",
         "| arm | ms a step | images/s |",

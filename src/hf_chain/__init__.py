@@ -33,7 +33,21 @@ _ROOMS = {
 }
 """Public name -> the room it lives in; a room is opened when one of its names is first used."""
 
-__all__ = [*_ROOMS, "__version__"]
+__all__ = [
+    "ChainCLIPConfig",
+    "ChainCLIPModel",
+    "ChainConfig",
+    "ChainTrainer",
+    "HfChainError",
+    "ImageTextCollator",
+    "ImageTextDataset",
+    "Teacher",
+    "__version__",
+    "clip_macs",
+    "embedding_error",
+    "evaluate_clip",
+    "grow",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.pairs import RandomPairs, tiny_clip, tiny_trainer
 from transformers import CLIPModel, TrainerCallback
 
 from hf_chain.distillation import feature_loss
 from hf_chain.errors import HfChainError
 from hf_chain.losses import contrastive_loss
 from hf_chain.trainer import ChainConfig
+from support.pairs import RandomPairs, tiny_clip, tiny_trainer
 
 
 def losses(trainer) -> list[float]:

@@ -6,12 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.pairs import tiny_clip
 
-from hf_chain.data import DataSettings, ImageTextCollator, ImageTextDataset, build_processor, load_splits, train_tokenizer
+from hf_chain.data import (
+    DataSettings,
+    ImageTextCollator,
+    ImageTextDataset,
+    build_processor,
+    load_splits,
+    train_tokenizer,
+)
 from hf_chain.distillation.cache import cached_teacher
 from hf_chain.errors import HfChainError
 from hf_chain.trainer import ChainConfig, ChainTrainer
+from support.pairs import tiny_clip
 
 SCENES = {"train": 32, "validation": 4, "test": 4, "compositional": 4, "image_size": 16}
 

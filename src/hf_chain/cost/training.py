@@ -36,7 +36,8 @@ class MemberCost:
         unmasked_tail (`float`): Share of the training, at its end, in which the student sees every token.
         forward_passes (`int`): Student forwards in a step: 2 when accumulating through cached features, and one more
             with gradient checkpointing.
-        teacher (`CLIPConfig`, *optional*): The frozen predecessor; live it sees the student's tokens, cached whole images.
+        teacher (`CLIPConfig`, *optional*): The frozen predecessor. Live it sees the student's tokens, cached whole
+            images.
         teacher_share (`float`): Share of the training in which the teacher is needed.
         cached_views (`int`, *optional*): Image views in the teacher's feature cache. `None`: the teacher runs live.
         caption_pool (`int`, *optional*): Different captions of an image that the cache holds; `captions` by default.

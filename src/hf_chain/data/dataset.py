@@ -42,6 +42,11 @@ class _Pairs:
         """The epoch that samples are drawn for."""
         return int(self._epoch)
 
+    @property
+    def captions_per_image(self) -> int:
+        """Captions K of a sample."""
+        return self.settings.captions_per_image
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the captions and views of another epoch."""
         self._epoch.fill_(epoch)

@@ -24,7 +24,7 @@ from hf_chain.distillation.teacher import Teacher, TeacherFeatures, weights_hash
 from hf_chain.errors import HfChainError
 
 if TYPE_CHECKING:
-    from hf_chain.data import ImageTextCollator, ImageTextDataset
+    from hf_chain.data import ImageTextCollator, ImageTextDataset, ImageTextStream
 
 IMAGES, TEXTS, CAPTION_IDS, META = "images.npy", "texts.npy", "caption_ids.npy", "meta.json"
 
@@ -62,7 +62,7 @@ class TeacherCache:
 
 def cached_teacher(
     teacher: CLIPModel,
-    dataset: ImageTextDataset,
+    dataset: ImageTextDataset | ImageTextStream,
     collator: ImageTextCollator,
     folder: Path,
     batch_size: int,
@@ -104,13 +104,21 @@ def _view_count(dataset: Any) -> int:
 
 def _key(teacher: CLIPModel, dataset: Any, views: int, bf16: bool) -> str:
     view = dataset.settings.augmentation.model_dump_json() if dataset.augmented else ""
-    parts = (dataset.fingerprint, weights_hash(teacher), views, view, dataset.seed, teacher.config.to_json_string(), bf16)
+    parts = (
+        dataset.fingerprint,
+        weights_hash(teacher),
+        views,
+        view,
+        dataset.seed,
+        teacher.config.to_json_string(),
+        bf16,
+    )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
 def _write(
     teacher: Teacher,
-    dataset: ImageTextDataset,
+    dataset: Any,
     collator: ImageTextCollator,
     place: Path,
     views: int,
@@ -136,9 +144,7 @@ def _write(
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _write_images(
-    teacher: Teacher, dataset: Any, collator: Any, folder: Path, views: int, batch_size: int
-) -> None:
+def _write_images(teacher: Teacher, dataset: Any, collator: Any, folder: Path, views: int, batch_size: int) -> None:
     shape = (views, len(dataset), teacher.embedding_size)
     store = np.lib.format.open_memmap(folder / IMAGES, mode="w+", dtype=np.float32, shape=shape)
     with tqdm(total=views * len(dataset), desc="Caching teacher image features", unit="image") as progress:

@@ -24,6 +24,8 @@ class TeacherFeatures:
 class FeatureSource(Protocol):
     """Whatever gives the teacher's features of a batch: the live model or a cache of them."""
 
+    embedding_size: int
+
     def features(self, batch: dict[str, torch.Tensor]) -> TeacherFeatures:
         """Teacher features of `batch` (the collator's dictionary)."""
 

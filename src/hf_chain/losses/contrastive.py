@@ -48,13 +48,15 @@ def contrastive_loss(
             pair = cross_entropy(image_logits, diagonal) + cross_entropy(text_logits, diagonal)
         else:
             positive = caption_ids[:, k, None] == all_ids[None, :, k]
-            pair = _cross_entropy_of_positives(image_logits, positive) + _cross_entropy_of_positives(text_logits, positive)
+            pair = _cross_entropy_of_positives(image_logits, positive) + _cross_entropy_of_positives(
+                text_logits, positive
+            )
         losses.append(pair / 2)
     return torch.stack(losses).mean()
 
 
 def _cross_entropy_of_positives(logits: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
-    """Mean over rows and their positives of `-log(exp(p) / (exp(p) + Σ exp(negatives)))`; one positive: cross-entropy."""
+    """Mean over rows and their positives of `-log(exp(p) / (exp(p) + Σ exp(negatives)))`; of one: cross-entropy."""
     # The smallest number instead of minus infinity, whose gradient is not a number in a row without negatives.
     negatives = logits.masked_fill(positive, torch.finfo(logits.dtype).min).logsumexp(dim=1, keepdim=True)
     loss = softplus(negatives - logits) * positive

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import CLIPVisionModel
 
 from hf_chain.cost import kept_patches
 
@@ -33,7 +34,7 @@ def draw_kept_tokens(images: int, patches: int, keep: float, device: torch.devic
 
 
 @contextmanager
-def dropped_tokens(vision_model: nn.Module, kept: torch.Tensor | None) -> Iterator[None]:
+def dropped_tokens(vision_model: CLIPVisionModel, kept: torch.Tensor | None) -> Iterator[None]:
     """Within the block the image tower sees only the tokens `kept`, shape `[B, 1 + kept]`; all of them for `None`."""
     if kept is None:
         yield

@@ -26,7 +26,8 @@ class ChainConfig(TrainingArguments):
         feature_loss_schedule (`str`): `constant`, `linear` or `cosine`: how the weight goes to zero.
         feature_loss_until (`float`): share of the training, in (0, 1], after which the weight is zero and the teacher
             is no longer run.
-        identical_captions_positive (`bool`): whether identical captions in the global batch are positives of each other.
+        identical_captions_positive (`bool`): whether identical captions in the global batch are positives of each
+            other.
         micro_batch_size (`int`, *optional*): samples a device that go through the model at once. The loss is still
             that of the whole `per_device_train_batch_size` on all devices, at the price of a second forward pass.
             Source: GradCache (arXiv 2101.06983).

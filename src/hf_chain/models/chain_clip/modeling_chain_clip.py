@@ -35,8 +35,8 @@ class ChainCLIPOutput(ModelOutput):
         image_embeds (`torch.Tensor`): shape `[B, D]`.
         text_embeds (`torch.Tensor`): shape `[B, K, D]`.
         logit_scale (`torch.Tensor`): shape `[1]`, the factor on the cosine.
-        image_embeds_for_teacher (`torch.Tensor`): shape `[B, D_teacher]`, comparable with the teacher's; the embeddings
-            themselves where the sizes agree.
+        image_embeds_for_teacher (`torch.Tensor`): shape `[B, D_teacher]`, comparable with the teacher's; the
+            embeddings themselves where the sizes agree.
         text_embeds_for_teacher (`torch.Tensor`): shape `[B, K, D_teacher]`, likewise.
     """
 
@@ -99,7 +99,7 @@ class ChainCLIPModel(CLIPModel):
         return chain_model
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
     ) -> ChainCLIPModel:
         """Loads any stock CLIP folder or repository, with the maps to the teacher where a checkpoint holds them."""
@@ -118,7 +118,7 @@ class ChainCLIPModel(CLIPModel):
         model.load_state_dict(_stock_state(self.state_dict()))
         return model.to(self.device).eval()
 
-    def save_pretrained(  # type: ignore[override]
+    def save_pretrained(
         self,
         save_directory: str | os.PathLike[str],
         is_main_process: bool = True,
@@ -168,7 +168,7 @@ class ChainCLIPModel(CLIPModel):
         if name in state:
             state[name] = state[name].reshape(1)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         pixel_values: torch.Tensor,
         input_ids: torch.Tensor,

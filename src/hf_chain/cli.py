@@ -5,7 +5,6 @@ Rooms are imported inside the commands, so that `--help` starts neither torch no
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Callable
@@ -21,6 +20,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+WRITE_FAILURES = ("No space left on device", "Disk quota exceeded", "File too large", "inline_container")
+"""What Python, safetensors and torch (which names the writer only) say where a disk is full."""
 
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/scenes.")]
@@ -187,8 +189,8 @@ def _explain(error: Exception) -> str:
         return text
     if hasattr(error, "format_message"):  # Of a wrong command line, which has no public class in typer.
         return f"{' '.join(error.format_message().split()).rstrip('.')}; see hf-chain --help"
-    if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left on device" in text:
-        return f"the disk is full ({text[:300]}): free some space, then the same command goes on"
+    if any(sign in text for sign in WRITE_FAILURES):
+        return f"the disk is full, or a quota is ({text[:300]}): free some space, then the same command goes on"
     if isinstance(error, PermissionError):
         return f"no permission to write {error.filename}: choose another folder or change its rights"
     return f"{type(error).__name__}: {text[:400]} (set HF_CHAIN_DEBUG=1 for the traceback)"

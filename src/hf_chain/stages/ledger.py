@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -37,7 +38,8 @@ class Ledger:
         self._drop_unfinished_line()
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, line)
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -70,8 +72,8 @@ class Ledger:
 class MemberRecord:
     """What the ledger knows of one member.
 
-    `status` goes from `planned` over `started`, `grown`, `trained`, `evaluated` to `saved`. MACs are multiply-accumulate
-    operations, seconds are wall-clock seconds of training, summed over all attempts.
+    `status` goes from `planned` over `started`, `grown`, `trained`, `evaluated` to `saved`. MACs are
+    multiply-accumulate operations, seconds are wall-clock seconds of training, summed over all attempts.
     """
 
     name: str
@@ -80,7 +82,7 @@ class MemberRecord:
     """Folder name inside the run, e.g. `02-small`."""
     status: str = "planned"
     parent: str | None = None
-    """Name of the predecessor in this run, or the path or `repo@revision` it came from; `None` when trained from scratch."""
+    """Name of the predecessor in this run, or the path or `repo@revision` it came from; `None` from scratch."""
     operator: str | None = None
     config_hash: str = ""
     seed: int = 0

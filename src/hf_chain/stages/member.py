@@ -105,7 +105,13 @@ class MemberStage:
             last_complete_checkpoint(self._checkpoints, trainer.args.world_size)
         trainer.accelerator.wait_for_everyone()
         checkpoint = last_complete_checkpoint(self._checkpoints, trainer.args.world_size)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except BaseException:
+            # A full disk leaves a checkpoint cut short.
+            if self.main_process:
+                last_complete_checkpoint(self._checkpoints, trainer.args.world_size)
+            raise
         self._save(trainer)
         trainer.accelerator.wait_for_everyone()
         # Later models are built whole, not sharded by an engine that is no longer there.

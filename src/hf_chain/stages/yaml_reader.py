@@ -13,12 +13,14 @@ from hf_chain.errors import HfChainError
 class _Loader(yaml.SafeLoader):
     """`SafeLoader` with the numbers of YAML 1.2, in which a second value for a key is an error."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for key, (key_node, _) in zip(keys, node.value, strict=False):
-            if keys.count(key) > 1:
-                raise yaml.MarkedYAMLError(problem=f"{key!r} stands twice here", problem_mark=key_node.start_mark)
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key.value, str) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands there twice", problem_mark=key.start_mark)
+            seen.add(key.value if isinstance(key.value, str) else None)
+        return node
 
 
 _Loader.add_implicit_resolver(

@@ -25,6 +25,7 @@ from hf_chain.data import (
 from hf_chain.errors import HfChainError
 from hf_chain.stages.files import whole_folder
 from hf_chain.stages.ledger import LEDGER_NAME
+from hf_chain.stages.published import load_clip_config
 from hf_chain.stages.recipe import Recipe
 
 PROCESSOR_FOLDER = "processor"
@@ -122,6 +123,8 @@ def _processor(recipe: Recipe, train: Any, run_dir: Path, main_process: bool) ->
         return AutoProcessor.from_pretrained(stored)
     if recipe.tokenizer.name_or_path is not None:
         tokenizer = load_tokenizer(recipe.tokenizer.name_or_path)
+        if recipe.predecessor is not None and not recipe.independent:
+            _check_vocabulary(recipe.predecessor, recipe.tokenizer.name_or_path, len(tokenizer))
     else:
         tokenizer = train_tokenizer(train.all_captions(TOKENIZER_SAMPLES), recipe.tokenizer.vocab_size)
     tokenizer.model_max_length = recipe.model.max_text_tokens
@@ -130,6 +133,15 @@ def _processor(recipe: Recipe, train: Any, run_dir: Path, main_process: bool) ->
         with whole_folder(stored) as folder:
             processor.save_pretrained(folder)
     return processor
+
+
+def _check_vocabulary(predecessor: str, tokenizer: str, size: int) -> None:
+    known = load_clip_config(predecessor).text_config.vocab_size
+    if size != known:
+        raise HfChainError(
+            f"tokenizer.name_or_path is {tokenizer}, which has {size} tokens, but predecessor {predecessor} knows "
+            f"{known}: give the predecessor's own tokenizer"
+        )
 
 
 def evaluation_options(recipe: Recipe, evaluation: dict[str, Dataset]) -> dict[str, Any]:

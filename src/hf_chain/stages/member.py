@@ -164,7 +164,7 @@ class MemberStage:
         parent = (
             self.recipe.run_dir / self.recipe.folder_name(self.index - 1) if self.index else self.recipe.predecessor
         )
-        predecessor = load_clip(str(parent), self.recipe.model.attn_implementation)
+        predecessor = load_clip(str(parent), self.recipe.model.attn_implementation, config.text_config.eos_token_id)
         model = grow(predecessor, config, operator=self._operator, seed=seed)
         if self.main_process and not self.record.growth_error:
             self._note("grown", growth_error=embedding_error(predecessor, model))

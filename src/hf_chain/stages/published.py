@@ -8,6 +8,8 @@ from transformers import AutoConfig, AutoProcessor, CLIPConfig, CLIPModel, CLIPP
 
 from hf_chain.errors import HfChainError
 
+OLD_END_TOKEN = 2
+
 
 def load_clip_config(name_or_path: str) -> CLIPConfig:
     """Configuration of a published CLIP model.
@@ -30,20 +32,29 @@ def load_clip_config(name_or_path: str) -> CLIPConfig:
     return config
 
 
-def load_clip(name_or_path: str, attn_implementation: str | None = None) -> CLIPModel:
+def load_clip(name_or_path: str, attn_implementation: str | None = None, end_token: int | None = None) -> CLIPModel:
     """A published CLIP model with all its weights, which are read from safetensors only.
 
     Args:
         name_or_path (`str`): folder or Hub name.
         attn_implementation (`str`, *optional*): attention kernel.
+        end_token (`int`, *optional*): end token of its tokenizer. The configurations of the first CLIPs name another
+            one, and transformers reads such models at the highest token: where that is `end_token`, it is put right.
 
     Raises:
         HfChainError: when it cannot be loaded, is another architecture, or lacks weights.
     """
-    load_clip_config(name_or_path)
+    config = load_clip_config(name_or_path)
+    text = config.text_config
+    if text.eos_token_id == OLD_END_TOKEN and end_token == text.vocab_size - 1:
+        text.eos_token_id = end_token
     try:
         model, found = CLIPModel.from_pretrained(
-            name_or_path, attn_implementation=attn_implementation, use_safetensors=True, output_loading_info=True
+            name_or_path,
+            config=config,
+            attn_implementation=attn_implementation,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except Exception as error:
         raise _not_loaded(name_or_path, error) from error

@@ -13,13 +13,13 @@ from hf_chain.errors import HfChainError
 class _Loader(yaml.SafeLoader):
     """`SafeLoader` with the numbers of YAML 1.2, in which a second value for a key is an error."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
-        seen = set()
+        seen: list[Any] = []
         for key, _ in node.value:
-            if isinstance(key.value, str) and key.value in seen:
+            if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands there twice", problem_mark=key.start_mark)
-            seen.add(key.value if isinstance(key.value, str) else None)
+            seen.append(key.value)
         return node
 
 

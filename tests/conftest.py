@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from support.command_line import hf_chain  # noqa: F401
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

@@ -1,0 +1,146 @@
+"""Every command of `hf-chain`, on models and data of seconds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoProcessor, CLIPModel
+
+from hf_chain.stages.recipe import load_recipe
+from hf_chain.stages.runner import run
+from support.command_line import Command, finished, start_hf_chain
+from support.hub_fixtures import hub  # noqa: F401
+from support.hub_server import HubServer
+from support.recipes import REPOSITORY, tiny_values, write_recipe
+
+RECIPES = sorted((REPOSITORY / "examples" / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe of two members."""
+    folder = tmp_path_factory.mktemp("family")
+    changes = {"evaluation__max_samples": 16, "hub__prefix": "tester/tiny"}
+    return write_recipe(folder / "recipe.yaml", tiny_values(folder / "runs", members=2, **changes))
+
+
+@pytest.fixture(scope="module")
+def trained(recipe: Path) -> Path:
+    """The finished run of the recipe."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", recipe.parent / "datasets_cache")
+        return run(load_recipe(recipe))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], []])
+def test_help_starts_neither_torch_nor_transformers(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from hf_chain.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as leaving:\n    assert not leaving.code\n"
+        "assert not {'torch', 'transformers', 'datasets', 'huggingface_hub'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+
+
+def test_the_module_is_the_command_line() -> None:
+    outcome = finished(start_hf_chain("--help"))
+    assert outcome.status == 0
+    assert all(command in outcome.out for command in ("plan", "run", "grow", "eval", "push", "report"))
+
+
+def test_the_plan_is_a_table(hf_chain: Command, recipe: Path) -> None:
+    outcome = hf_chain("plan", recipe, "--tflops", "0.5")
+    assert outcome.status == 0 and not outcome.err
+    for words in ("| tiny ", "| small ", "independently costs", "Memory on one device", "hours"):
+        assert words in outcome.out
+
+
+def test_the_plan_is_json(hf_chain: Command, recipe: Path) -> None:
+    plan = json.loads(hf_chain("plan", recipe, "--json", "--set", "members.small.epochs=2").out)
+    assert [member["name"] for member in plan["members"]] == ["tiny", "small"]
+    assert [member["epochs"] for member in plan["members"]] == [1, 2]
+    for member in plan["members"]:
+        assert member["parameters"] > 0 and member["macs_per_sample"] > 0
+        assert member["training_macs"] == member["student_macs"] + member["teacher_macs"]
+    assert plan["family_ratio"] == plan["independent_macs"] / plan["chain_macs"]
+    assert plan["largest_alone_ratio"] > 1
+
+
+@pytest.mark.parametrize("example", RECIPES, ids=lambda path: path.stem)
+def test_every_example_can_be_planned(hf_chain: Command, example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    source = load_recipe(example).data.source
+    if source.startswith("..") and not Path(source).exists():
+        pytest.skip(f"needs {source}, which stands beside the repository in CI only")
+    outcome = hf_chain("plan", example, "--json")
+    assert outcome.status == 0, outcome.err
+    assert json.loads(outcome.out)["family_ratio"] > 1
+
+
+def test_a_grown_folder_loads_in_stock_classes_and_embeds_the_same(
+    hf_chain: Command,
+    trained: Path,
+    tmp_path: Path,
+) -> None:
+    sizes = ["--vision-width", "32", "--text-depth", "2", "--embedding", "24"]
+    outcome = hf_chain("grow", trained / "01-tiny", tmp_path / "grown", *sizes)
+    assert outcome.status == 0 and "relative error of the embeddings" in outcome.out
+    small, large = (CLIPModel.from_pretrained(folder) for folder in (trained / "01-tiny", tmp_path / "grown"))
+    vision, text = large.config.vision_config, large.config.text_config
+    assert (vision.hidden_size, text.num_hidden_layers, large.config.projection_dim) == (32, 2, 24)
+    texts = AutoProcessor.from_pretrained(tmp_path / "grown")(text=["a red circle"], return_tensors="pt")
+    with torch.no_grad():
+        before, after = (model.get_text_features(**texts).pooler_output for model in (small, large))
+    assert torch.allclose(after.norm(), before.norm(), rtol=1e-4)
+
+
+def test_eval_prints_the_metrics_of_the_run(hf_chain: Command, recipe: Path, trained: Path) -> None:
+    outcome = hf_chain("eval", trained / "02-small", "--recipe", recipe)
+    assert outcome.status == 0, outcome.err
+    measured = json.loads((trained / "02-small" / "evaluation.json").read_text())
+    assert json.loads(outcome.out) == {
+        split: pytest.approx(evaluation["metrics"]) for split, evaluation in measured.items()
+    }
+
+
+def test_report_prints_the_page(hf_chain: Command, trained: Path, tmp_path: Path) -> None:
+    run_dir = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
+    outcome = hf_chain("report", run_dir)
+    assert outcome.status == 0 and outcome.out.strip() == str(run_dir / "report" / "index.html")
+    assert "| small " in (run_dir / "report" / "family.md").read_text()
+
+
+def test_push_brings_every_member_to_the_hub_once(
+    hf_chain: Command,
+    hub: HubServer,  # noqa: F811
+    trained: Path,
+    tmp_path: Path,
+) -> None:
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    outcome = hf_chain("push", run_dir)
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.split() == [f"{hub.endpoint}/tester/tiny-{name}" for name in ("tiny", "small")]
+    assert hub.model("tester/tiny-small").files["model.safetensors"].lfs
+    assert "Nothing to push" in hf_chain("push", run_dir).out
+
+
+def test_push_without_a_login_says_so(
+    hf_chain: Command,
+    hub: HubServer,  # noqa: F811
+    trained: Path,
+    recipe: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    for command in (["push", trained], ["run", recipe, "--push-to-hub", "--output-dir", trained.parent / "other"]):
+        assert hf_chain(*command).message.startswith("Not logged in to the Hub: run `hf auth login`, set HF_TOKEN")
+    assert not (trained.parent / "other").exists()

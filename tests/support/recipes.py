@@ -18,12 +18,12 @@ EXAMPLE = "examples/chain_pretrain.py"
 GLOBAL_BATCH = 32
 
 
-def tiny_values(output_dir: Path, members: int = 3, **changes: Any) -> dict[str, Any]:
+def tiny_values(output_dir: Path, members: int = 3, epochs: float = 1, **changes: Any) -> dict[str, Any]:
     """A recipe of at most three members on 256 scenes in float32; the last member has a larger embedding."""
     family = [
-        {"name": "tiny", "vision": _tower(16, 1), "text": _tower(16, 1), "epochs": 1},
-        {"name": "small", "vision": _tower(32, 1), "text": _tower(32, 1), "epochs": 1, "projection_dim": 24},
-        {"name": "base", "vision": _tower(48, 2), "text": _tower(32, 2), "epochs": 1, "projection_dim": 24},
+        {"name": "tiny", "vision": _tower(16, 1), "text": _tower(16, 1), "epochs": epochs},
+        {"name": "small", "vision": _tower(32, 1), "text": _tower(32, 1), "epochs": epochs, "projection_dim": 24},
+        {"name": "base", "vision": _tower(48, 2), "text": _tower(32, 2), "epochs": epochs, "projection_dim": 24},
     ]
     values = {
         "name": "tiny",
@@ -53,9 +53,9 @@ def tiny_values(output_dir: Path, members: int = 3, **changes: Any) -> dict[str,
     return values
 
 
-def tiny_recipe(output_dir: Path, members: int = 3, **changes: Any) -> Recipe:
+def tiny_recipe(output_dir: Path, members: int = 3, epochs: float = 1, **changes: Any) -> Recipe:
     """`tiny_values` as a `Recipe`; `training__save_steps=2` changes `training.save_steps`."""
-    return Recipe.model_validate(tiny_values(output_dir, members, **changes))
+    return Recipe.model_validate(tiny_values(output_dir, members, epochs, **changes))
 
 
 def write_recipe(path: Path, values: dict[str, Any]) -> Path:

@@ -35,7 +35,9 @@ def last_complete_checkpoint(folder: Path, processes: int = 1) -> Path | None:
 def _is_complete(checkpoint: Path, processes: int) -> bool:
     weights = list(checkpoint.glob("*.safetensors"))
     random_states = list(checkpoint.glob("rng_state*.pth"))
-    if not weights or len(random_states) < processes:
+    # DeepSpeed keeps the optimizer in parts, one a process; without any the Trainer would start a new one.
+    optimizer = list(checkpoint.glob("optimizer*")) * processes or list(checkpoint.rglob("*optim_states.pt"))
+    if not weights or len(random_states) < processes or len(optimizer) < processes:
         return False
     try:
         json.loads((checkpoint / STATE_NAME).read_text(encoding="utf-8"))

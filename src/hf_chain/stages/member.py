@@ -40,7 +40,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "save_steps": 500,
     "logging_steps": 10,
     # Other processes wait while the main one evaluates, or fills a cache of teacher features.
-    "ddp_timeout": 24 * 60 * 60,
+    "ddp_timeout": 3 * 60 * 60,
 }
 
 

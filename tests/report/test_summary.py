@@ -9,11 +9,11 @@ from hf_chain.report import summarize
 from support.report_runs import ALONE_TOP1, EPOCHS, EVALUATION, MACS, SAMPLES, SHAPES, TOP1, write_run
 
 CHAIN = {
-    "tiny": 3 * MACS["tiny"] * SAMPLES * 24 + EVALUATION * MACS["tiny"],
+    "tiny": 3 * MACS["tiny"] * SAMPLES * 24 + 2 * EVALUATION * MACS["tiny"],
     "small": (3 * MACS["small"] + MACS["tiny"]) * SAMPLES * 8 + 2 * EVALUATION * MACS["small"],
     "base": (3 * MACS["base"] + MACS["small"]) * SAMPLES * 6 + 2 * EVALUATION * MACS["base"],
 }
-ALONE = {name: (3 * SAMPLES * EPOCHS["tiny"] + EVALUATION) * MACS[name] for name in SHAPES}
+ALONE = {name: (3 * SAMPLES * EPOCHS["tiny"] + 2 * EVALUATION) * MACS[name] for name in SHAPES}
 
 
 def test_costs_count_teachers_and_evaluations(chain):
@@ -31,7 +31,7 @@ def test_a_baseline_run_replaces_the_plan(chain, independent):
     assert {member.name: member.alone_macs for member in family.members} == ALONE
     assert [family.after(member.twin) for member in family.members] == [ALONE_TOP1[name][1] for name in SHAPES]
     assert [family.after(member) for member in family.members] == [TOP1[name][1] for name in SHAPES]
-    assert [family.before(member) for member in family.members] == [None, TOP1["small"][0], TOP1["base"][0]]
+    assert [family.before(member) for member in family.members] == [TOP1[name][0] for name in SHAPES]
 
 
 def test_an_unfinished_run_promises_nothing_it_has_not_measured(tmp_path):

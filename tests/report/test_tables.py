@@ -26,7 +26,7 @@ def test_csv_holds_the_plain_numbers_of_every_member(chain):
     assert int(rows["small"]["teacher_macs"]) == costs["teacher"]
     assert rows["small"]["predecessor"] == "tiny"
     assert rows["small"]["operator"] == "exact"
-    assert rows["tiny"]["predecessor"] == rows["tiny"]["validation.zero_shot_top1.before"] == ""
+    assert rows["tiny"]["predecessor"] == rows["tiny"]["growth_error.image"] == ""
     assert float(rows["base"]["growth_error.image"]) == 3.1e-7
 
 
@@ -57,7 +57,7 @@ def test_people_read_the_same_numbers(chain):
     )
     header, rows = metrics_table(family, "validation")
     top1 = [row[header.index("zero-shot top-1")] for row in rows]
-    assert top1 == ["11.8", "11.8 → 16.2", "16.1 → 19.4"]
+    assert top1 == ["0.5 → 11.8", "11.8 → 16.2", "16.1 → 19.4"]
 
 
 def test_comparison_sets_chain_against_twin(chain, independent):

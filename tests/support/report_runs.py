@@ -40,13 +40,13 @@ def write_run(
         before, after = (_metrics(top1) for top1 in (ALONE_TOP1 if independent else TOP1)[name])
         if parent:
             ledger.append("grown", name, growth_error={"image": 3.1e-7, "text": 2.4e-7})
-            ledger.append("evaluated_before", name, metrics_before={"validation": before})
+        ledger.append("evaluated_before", name, metrics_before={"validation": before})
         costs = training_macs(name, epochs, parent)
         seconds = costs["total"] / 6e10
         ledger.append(
             "trained", name, training_macs=costs, seconds=seconds, images_per_second=SAMPLES * epochs / seconds
         )
-        evaluation = EVALUATION * MACS[name] * (2 if parent else 1)
+        evaluation = 2 * EVALUATION * MACS[name]
         ledger.append("evaluated", name, metrics_after={"validation": after}, evaluation_macs=evaluation)
         folder = run_dir / f"{index + 1:02d}-{name}"
         folder.mkdir()

@@ -75,7 +75,8 @@ def _tiles(family: FamilySummary) -> list[dict[str, str]]:
     ratio = family.acceleration_ratio if finished else family.planned_ratio
     if ratio:
         how = "planned" if not finished else "baseline run" if family.alone_is_measured else "by the plan"
-        tiles.append({"value": f"{ratio:.1f}×", "label": f"cheaper than training each alone ({how})"})
+        factor, comparison = words.cheaper(ratio).split()
+        tiles.append({"value": factor, "label": f"{comparison} than training each alone ({how})"})
     reached = [member for member in family.members if family.after(member) is not None]
     if reached and family.primary:
         split, metric = family.primary

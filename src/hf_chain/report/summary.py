@@ -142,9 +142,8 @@ def _summary(
     elif recipe.get("independent") or "independent_training_macs" not in plan:
         alone = None
     else:
-        # The chain evaluates a grown member twice, before and after training: its twin would pay for one.
-        evaluations = record.evaluation_macs // (2 if record.metrics_before else 1)
-        alone = plan["independent_training_macs"] + evaluations
+        # The runner evaluates a member before and after training, whether it is grown or trained alone.
+        alone = plan["independent_training_macs"] + record.evaluation_macs
     image, text = (_tower(recipe, record.name, tower) for tower in ("vision", "text"))
     return MemberSummary(record, image, text, alone, twin)
 

@@ -80,7 +80,7 @@ def sentences(family: FamilySummary) -> list[str]:
         how = "in the baseline run" if family.alone_is_measured else "by the plan"
         lines.append(
             f"Training each member alone costs {human(family.independent_macs)} MACs ({how}): "
-            f"the chain is {family.acceleration_ratio:.1f}× cheaper."
+            f"the chain is {words.cheaper(family.acceleration_ratio)}."
         )
     lines.append(f"Measured time of training: {words.duration(family.seconds)}.")
     return lines

@@ -27,6 +27,11 @@ def points(value: float | None) -> str:
     return UNKNOWN if value is None else f"{100 * value:+.1f}"
 
 
+def cheaper(ratio: float) -> str:
+    """How an acceleration ratio reads: `4.2× cheaper`, or `1.4× dearer` when the chain costs more."""
+    return f"{ratio:.1f}× cheaper" if ratio >= 1 else f"{1 / ratio:.1f}× dearer"
+
+
 def duration(seconds: float) -> str:
     """Seconds as `1 h 23 min`, `12 min` or `45 s`."""
     if not seconds:

@@ -20,11 +20,14 @@ def is_main_process() -> bool:
 
 
 def check_launch() -> None:
-    """Refuses a launch that asked for several processes and started one.
+    """Refuses a launch that asked for several processes and started one, and settles DeepSpeed's device.
 
     Raises:
         HfChainError: naming a launch that works.
     """
+    if not torch.cuda.is_available():
+        # Otherwise DeepSpeed says on the standard output that it looked for a GPU.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ and "RANK" not in os.environ:
         raise HfChainError(
             "accelerate launch was asked for several processes but started one (`--cpu --num_processes N` does that): "

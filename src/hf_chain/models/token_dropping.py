@@ -17,19 +17,23 @@ from transformers import CLIPVisionModel
 from hf_chain.cost import kept_patches
 
 
-def draw_kept_tokens(images: int, patches: int, keep: float, device: torch.device) -> torch.Tensor:
+def draw_kept_tokens(images: int, patches: int, keep: float, generator: torch.Generator) -> torch.Tensor:
     """Positions of the tokens to keep: the class token and a random share of the patches, in ascending order.
 
     Args:
         images (`int`): images B of the batch.
         patches (`int`): patch tokens of an image.
         keep (`float`): share of them to keep.
-        device (`torch.device`): where the images are.
+        generator (`torch.Generator`): where the random numbers come from.
 
     Returns:
-        `torch.Tensor`: shape `[B, 1 + kept]`, int64.
+        `torch.Tensor`: shape `[B, 1 + kept]`, int64, on the generator's device.
     """
-    chosen = torch.rand(images, patches, device=device).topk(kept_patches(patches, keep), dim=1).indices
+    chosen = (
+        torch.rand(images, patches, generator=generator, device=generator.device)
+        .topk(kept_patches(patches, keep), dim=1)
+        .indices
+    )
     return torch.cat([chosen.new_zeros(images, 1), chosen.sort(dim=1).values + 1], dim=1)
 
 

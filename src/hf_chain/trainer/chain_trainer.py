@@ -164,9 +164,12 @@ class ChainTrainer(Trainer):
         return TeacherFeatures(torch.cat([p.image for p in parts]), torch.cat([p.text for p in parts]))
 
     def _draw_kept_tokens(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        vision = self._chain_model.config.vision_config
+        """Draws for the whole global batch, by seed and step alone: the same however often a training is resumed."""
+        vision, rows, args = self._chain_model.config.vision_config, len(pixel_values), self.args
         patches = (vision.image_size // vision.patch_size) ** 2
-        return draw_kept_tokens(len(pixel_values), patches, self.args.image_token_keep, pixel_values.device)
+        generator = torch.Generator().manual_seed(args.seed * 1_000_003 + self.state.global_step)
+        kept = draw_kept_tokens(rows * args.world_size, patches, args.image_token_keep, generator)
+        return kept[args.process_index * rows :][:rows].to(pixel_values.device)
 
     # What of the Trainer has to know about the above
 

@@ -163,9 +163,9 @@ class ChainCLIPModel(CLIPModel):
 
     @staticmethod
     def _accept_stock_logit_scale(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
-        """Lets `load_state_dict` take the stock model's 0-d logit scale."""
+        """Lets `load_state_dict` take the stock model's 0-d logit scale; under ZeRO-3 there is none to reshape."""
         name = f"{prefix}logit_scale"
-        if name in state:
+        if name in state and state[name].dim() == 0:
             state[name] = state[name].reshape(1)
 
     def forward(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -35,9 +36,11 @@ class Ledger:
         entry = {"time": now, "event": event} | ({"member": member} if member else {}) | fields
         line = (json.dumps(entry, allow_nan=True) + "\n").encode()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._drop_unfinished_line()
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
+            # Another process, such as `hf-chain push`, may be inside a line; closing the file gives the lock back.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._drop_unfinished_line()
             if os.write(descriptor, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             os.fsync(descriptor)
@@ -61,8 +64,6 @@ class Ledger:
             yield entry
 
     def _drop_unfinished_line(self) -> None:
-        if not self.path.exists():
-            return
         content = self.path.read_bytes()
         if content and not content.endswith(b"\n"):
             os.truncate(self.path, content.rfind(b"\n") + 1)

@@ -1,0 +1,127 @@
+"""A run that is killed anywhere ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import TrainerCallback
+
+from hf_chain.stages.checkpoints import last_complete_checkpoint
+from hf_chain.stages.ledger import Ledger, MemberRecord, read_family
+from hf_chain.stages.runner import run
+from hf_chain.trainer import ChainTrainer
+from support.kills import leftovers, run_killed, run_to_the_end, seconds_of_work
+from support.recipes import tiny_recipe, tiny_values, write_recipe
+
+MEMBERS = ("01-tiny", "02-small", "03-base")
+# Everything that draws random numbers: augmentation, dropped image tokens, captions, order.
+RANDOM = {
+    "data__augmentation": {"crop_scale": [0.6, 1.0], "horizontal_flip": True},
+    "training__image_token_keep": 0.5,
+    "training__save_steps": 2,
+}
+FACTS = {"grown": 2, "evaluated_before": 3, "trained": 3, "evaluated": 3, "saved": 3, "run_finished": 1}
+
+
+def weights(run_dir: Path) -> dict[str, bytes]:
+    """The members' weights as they are on disk."""
+    return {member: (run_dir / member / "model.safetensors").read_bytes() for member in MEMBERS}
+
+
+def facts(record: MemberRecord) -> dict[str, Any]:
+    """What the ledger knows of a member, without how fast the machine was."""
+    return {key: value for key, value in asdict(record).items() if key not in ("seconds", "images_per_second")}
+
+
+class Interruption(TrainerCallback):
+    """Ends the process's training at a step, after whatever the Trainer saved there."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def interrupt(patch: pytest.MonkeyPatch, step: int) -> None:
+    """Lets every training from here on end at `step`."""
+    start = ChainTrainer.train
+
+    def train(trainer: ChainTrainer, **kwargs: Any) -> Any:
+        trainer.add_callback(Interruption(step))
+        return start(trainer, **kwargs)
+
+    patch.setattr(ChainTrainer, "train", train)
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that ended after the checkpoints of steps 2 and 4."""
+    recipe = tiny_recipe(tmp_path_factory.mktemp("interrupted"), members=1, training__save_steps=2)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt(patch, 5)
+        run(recipe)
+    return recipe.run_dir / "checkpoints" / "01-tiny"
+
+
+@pytest.fixture
+def checkpoints(interrupted: Path, tmp_path: Path) -> Path:
+    """A copy of the interrupted run's checkpoints."""
+    return Path(shutil.copytree(interrupted, tmp_path / "checkpoints"))
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_with_the_same_weights(tmp_path: Path) -> None:
+    whole = write_recipe(tmp_path / "whole.yaml", tiny_values(tmp_path / "whole", epochs=4, **RANDOM))
+    killed = write_recipe(tmp_path / "killed.yaml", tiny_values(tmp_path / "killed", epochs=4, **RANDOM))
+    expected, found = tmp_path / "whole" / "tiny", tmp_path / "killed" / "tiny"
+    run_to_the_end(whole)
+    hits = run_killed(killed, found, kills=4, seed=0, seconds=seconds_of_work(expected))
+    assert len(hits) >= 3, hits
+    assert weights(found) == weights(expected), hits
+    assert not leftovers(found)
+    counts = Counter(entry["event"] for entry in Ledger(found).entries())
+    assert {event: counts[event] for event in FACTS} == FACTS, hits
+    for one, other in zip(read_family(found).members, read_family(expected).members, strict=True):
+        assert facts(one) == facts(other)
+
+
+@pytest.mark.slow
+def test_a_run_with_data_workers_resumes_inside_an_epoch(tmp_path: Path) -> None:
+    changes = RANDOM | {"training__dataloader_num_workers": 2, "training__dataloader_persistent_workers": True}
+    recipe = tiny_recipe(tmp_path / "interrupted", 1, epochs=2, **changes)
+    expected = run(tiny_recipe(tmp_path / "whole", 1, epochs=2, **changes))
+    for step in (3, 11):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            interrupt(patch, step)
+            run(recipe)
+    found = run(recipe)
+    files = [folder / "01-tiny" / "model.safetensors" for folder in (found, expected)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", ["model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"])
+def test_a_truncated_checkpoint_is_removed_and_the_one_before_it_used(checkpoints: Path, broken: str) -> None:
+    path = checkpoints / "checkpoint-4" / broken
+    path.write_bytes(path.read_bytes()[:-20])
+    assert last_complete_checkpoint(checkpoints) == checkpoints / "checkpoint-2"
+    assert not (checkpoints / "checkpoint-4").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("missing", ["model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"])
+def test_a_checkpoint_without_all_its_files_is_removed(checkpoints: Path, missing: str) -> None:
+    (checkpoints / "checkpoint-4" / missing).unlink()
+    assert last_complete_checkpoint(checkpoints) == checkpoints / "checkpoint-2"
+    assert not (checkpoints / "checkpoint-4").exists()
+
+
+def test_no_checkpoint_is_found_where_nothing_was_trained(tmp_path: Path) -> None:
+    assert last_complete_checkpoint(tmp_path / "checkpoints") is None

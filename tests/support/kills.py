@@ -1,0 +1,97 @@
+"""Kills a run again and again, as a power cut would, and says where each kill hit."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+from hf_chain.stages.ledger import Ledger, read_family
+from support.recipes import REPOSITORY, environment
+
+COMMAND = (sys.executable, "-m", "hf_chain", "run")
+
+
+def run_to_the_end(recipe: Path) -> None:
+    """Runs the recipe, or what is left of it, without interruption."""
+    process = subprocess.run(
+        [*COMMAND, str(recipe)], cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr[-2000:]
+
+
+def seconds_of_work(run_dir: Path) -> float:
+    """Seconds from the plan to the end of a run that was not interrupted."""
+    family = read_family(run_dir)
+    return (datetime.fromisoformat(family.finished) - datetime.fromisoformat(family.started)).total_seconds()
+
+
+def run_killed(recipe: Path, run_dir: Path, kills: int, seed: int, seconds: float) -> list[str]:
+    """Starts the recipe and kills its whole process group with SIGKILL, `kills` times, then lets it finish.
+
+    Args:
+        recipe (`Path`): the recipe.
+        run_dir (`Path`): its run folder.
+        kills (`int`): how often to kill.
+        seed (`int`): seed of the moments.
+        seconds (`float`): how long an uninterrupted run works; each attempt gets a random part of its share of it.
+
+    Returns:
+        `list[str]`: what the run was doing at each kill; fewer than `kills` when it was faster.
+    """
+    moments = random.Random(seed)
+    hits = []
+    for _ in range(kills):
+        attempts = _attempts(run_dir)
+        process = subprocess.Popen(
+            [*COMMAND, str(recipe)],
+            cwd=REPOSITORY,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            while process.poll() is None and _attempts(run_dir) == attempts:
+                time.sleep(0.02)
+            time.sleep(moments.uniform(0, 2 * seconds / kills))
+        finally:
+            finished = process.poll() is not None
+            if not finished:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if finished:
+            break
+        hits.append(_doing(run_dir))
+    run_to_the_end(recipe)
+    return hits
+
+
+def leftovers(run_dir: Path) -> list[Path]:
+    """Files and folders that an unfinished step leaves and a later attempt has to remove."""
+    return [path for path in run_dir.rglob("*") if path.name.endswith((".partial", ".tmp")) or _is_checkpoint(path)]
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.name.startswith("checkpoint-")
+
+
+def _attempts(run_dir: Path) -> int:
+    return sum(entry["event"] == "run_started" for entry in Ledger(run_dir).entries())
+
+
+def _doing(run_dir: Path) -> str:
+    last = list(Ledger(run_dir).entries())[-1]
+    place = f"{last.get('member', 'run')}, after `{last['event']}`"
+    details = []
+    checkpoints = sorted(run_dir.glob("checkpoints/*/checkpoint-*"), key=lambda path: int(path.name[11:]))
+    if checkpoints:
+        state = "checkpoint" if (checkpoints[-1] / "trainer_state.json").exists() else "writing checkpoint"
+        details.append(f"{state} {checkpoints[-1].name[11:]}")
+    details += [f"writing {path.name}" for path in leftovers(run_dir) if path.name.endswith(".partial")]
+    return ", ".join([place, *details])

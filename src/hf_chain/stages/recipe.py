@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,7 +114,7 @@ class Recipe(Settings):
             )
         return self
 
-    @cached_property
+    @property
     def run_dir(self) -> Path:
         """Folder of the run."""
         return Path(self.output_dir) / self.name

@@ -130,7 +130,8 @@ def _markdown(rows: list[dict[str, Any]], family: FamilyRecord) -> str:
         "",
         "The second member of `examples/recipes/tiny_imagenet_cpu.yaml` after different kinds of growth from the same "
         "first member; top-1 on the validation photographs right after growth and after training, mean "
-        "over the seeds. On 5,000 images one standard error is about 0.55 points. Made by `python benchmarks/growth_variants.py`.",
+        "over the seeds. On 5,000 images one standard error is about 0.55 points. Made by "
+        "`python benchmarks/growth_variants.py`.",
         "",
         "| variant | seeds | after growth | after training | loss at the end | MACs |",
         "|---|---:|---:|---:|---:|---:|",

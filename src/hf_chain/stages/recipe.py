@@ -28,7 +28,7 @@ class TokenizerSettings(Settings):
     name_or_path: str | None = Field(
         None, description="Hub name or folder of a tokenizer; null trains one on the captions."
     )
-    vocab_size: int = Field(2_000, ge=300, description="Largest size of a tokenizer that is trained.")
+    vocab_size: int = Field(2_000, ge=514, description="Largest size of a tokenizer that is trained.")
 
 
 class MemberSettings(Settings):

@@ -44,10 +44,10 @@ def test_accuracy_stands_over_the_cumulative_cost(chain, independent):
     (axis,) = accuracy_plot(family, LIGHT).axes
     lines = {line.get_label(): line.get_xydata() for line in axis.lines}
     costs = np.cumsum([member.chain_macs for member in family.members])
-    # Before and after of the grown members: 1 + 2 + 2 points, the last at the whole cost.
-    assert lines["chain"].shape == (5, 2)
+    # Before and after of every member, the last at the whole cost.
+    assert lines["chain"].shape == (6, 2)
     np.testing.assert_allclose(
-        lines["chain"][[0, 2, 4]], [(c, TOP1[n][1]) for c, n in zip(costs, SHAPES, strict=True)]
+        lines["chain"][[1, 3, 5]], [(c, TOP1[n][1]) for c, n in zip(costs, SHAPES, strict=True)]
     )
     alone = np.cumsum([member.alone_macs for member in family.members])
     expected = [(c, ALONE_TOP1[n][1]) for c, n in zip(alone, SHAPES, strict=True)]

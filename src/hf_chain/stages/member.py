@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import json
@@ -252,6 +253,9 @@ class MemberStage:
         """Only once the member is recorded as saved: a kill before that would cost its training."""
         if self.main_process:
             shutil.rmtree(self._checkpoints, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                # Only the last member finds the folder empty.
+                self._checkpoints.parent.rmdir()
 
     def _training_figures(self, trainer: ChainTrainer) -> dict[str, Any]:
         """Samples, MACs and seconds of the whole training, attempts before a restart included."""

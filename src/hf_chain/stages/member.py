@@ -268,11 +268,15 @@ class MemberStage:
             if "images_per_second" in entry:
                 seconds += (entry["step"] - before) * cost.samples_per_step / entry["images_per_second"]
                 before = entry["step"]
+            elif "train_runtime" in entry and not before:
+                seconds, before = entry["train_runtime"], steps
+        # The steps after the last log entry went at the same speed.
+        seconds *= steps / max(1, before)
         return {
             "samples": steps * cost.samples_per_step,
             "training_macs": {"student": student, "teacher": teacher, "total": student + teacher},
             "seconds": round(seconds, 1),
-            "images_per_second": round(before * cost.samples_per_step / seconds, 1) if seconds else 0.0,
+            "images_per_second": round(steps * cost.samples_per_step / seconds, 1) if seconds else 0.0,
         }
 
     # Evaluate and record

@@ -100,7 +100,7 @@ class CaptionReader:
 
     def _prompts(self, names: tuple[str, ...]) -> list[str]:
         if names not in self._made:
-            used = names if self.settings.class_names_used == "all" else names[:1]
+            used = used_names(names, self.settings)
             templates = resolve_templates(self.settings.prompt_templates)
             self._made[names] = list(dict.fromkeys(t.format(name) for name in used for t in templates))
         return self._made[names]
@@ -129,8 +129,15 @@ def split_names(names: Any) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts if isinstance(part, str) and part.strip())
 
 
+def used_names(names: tuple[str, ...], settings: DataSettings) -> tuple[str, ...]:
+    """Of the names of a class those that captions are made of."""
+    return names if settings.class_names_used == "all" else names[:1]
+
+
 def class_names(dataset: Dataset | IterableDataset, settings: DataSettings) -> list[tuple[str, ...]]:
     """Return the names of every class, in the order of the class numbers, for zero-shot classification.
+
+    With `class_names_used: first` that is one name each: a class is not judged by names no caption was made of.
 
     Args:
         dataset (`datasets.Dataset` or `datasets.IterableDataset`): A split; it is scanned once where the names stand
@@ -138,7 +145,7 @@ def class_names(dataset: Dataset | IterableDataset, settings: DataSettings) -> l
         settings (`DataSettings`): Which columns hold labels and names.
 
     Returns:
-        `list[tuple[str, ...]]`: All names of each class, the usual one first.
+        `list[tuple[str, ...]]`: The names of each class that captions are made of, the usual one first.
 
     Raises:
         `HfChainError`: Where labels or names are missing, or a class occurs in no row.
@@ -152,7 +159,7 @@ def class_names(dataset: Dataset | IterableDataset, settings: DataSettings) -> l
             raise HfChainError(
                 f"column {settings.label_column!r} holds numbers without names; give class_names or class_names_column"
             )
-        return reader.names_by_class
+        return [used_names(names, settings) for names in reader.names_by_class]
     found: dict[int, tuple[str, ...]] = {}
     for row in dataset.select_columns([settings.label_column, settings.class_names_column]):
         label = reader.label(row)
@@ -163,7 +170,7 @@ def class_names(dataset: Dataset | IterableDataset, settings: DataSettings) -> l
     names = [found.get(number) or fallback[number] for number in range(size)]
     if not all(names):
         raise HfChainError(f"class {names.index(())} has no name in this split; give class_names")
-    return names
+    return [used_names(known, settings) for known in names]
 
 
 def _problem(caption: Any) -> str | None:

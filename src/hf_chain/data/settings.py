@@ -79,7 +79,9 @@ class DataSettings(Settings):
         None,
         description="Names by class number, where the source has none; a list where a class has several.",
     )
-    class_names_used: Literal["all", "first"] = Field("first", description="Which names of a class become captions.")
+    class_names_used: Literal["all", "first"] = Field(
+        "first", description="Which names of a class make captions and prompts."
+    )
     prompt_templates: str | list[str] = Field(
         "clip", description="`clip` (80), `simple` (7), `scenes` (3), or a list of templates with one `{}` each."
     )

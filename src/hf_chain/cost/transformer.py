@@ -1,0 +1,137 @@
+"""MACs of any transformer of the library, counted from the shapes of its weights on torch's meta device.
+
+Language models differ too much for one formula: gated and plain MLPs, grouped keys, experts. Their weights do not: each token
+goes once through every matrix of a layer, and through the chosen ones among its experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from hf_chain.errors import HfChainError
+
+
+def decoder_macs(config: Any, tokens: int, *, layers: Iterable[int] | None = None, head: bool = True) -> int:
+    """Counts the forward MACs of a decoder-only language model on one sequence.
+
+    Attention is counted in full, also where it is causal or windowed, as `torch.utils.flop_counter` does.
+
+    Args:
+        config (`PreTrainedConfig`): The model, or a composite one with a `text_config`.
+        tokens (`int`): Length of the sequence.
+        layers (`Iterable[int]`, *optional*): Layers that are run; all of them by default.
+        head (`bool`): Whether the language-model head is run on every token.
+
+    Returns:
+        `int`: Multiply-accumulate operations; FLOPs are twice that.
+    """
+    config = _text_config(config)
+    per_layer, head_weights = _decoder_weights(_key(config))
+    run = range(len(per_layer)) if layers is None else layers
+    attention = 2 * tokens**2 * _attention_width(config)
+    return sum(tokens * per_layer[layer] + attention for layer in run) + (tokens * head_weights if head else 0)
+
+
+def encoder_macs(config: Any, *, layers: Iterable[int] | None = None) -> int:
+    """Counts the forward MACs of a vision transformer on one image, from the patch convolution to its last layer.
+
+    Args:
+        config (`PreTrainedConfig`): A vision configuration, or a composite one with a `vision_config`.
+        layers (`Iterable[int]`, *optional*): Layers that are run; all of them by default.
+    """
+    config = getattr(config, "vision_config", config)
+    per_layer, patch_weights = _encoder_weights(_key(config))
+    patches, tokens = image_patches(config), image_tokens(config)
+    attention = 2 * tokens**2 * _attention_width(config)
+    run = range(len(per_layer)) if layers is None else layers
+    return patches * patch_weights + sum(tokens * per_layer[layer] + attention for layer in run)
+
+
+def image_patches(config: Any) -> int:
+    """Patches of one image."""
+    return int(config.image_size // config.patch_size) ** 2
+
+
+def image_tokens(config: Any) -> int:
+    """Tokens of one image inside a vision transformer: patches, class token and register tokens."""
+    return int(_encoder_tokens(_key(config)))
+
+
+def _text_config(config: Any) -> Any:
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+def _key(config: Any) -> tuple[type, str]:
+    return type(config), config.to_json_string(use_diff=False)
+
+
+def _attention_width(config: Any) -> int:
+    heads = config.num_attention_heads
+    return int(heads * (getattr(config, "head_dim", None) or config.hidden_size // heads))
+
+
+@lru_cache(maxsize=64)
+def _decoder_weights(key: tuple[type, str]) -> tuple[list[int], int]:
+    from transformers import AutoModelForCausalLM
+
+    config = _config(key)
+    model = _on_meta(AutoModelForCausalLM, config)
+    return _layer_weights(model, config), model.get_output_embeddings().weight.numel()
+
+
+@lru_cache(maxsize=64)
+def _encoder_weights(key: tuple[type, str]) -> tuple[list[int], int]:
+    from torch import nn
+    from transformers import AutoModel
+
+    config = _config(key)
+    model = _on_meta(AutoModel, config)
+    convolution = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    return _layer_weights(model, config), convolution.weight.numel()
+
+
+@lru_cache(maxsize=64)
+def _encoder_tokens(key: tuple[type, str]) -> int:
+    import torch
+    from transformers import AutoModel
+
+    config = _config(key)
+    size = config.image_size
+    with torch.no_grad():
+        pixels = torch.empty(1, config.num_channels, size, size, device="meta")
+        return _on_meta(AutoModel, config)(pixel_values=pixels).last_hidden_state.shape[1]
+
+
+def _config(key: tuple[type, str]) -> Any:
+    import json
+
+    kind, text = key
+    return kind.from_dict(json.loads(text))
+
+
+def _on_meta(auto: Any, config: Any) -> Any:
+    import torch
+
+    with torch.device("meta"):
+        return auto.from_config(config)
+
+
+def _layer_weights(model: Any, config: Any) -> list[int]:
+    """Weights a token meets in each layer: every matrix, of the experts the share that is chosen."""
+    from torch import nn
+
+    depth = config.num_hidden_layers
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == depth]
+    if not lists:
+        raise HfChainError(f"{type(model).__name__} has no list of {depth} layers: its cost cannot be counted")
+    experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None) or 1
+    chosen = getattr(config, "num_experts_per_tok", None) or 1
+
+    def met(name: str, weight: Any) -> int:
+        if weight.ndim < 2:
+            return 0
+        return int(weight.numel()) * chosen // experts if ".experts." in f".{name}" else int(weight.numel())
+
+    return [sum(met(name, weight) for name, weight in layer.named_parameters()) for layer in lists[0]]

@@ -1,0 +1,1 @@
+"""From a large language model to its surrogate and back: trajectory, cut, surrogate, translator, graft."""

@@ -1,0 +1,130 @@
+"""Which layers of the target are replaced: ranges of layers, as text and as data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hf_chain.errors import HfChainError
+
+_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+@dataclass(frozen=True, order=True)
+class LayerRange:
+    """A run of decoder layers.
+
+    Args:
+        first (`int`): its first layer, counted from 0.
+        last (`int`): its last layer, which belongs to it.
+    """
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+    def __len__(self) -> int:
+        return max(0, self.last - self.first + 1)
+
+    @property
+    def layers(self) -> range:
+        """The layers of the range, in order."""
+        return range(self.first, self.last + 1)
+
+
+def parse_ranges(text: str) -> tuple[LayerRange, ...]:
+    """Reads ranges from text.
+
+    Args:
+        text (`str`): ranges such as `"16-26"` or `"3-5,8-10"`, both ends belonging to them, counted from 0.
+
+    Returns:
+        `tuple[LayerRange]`: the ranges, in the order of the text.
+
+    Raises:
+        HfChainError: when the text has another form.
+    """
+    ranges = []
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part.strip())
+        if match is None:
+            raise HfChainError(
+                f"layer range {part.strip()!r} cannot be read: write FIRST-LAST, such as 16-26, or 3-5,8-10"
+            )
+        ranges.append(LayerRange(int(match[1]), int(match[2] or match[1])))
+    return tuple(ranges)
+
+
+def check_ranges(ranges: Sequence[LayerRange], num_layers: int, translators: int = 1) -> tuple[LayerRange, ...]:
+    """Refuses ranges that make no surrogate.
+
+    Args:
+        ranges (`Sequence[LayerRange]`): the replaced ranges.
+        num_layers (`int`): the target's number of layers.
+        translators (`int`): layers of each range that stay as its translator.
+
+    Returns:
+        `tuple[LayerRange]`: the ranges, from the first layer to the last.
+
+    Raises:
+        HfChainError: when there is no range, or when one is empty, reaches outside of the model, overlaps another,
+            leaves no layer after it, or has no more layers than translators.
+    """
+    if not ranges:
+        raise HfChainError("no layer range is given: name the layers to replace, such as 16-26")
+    if translators < 1:
+        raise HfChainError(f"translators={translators}: a replaced range keeps at least 1 layer as its translator")
+    ordered = tuple(sorted(ranges))
+    for span in ordered:
+        if not span:
+            raise HfChainError(
+                f"layer range {span} is empty, it ends before it starts: did you mean {span.last}-{span.first}?"
+            )
+        if span.first < 0 or span.last >= num_layers:
+            raise HfChainError(
+                f"layer range {span} reaches outside of the model, which has {num_layers} layers: stay in"
+                f" 0-{num_layers - 1}"
+            )
+        if span.last == num_layers - 1:
+            raise HfChainError(
+                f"layer range {span} replaces the model's last layer, which the surrogate keeps: end at"
+                f" {num_layers - 2} or before"
+            )
+        if len(span) <= translators:
+            raise HfChainError(
+                f"layer range {span} has {len(span)} layers for translators={translators}, so nothing is dropped:"
+                f" take a longer range or fewer translators"
+            )
+    for before, after in zip(ordered, ordered[1:], strict=False):
+        if after.first <= before.last:
+            raise HfChainError(f"layer ranges {before} and {after} overlap: give ranges that share no layer")
+    return ordered
+
+
+def kept_layers(ranges: Sequence[LayerRange], num_layers: int, translators: int = 1) -> tuple[int, ...]:
+    """The target's layers that stay in the surrogate, in order.
+
+    Args:
+        ranges (`Sequence[LayerRange]`): checked ranges.
+        num_layers (`int`): the target's number of layers.
+        translators (`int`): layers of each range that stay, its first ones.
+    """
+    dropped = {layer for span in ranges for layer in span.layers[translators:]}
+    return tuple(layer for layer in range(num_layers) if layer not in dropped)
+
+
+def translator_layers(ranges: Sequence[LayerRange], num_layers: int, translators: int = 1) -> tuple[int, ...]:
+    """Where the translators stand in the surrogate: indices of its own layers, in order.
+
+    Args:
+        ranges (`Sequence[LayerRange]`): checked ranges.
+        num_layers (`int`): the target's number of layers.
+        translators (`int`): layers of each range that stay, its first ones.
+    """
+    stand_in = {layer for span in ranges for layer in span.layers[:translators]}
+    return tuple(
+        index for index, layer in enumerate(kept_layers(ranges, num_layers, translators)) if layer in stand_in
+    )

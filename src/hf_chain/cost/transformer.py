@@ -1,7 +1,7 @@
 """MACs of any transformer of the library, counted from the shapes of its weights on torch's meta device.
 
-Language models differ too much for one formula: gated and plain MLPs, grouped keys, experts. Their weights do not: each token
-goes once through every matrix of a layer, and through the chosen ones among its experts.
+Language models differ too much for one formula: gated and plain MLPs, grouped keys, experts. Their weights do not: a
+token goes once through every matrix of a layer, and through the chosen ones among its experts.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _config(key: tuple[type, str]) -> Any:
     import json
 
     kind, text = key
-    return kind.from_dict(json.loads(text))
+    return kind(**json.loads(text))
 
 
 def _on_meta(auto: Any, config: Any) -> Any:

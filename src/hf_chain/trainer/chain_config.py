@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, fields
-from enum import Enum
-from functools import cache
-from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any
 
-from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
 from hf_chain.distillation import SCHEDULES
 from hf_chain.errors import HfChainError
+from hf_chain.trainer.config_checks import check_common_values, fields_of
 
 
 @dataclass
@@ -76,15 +72,10 @@ CHECKED = (
 )
 """Fields whose values are checked beyond their type."""
 
-NOT_NEGATIVE = ("feature_loss_weight", "learning_rate", "weight_decay", "warmup_steps", "max_grad_norm")
-ABOVE_ZERO = ("per_device_train_batch_size", "logging_steps", "save_steps")
 
-
-@cache
 def known_fields() -> dict[str, Any]:
     """Name and type of every `ChainConfig` field that can be given."""
-    hints = get_type_hints(ChainConfig)
-    return {field.name: hints[field.name] for field in fields(ChainConfig) if field.init}
+    return fields_of(ChainConfig)
 
 
 def check_values(values: dict[str, Any]) -> None:
@@ -96,14 +87,7 @@ def check_values(values: dict[str, Any]) -> None:
     Raises:
         HfChainError: naming the first field that does not fit, its value and what is allowed.
     """
-    for name, value in values.items():
-        _check_type(name, value)
-    for name in NOT_NEGATIVE:
-        if (number := values.get(name)) is not None and not 0 <= number < math.inf:
-            raise HfChainError(f"{name} is {number}; it must be a number that is not negative")
-    for name in ABOVE_ZERO:
-        if (number := values.get(name)) is not None and not 0 < number < math.inf:
-            raise HfChainError(f"{name} is {number}; it must be above 0")
+    check_common_values(ChainConfig, values, ("feature_loss_weight",))
     if (steps := values.get("gradient_accumulation_steps", 1)) != 1:
         raise HfChainError(
             f"gradient_accumulation_steps={steps} would lose the negatives of a contrastive loss: raise "
@@ -116,25 +100,7 @@ def check_values(values: dict[str, Any]) -> None:
             raise HfChainError(f"{name}={share} must be above 0 and at most 1")
     if not 0 <= (tail := values.get("unmasked_tail", 0)) <= 1:
         raise HfChainError(f"unmasked_tail={tail} must be between 0 and 1")
-    engine = values.get("deepspeed")
-    if isinstance(engine, str) and not Path(engine).is_file():
-        raise HfChainError(f"deepspeed is {engine!r}, which is no file; give the path of a DeepSpeed configuration")
     batch = values.get("per_device_train_batch_size", ChainConfig.per_device_train_batch_size)
     micro = values.get("micro_batch_size")
     if micro is not None and (micro < 1 or batch % micro):
         raise HfChainError(f"micro_batch_size={micro} must divide per_device_train_batch_size={batch}")
-
-
-def _check_type(name: str, value: Any) -> None:
-    hint = known_fields()[name]
-    try:
-        TypeAdapter(hint, config={"arbitrary_types_allowed": True}).validate_python(value, strict=True)
-    except ValidationError as error:
-        raise HfChainError(f"{name} is {value!r}; {error.errors()[0]['msg'].lower()}") from error
-    except PydanticUserError:
-        return
-    # A choice may be given as text, which the type of the field allows without looking at it.
-    for choices in (kind for kind in get_args(hint) if isinstance(kind, type) and issubclass(kind, Enum)):
-        if isinstance(value, str) and value not in [choice.value for choice in choices]:
-            known = ", ".join(sorted(str(choice.value) for choice in choices))
-            raise HfChainError(f"{name} is {value!r}; use one of {known}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import CLIPModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from hf_chain.cost import clip_macs
@@ -21,11 +21,12 @@ from hf_chain.trainer.accumulation import Features, backward_through_features
 from hf_chain.trainer.chain_config import ChainConfig
 from hf_chain.trainer.engines import clamp_logit_scale, gather_positions, shard_like_student, shards_parameters
 from hf_chain.trainer.meters import Meters, StepCost
+from hf_chain.trainer.stage_trainer import StageTrainer
 
 MODEL_INPUTS = ("pixel_values", "input_ids", "attention_mask", "kept_tokens")
 
 
-class ChainTrainer(Trainer):
+class ChainTrainer(StageTrainer):
     """Trains one member with the contrastive loss and, where it has a predecessor, the feature loss.
 
     Whatever works with [`~transformers.Trainer`] works here. Saved folders, checkpoints included, load with
@@ -102,14 +103,14 @@ class ChainTrainer(Trainer):
 
     # One sample's way: batch -> embeddings -> losses -> gradient
 
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    def _step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
     ) -> torch.Tensor:
-        """One step on this process's part of the global batch, at once or accumulated through cached features."""
+        """On this process's part of the global batch, at once or accumulated through cached features."""
         if self.state.global_step < self._cost.unmasked_from:
             inputs = inputs | {"kept_tokens": self._draw_kept_tokens(inputs["pixel_values"])}
         if self.args.micro_batch_size is None:
-            loss = super().training_step(model, inputs, num_items_in_batch)
+            loss = super()._step(model, inputs, num_items_in_batch)
         else:
             model.train()
             inputs = self._prepare_inputs(inputs)
@@ -196,29 +197,11 @@ class ChainTrainer(Trainer):
             for name in ("contrastive_loss", "feature_loss"):
                 if name in logs:
                     logs[name] = self._mean_over_processes(logs[name])
-        for name in ("loss", "train_loss"):
-            if name in logs:
-                self._require_finite(logs[name])
         super().log(logs, start_time)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        if "contrastive_loss" in self._loss_parts:
-            self._require_finite(self._loss_parts["contrastive_loss"].item())
-        super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._chain_model.load_teacher_maps(resume_from_checkpoint)
-
-    def _mean_over_processes(self, value: float) -> float:
-        return self.accelerator.reduce(torch.tensor(value, device=self.args.device), "mean").item()
-
-    def _require_finite(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise HfChainError(
-                f"The loss is {loss} at step {self.state.global_step}: lower the learning rate, lengthen the warm-up, "
-                "or look for images and captions that are not finite"
-            )
 
     @property
     def _meters(self) -> Meters:
@@ -236,7 +219,7 @@ def _model_inputs(inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 class _MemberCallback(TrainerCallback):
-    """Tells the data set its epoch, starts the meters and clamps the logit scale."""
+    """Starts the meters and clamps the logit scale."""
 
     def __init__(self, trainer: ChainTrainer) -> None:
         self.trainer = trainer
@@ -246,13 +229,6 @@ class _MemberCallback(TrainerCallback):
     ) -> None:
         self.trainer.meters = Meters(self.trainer.step_cost(state.max_steps))
         self.trainer.meters.start(state.global_step)
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        # With several processes accelerate tells only the sampler.
-        if hasattr(self.trainer.train_dataset, "set_epoch"):
-            self.trainer.train_dataset.set_epoch(int((state.epoch or 0.0) + 1e-6))
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

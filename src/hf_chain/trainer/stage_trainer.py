@@ -1,0 +1,75 @@
+"""StageTrainer: what the trainers of all stages share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_chain.errors import HfChainError
+
+
+class StageTrainer(Trainer):
+    """A [`~transformers.Trainer`] that stops at a loss that is not finite and tells its data set the epoch.
+
+    Args:
+        kwargs: as for `Trainer`.
+
+    Raises:
+        HfChainError: when the loss stops being finite; no checkpoint is written then.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._last_loss: torch.Tensor | None = None
+        self.add_callback(_EpochCallback(self))
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Forward and backward pass on this process's part of the global batch."""
+        self._last_loss = self._step(model, inputs, num_items_in_batch)
+        return self._last_loss
+
+    def _step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
+    ) -> torch.Tensor:
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Logs, unless the loss is not finite."""
+        for name in ("loss", "train_loss"):
+            if name in logs:
+                self._require_finite(logs[name])
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if self._last_loss is not None:
+            self._require_finite(self._mean_over_processes(self._last_loss.item()))
+        super()._save_checkpoint(model, trial)
+
+    def _mean_over_processes(self, value: float) -> float:
+        return self.accelerator.reduce(torch.tensor(value, device=self.args.device), "mean").item()
+
+    def _require_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise HfChainError(
+                f"The loss is {loss} at step {self.state.global_step}: lower the learning rate, lengthen the warm-up, "
+                "or look for images and texts that are not finite"
+            )
+
+
+class _EpochCallback(TrainerCallback):
+    """Tells the data set its epoch: with several processes accelerate tells only the sampler."""
+
+    def __init__(self, trainer: StageTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if hasattr(self.trainer.train_dataset, "set_epoch"):
+            self.trainer.train_dataset.set_epoch(int((state.epoch or 0.0) + 1e-6))

@@ -3,7 +3,7 @@
     python benchmarks/growth_variants.py [--seeds 0 1] [--variants exact copy …]
 
 Every variant grows the same trained first member (that of benchmarks/acceleration.py, trained here when it is not
-there) and trains the second member for two epochs. Killed anywhere, the same command goes on. Results, losing
+there) and trains the second member as the recipe says. Killed anywhere, the same command goes on. Results, losing
 variants included, are written after every variant to docs/benchmarks/growth.{md,json,png}.
 """
 
@@ -30,7 +30,6 @@ from hf_chain.stages.files import write_json, write_text
 from hf_chain.stages.ledger import FamilyRecord, read_family
 
 SMALL = "members.small.training"
-EPOCHS = 2
 VARIANTS: dict[str, list[str]] = {
     "exact": [],
     "exact, learning rate ×2": [f"{SMALL}.learning_rate=2e-3"],
@@ -61,8 +60,8 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("runs/growth"))
     arguments = parser.parse_args()
     for seed in arguments.seeds:
-        common = [f"seed={seed}", f"output_dir={arguments.output_dir}", f"members.small.epochs={EPOCHS}"]
-        first = arguments.first_member / f"independent-{seed}"
+        common = [f"seed={seed}", f"output_dir={arguments.output_dir}"]
+        first = arguments.first_member / f"exact-{seed}"
         if not (first / "01-tiny").exists():
             run_variant(arguments.recipe, f"first-{seed}", common, members=1)
             first = arguments.output_dir / f"first-{seed}"

@@ -32,4 +32,4 @@ def test_the_rule_is_what_torch_counts_for_a_frozen_decoder():
         Segment(str(i), layer.weight.numel(), float(layer.weight.requires_grad)) for i, layer in enumerate(layers)
     ]
     # The first trained matrix needs no gradient of its input; inside a whole layer all but the first one do.
-    assert counter.get_total_flops() == 2 * (training_macs(segments) - layers[1].weight.numel())
+    assert counter.get_total_flops() == 2 * (training_macs(segments) - weights[1].numel())

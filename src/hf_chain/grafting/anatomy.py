@@ -74,13 +74,24 @@ def family(config: PreTrainedConfig) -> Family:
     Raises:
         HfChainError: when the family is not in the table.
     """
-    row = FAMILIES.get(config.model_type)
-    if row is None:
+    return family_named(config.model_type)
+
+
+def family_named(model_type: str) -> Family:
+    """The row of a family.
+
+    Args:
+        model_type (`str`): what its configurations call it.
+
+    Raises:
+        HfChainError: when the family is not in the table.
+    """
+    if model_type not in FAMILIES:
         raise HfChainError(
-            f"model_type {config.model_type!r} is not known to grafting: use one of {', '.join(FAMILIES)}, or add a"
-            " row to FAMILIES in hf_chain/grafting/anatomy.py"
+            f"model_type {model_type!r} is not known to grafting: use one of {', '.join(FAMILIES)}, or add a row to"
+            " FAMILIES in hf_chain/grafting/anatomy.py"
         )
-    return row
+    return FAMILIES[model_type]
 
 
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:

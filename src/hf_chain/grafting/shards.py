@@ -1,0 +1,214 @@
+"""A checkpoint in safetensors shards, in a folder or on the Hub: what it holds, read one tensor at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import HfApi, snapshot_download
+from safetensors import SafetensorError, safe_open
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from hf_chain.errors import HfChainError
+
+if TYPE_CHECKING:
+    import torch
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/*.jinja",
+)
+LICENSE_FILES = ("LICENSE*", "NOTICE*", "USE_POLICY*")
+_FIRST_FILES = ("config.json", "generation_config.json", SAFE_WEIGHTS_INDEX_NAME, *TOKENIZER_FILES, *LICENSE_FILES)
+_POINTER = b"version https://git-lfs"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose small files are on this machine.
+
+    Args:
+        name (`str`): what the user calls it: a folder or a Hub name.
+        folder (`Path`): where its files are, or will be once fetched.
+        revision (`str`, *optional*): its commit on the Hub; `None` for a folder.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None
+
+    def shards(self) -> dict[str, str]:
+        """What the checkpoint holds: the name of every tensor -> the file it is in.
+
+        Raises:
+            HfChainError: when there are no weights in safetensors, or the index cannot be read.
+        """
+        index = self.folder / SAFE_WEIGHTS_INDEX_NAME
+        # A whole file wins over an index, as in transformers.
+        if not (self.folder / SAFE_WEIGHTS_NAME).exists() and index.exists():
+            return _weight_map(index)
+        self.fetch([SAFE_WEIGHTS_NAME])
+        if not (self.folder / SAFE_WEIGHTS_NAME).exists():
+            raise HfChainError(self._no_safetensors())
+        with _opened(self.folder / SAFE_WEIGHTS_NAME) as file:
+            return dict.fromkeys(file.keys(), SAFE_WEIGHTS_NAME)
+
+    def fetch(self, files: Iterable[str]) -> None:
+        """Downloads files that are not here yet; those the Hub does not have are left to the reader to miss.
+
+        Raises:
+            HfChainError: when the Hub does not answer.
+        """
+        if self.revision is not None:
+            _download(self.name, self.revision, list(files))
+
+    def tensors(self, shards: Mapping[str, str]) -> dict[str, LazyTensor]:
+        """Tensors that are read when they are asked for; their shards are fetched now.
+
+        Args:
+            shards (`Mapping[str, str]`): name of a tensor -> its file, a part of what `shards()` gives.
+
+        Returns:
+            `dict[str, LazyTensor]`: the tensors by name.
+
+        Raises:
+            HfChainError: when a shard is missing or is no safetensors file, or lacks a tensor that it should hold.
+        """
+        files = sorted(set(shards.values()))
+        self.fetch(files)
+        for shard in files:
+            path = self.folder / shard
+            if not path.exists():
+                raise HfChainError(f"{self.name} lacks its shard {shard}: download it again")
+            with _opened(path) as file:
+                missing = sorted({name for name, where in shards.items() if where == shard} - set(file.keys()))
+            if missing:
+                raise HfChainError(
+                    f"{SAFE_WEIGHTS_INDEX_NAME} of {self.name} says {missing[0]} is in {shard}, but it is not:"
+                    " download both again"
+                )
+        return {name: LazyTensor(self.folder / shard, name) for name, shard in shards.items()}
+
+    def _no_safetensors(self) -> str:
+        if self.revision is None:
+            files = [path.name for path in self.folder.iterdir()]
+        else:
+            files = HfApi().list_repo_files(self.name, revision=self.revision)
+        other = next((name for name in sorted(files) if name.endswith((".bin", ".pt", ".pth", ".gguf"))), None)
+        if other is None:
+            return f"{self.name} holds no weights ({SAFE_WEIGHTS_NAME} or its index): give a whole model"
+        return (
+            f"{self.name} holds {other} and no safetensors, and other files are not read: save it with transformers'"
+            " save_pretrained first, if you trust it"
+        )
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """One tensor of a shard, in the form that `from_pretrained` takes for a value of a state dict.
+
+    A read maps the file, copies the tensor and unmaps the file, so that the process holds nothing but the copy, and
+    the copy does not change when the file does.
+
+    Args:
+        path (`Path`): the shard.
+        name (`str`): the tensor's name in it.
+    """
+
+    path: Path
+    name: str
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        """Reads the tensor, or a part of it."""
+        with _opened(self.path) as file:
+            return file.get_slice(self.name)[index].clone()
+
+    def get_dtype(self) -> str:
+        """The type as the file says it, such as `BF16`."""
+        with _opened(self.path) as file:
+            return file.get_slice(self.name).get_dtype()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type; nothing is read."""
+        with _opened(self.path) as file:
+            return file.get_slice(self.name)[...].dtype
+
+
+def open_checkpoint(target: str | Path, revision: str | None = None) -> Checkpoint:
+    """Finds a checkpoint, and fetches its small files when it is on the Hub.
+
+    Args:
+        target (`str` or `Path`): folder or Hub name.
+        revision (`str`, *optional*): branch, tag or commit on the Hub.
+
+    Returns:
+        `Checkpoint`: the checkpoint; no weights are read or downloaded yet.
+
+    Raises:
+        HfChainError: when there is no such folder or repository, or it is no model.
+    """
+    name = str(target)
+    folder = Path(target).expanduser()
+    if folder.is_dir():
+        found = Checkpoint(name, folder, None)
+    elif isinstance(target, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or folder.exists():
+        raise HfChainError(f"there is no folder {name}: give the folder of a model, or a Hub name")
+    else:
+        # The folder of a snapshot is called by its commit.
+        folder = _download(name, revision, list(_FIRST_FILES))
+        found = Checkpoint(name, folder, folder.name)
+    if not (found.folder / "config.json").is_file():
+        raise HfChainError(f"{name} holds no config.json, so it is no model: give the folder or the Hub name of one")
+    return found
+
+
+def _download(repo: str, revision: str | None, files: list[str]) -> Path:
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=files))
+    except Exception as error:  # huggingface_hub has an error of its own for every refusal.
+        reason = " ".join(str(error).split())[:200].rstrip(". ")
+        raise HfChainError(
+            f"{repo} cannot be fetched from the Hub ({reason}): check name, revision, access and network"
+        ) from error
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    try:
+        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        plain = all(Path(shard).name == shard for shard in shards.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HfChainError(f"{index} cannot be read ({type(error).__name__}): download it again") from error
+    if not plain:
+        raise HfChainError(f"{index} names shards outside of its folder: get the checkpoint from its publisher")
+    return shards
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        with path.open("rb") as plain:
+            pointer = plain.read(len(_POINTER)) == _POINTER
+        if pointer:
+            raise HfChainError(f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` there") from error
+        reason = " ".join(str(error).split())[:200]
+        raise HfChainError(
+            f"{path} is no readable safetensors file ({reason}): it is encrypted, cut short or damaged, get it again"
+        ) from error

@@ -1,0 +1,188 @@
+"""The model a surrogate is cut from: a checkpoint, or a model in memory, seen alike."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel
+
+from hf_chain.errors import HfChainError
+from hf_chain.grafting.anatomy import family_named, text_config
+from hf_chain.grafting.shards import Checkpoint, LazyTensor, open_checkpoint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+@dataclass(frozen=True)
+class CheckpointTarget:
+    """A target in a folder or on the Hub, whose weights are read one at a time.
+
+    Args:
+        checkpoint (`Checkpoint`): where it is.
+        config (`PreTrainedConfig`): its configuration.
+        generation_config (`GenerationConfig`, *optional*): how it generates, where it says so.
+    """
+
+    checkpoint: Checkpoint
+    config: PreTrainedConfig
+    generation_config: GenerationConfig | None
+
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
+        return self.checkpoint.name
+
+    @property
+    def revision(self) -> str | None:
+        """Its commit on the Hub."""
+        return self.checkpoint.revision
+
+    @cached_property
+    def _shards(self) -> dict[str, str]:
+        return self.checkpoint.shards()
+
+    def names(self) -> Collection[str]:
+        """The names of all its weights."""
+        return self._shards
+
+    def weights(self, names: Iterable[str]) -> dict[str, LazyTensor]:
+        """Some of its weights, read when they are asked for."""
+        return self.checkpoint.tensors({name: self._shards[name] for name in names})
+
+    def dtype(self) -> torch.dtype:
+        """The type its configuration names, else that of its first floating-point weight."""
+        named = text_config(self.config).dtype or self.config.dtype
+        if named is not None:
+            return getattr(torch, named) if isinstance(named, str) else named
+        types = (weight.dtype for weight in self.weights(self._shards).values())
+        return next((dtype for dtype in types if dtype.is_floating_point), torch.float32)
+
+
+@dataclass(frozen=True)
+class ModelTarget:
+    """A target in memory, whose weights are copied, so that training the surrogate leaves it as it is.
+
+    Args:
+        model (`PreTrainedModel`): the model.
+    """
+
+    model: PreTrainedModel
+
+    @property
+    def name(self) -> str:
+        """What it was loaded from, else the name of its class."""
+        return self.model.config.name_or_path or type(self.model).__name__
+
+    @property
+    def revision(self) -> str | None:
+        """The commit it was loaded from, where transformers knows."""
+        return getattr(self.model.config, "_commit_hash", None)
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        """Its configuration."""
+        return self.model.config
+
+    @property
+    def generation_config(self) -> GenerationConfig | None:
+        """How it generates."""
+        return copy.deepcopy(self.model.generation_config)
+
+    @cached_property
+    def _state(self) -> dict[str, torch.Tensor]:
+        return self.model.state_dict()
+
+    def names(self) -> Collection[str]:
+        """The names of all its weights."""
+        return self._state
+
+    def weights(self, names: Iterable[str]) -> dict[str, LazyCopy]:
+        """Some of its weights, copied when they are asked for."""
+        return {name: LazyCopy(self._state[name]) for name in names}
+
+    def dtype(self) -> torch.dtype:
+        """The type of its weights."""
+        return self.model.dtype
+
+
+Target = CheckpointTarget | ModelTarget
+
+
+@dataclass(frozen=True)
+class LazyCopy:
+    """A tensor that is copied when it is asked for, in the form that `from_pretrained` takes.
+
+    Args:
+        tensor (`torch.Tensor`): what to copy.
+    """
+
+    tensor: torch.Tensor
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        """Copies the tensor, or a part of it."""
+        return self.tensor.detach()[index].clone()
+
+
+def open_target(target: str | Path | PreTrainedModel, revision: str | None = None) -> Target:
+    """Finds a target and reads what it says about itself.
+
+    Args:
+        target (`str`, `Path` or `PreTrainedModel`): folder, Hub name or model.
+        revision (`str`, *optional*): branch, tag or commit on the Hub.
+
+    Returns:
+        `CheckpointTarget` or `ModelTarget`: the target; none of its weights are read yet.
+
+    Raises:
+        HfChainError: when there is none, when it is of an unknown family, or when its weights are out of reach.
+    """
+    if isinstance(target, (str, Path)):
+        checkpoint = open_checkpoint(target, revision)
+        return CheckpointTarget(checkpoint, _config(checkpoint), _generation_config(checkpoint))
+    if not isinstance(target, PreTrainedModel):
+        raise HfChainError(
+            f"a {type(target).__name__} cannot be cut: give a transformers model, its folder or its Hub name"
+        )
+    if getattr(target, "hf_quantizer", None) is not None:
+        raise HfChainError(f"{type(target).__name__} is quantised in memory: give its folder or its Hub name instead")
+    if any(weight.is_meta or not weight.numel() for weight in target.parameters()):
+        raise HfChainError(
+            f"weights of this {type(target).__name__} are on disk or on other processes: give its folder or its Hub"
+            " name instead"
+        )
+    return ModelTarget(target)
+
+
+def _config(checkpoint: Checkpoint) -> PreTrainedConfig:
+    path = checkpoint.folder / "config.json"
+    try:
+        model_type = json.loads(path.read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HfChainError(f"{path} names no model_type, so {checkpoint.name} is no transformers model") from error
+    family_named(model_type)
+    try:
+        return AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    except Exception as error:  # Configuration classes raise errors of their own.
+        raise HfChainError(f"{path} is no {model_type} configuration ({_short(error)}): put it right") from error
+
+
+def _generation_config(checkpoint: Checkpoint) -> GenerationConfig | None:
+    path = checkpoint.folder / "generation_config.json"
+    if not path.exists():
+        return None
+    try:
+        return GenerationConfig.from_pretrained(checkpoint.folder)
+    except Exception as error:
+        raise HfChainError(f"{path} cannot be read ({_short(error)}): put it right or remove it") from error
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200].rstrip(". ")

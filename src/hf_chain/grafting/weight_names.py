@@ -1,0 +1,92 @@
+"""What a weight of the target is called in the surrogate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from hf_chain.errors import HfChainError
+from hf_chain.grafting.anatomy import family, layer_prefix
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+def surrogate_names(config: PreTrainedConfig, places: Mapping[int, int], names: Iterable[str]) -> dict[str, str]:
+    """Which weights of the target the surrogate holds, and what it calls them.
+
+    Args:
+        config (`PreTrainedConfig`): the target's configuration, of a composite model too.
+        places (`Mapping[int, int]`): number of a kept layer in the target -> its number in the surrogate.
+        names (`Iterable[str]`): the names in the target's checkpoint or state dict.
+
+    Returns:
+        `dict[str, str]`: the target's name of a kept weight -> the surrogate's. Layers are renumbered; other towers of
+        a composite model are left out.
+
+    Raises:
+        HfChainError: when a kept layer has no weights.
+    """
+    # Checkpoints of the model without its head call `transformer.h.0` just `h.0`.
+    *outer, layers = layer_prefix(config).rstrip(".").split(".")
+    pattern = re.compile("".join(rf"(?:{part}\.)?" for part in outer) + rf"{layers}\.(\d+)\.")
+    found = {}
+    without_weights = set(places)
+    for name in names:
+        own = decoder_name(config, name)
+        if own is None:
+            continue
+        match = pattern.match(own)
+        if match is None:
+            found[name] = own
+        elif int(match[1]) in places:
+            without_weights.discard(int(match[1]))
+            found[name] = _with_number(own, match, places[int(match[1])])
+    if without_weights:
+        raise HfChainError(
+            f"the target holds no weights of its layer {min(without_weights)}, which its configuration announces:"
+            " give a whole model"
+        )
+    return found
+
+
+def surrogate_module(config: PreTrainedConfig, places: Mapping[int, int], module: str) -> str | None:
+    """What the surrogate calls a module, or a pattern of modules, that a configuration names.
+
+    Args:
+        config (`PreTrainedConfig`): the target's configuration.
+        places (`Mapping[int, int]`): number of a kept layer in the target -> its number in the surrogate.
+        module (`str`): such as `model.layers.3.mlp`, `*layers.3.*` or `lm_head`.
+
+    Returns:
+        `str`, *optional*: the name in the surrogate; `None` when its layer is dropped.
+
+    Raises:
+        HfChainError: when a regular expression names several layers at once.
+    """
+    own = decoder_name(config, f"{module}.")
+    name = module if own is None else own.removesuffix(".")
+    layers = rf"(?<!\w){layer_prefix(config).rstrip('.').rpartition('.')[2]}\\?\."
+    match = re.search(rf"{layers}(\d+)(?!\w)", name)
+    if match is not None:
+        place = places.get(int(match[1]))
+        return None if place is None else _with_number(name, match, place)
+    if re.search(rf"{layers}(?:\(|\[(?!0-9\]))", name):
+        raise HfChainError(
+            f"quantization_config names layers by the pattern {module!r}, which cannot be renumbered: write one entry"
+            " for each layer"
+        )
+    return name
+
+
+def decoder_name(config: PreTrainedConfig, name: str) -> str | None:
+    """What the decoder on its own calls a weight of the whole model; `None` when another tower holds it."""
+    prefixes = family(config).prefixes
+    if not prefixes:
+        return name
+    return next((own + name.removeprefix(whole) for whole, own in prefixes if name.startswith(whole)), None)
+
+
+def _with_number(name: str, match: re.Match[str], number: int) -> str:
+    return f"{name[: match.start(1)]}{number}{name[match.end(1) :]}"

@@ -28,8 +28,7 @@ def test_the_rule_is_what_torch_counts_for_a_frozen_decoder():
     layers[2].requires_grad_(False)
     with FlopCounterMode(display=False) as counter:
         nn.Sequential(*layers)(torch.randn(1, 8)).sum().backward()
-    segments = [
-        Segment(str(i), layer.weight.numel(), float(layer.weight.requires_grad)) for i, layer in enumerate(layers)
-    ]
+    weights = [layer.weight for layer in layers]
+    segments = [Segment("layer", weight.numel(), float(weight.requires_grad)) for weight in weights]
     # The first trained matrix needs no gradient of its input; inside a whole layer all but the first one do.
     assert counter.get_total_flops() == 2 * (training_macs(segments) - weights[1].numel())

@@ -1,0 +1,211 @@
+"""How far each layer's prediction is from the final one: where a target stops reading and starts to predict.
+
+Sources: Zero-Shot Vision Encoder Grafting via LLM Surrogates (arXiv 2505.22664), prediction trajectory; ShortGPT
+(arXiv 2403.03853), block influence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm.auto import tqdm
+
+from hf_chain.cost.transformer import decoder_macs
+from hf_chain.errors import HfChainError
+from hf_chain.grafting.anatomy import decoder_layers, text_config
+from hf_chain.grafting.layer_predictions import counted_positions, predict_from_layers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SMALLEST_SHARE = 1e-6
+"""Clamp of the reference."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The prediction of a target with L layers, from the embeddings to the end.
+
+    State `i` enters layer `i`, state L leaves the last layer. Distances are in nats, medians over the samples.
+
+    Attributes:
+        prediction_distance (`list[float]` of length L + 1): of each state, over the positions of a sample.
+        vocabulary_kl (`list[float]` of length L + 1): of each state, KL divergence from the final prediction over the
+            vocabulary, averaged over the positions of a sample.
+        block_influence (`list[float]` of length L): of each layer, 1 − the mean cosine of what enters and what leaves.
+        prediction_distance_quartiles (`list[list[float]]` of shape `[2, L + 1]`): 25 and 75 % of the samples lie
+            below.
+        vocabulary_kl_quartiles (`list[list[float]]` of shape `[2, L + 1]`): likewise.
+        samples (`int`): sequences measured.
+        skipped_samples (`int`): sequences with fewer than two predicted tokens, for which there is no distance.
+        tokens (`int`): predicted tokens measured.
+        macs (`int`): multiply-accumulate operations of the measurement.
+        layer_parameters (`list[int]` of length L): parameters of each layer.
+        other_parameters (`int`): parameters of the rest of the model.
+        layer_macs (`list[int]` of length L): MACs of each layer on one sample of mean length.
+        other_macs (`int`): MACs of the head on that sample.
+        model (`str`): name or path of the target.
+    """
+
+    prediction_distance: list[float]
+    vocabulary_kl: list[float]
+    block_influence: list[float]
+    prediction_distance_quartiles: list[list[float]]
+    vocabulary_kl_quartiles: list[list[float]]
+    samples: int
+    skipped_samples: int
+    tokens: int
+    macs: int
+    layer_parameters: list[int]
+    other_parameters: int
+    layer_macs: list[int]
+    other_macs: int
+    model: str
+
+    def __post_init__(self) -> None:
+        states = [self.prediction_distance, self.vocabulary_kl]
+        states += [*self.prediction_distance_quartiles, *self.vocabulary_kl_quartiles]
+        layers = (self.layer_parameters, self.layer_macs)
+        if {len(values) for values in states} != {self.num_layers + 1} or any(
+            len(values) != self.num_layers for values in layers
+        ):
+            raise HfChainError(
+                f"a trajectory of {self.num_layers} layers needs {self.num_layers + 1} distances and {self.num_layers}"
+                " values a layer: measure it again"
+            )
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the target."""
+        return len(self.block_influence)
+
+    def parameters(self, kept: Collection[int] | None = None) -> int:
+        """Parameters of the target, or of a surrogate that has its `kept` layers."""
+        layers = range(self.num_layers) if kept is None else kept
+        return self.other_parameters + sum(self.layer_parameters[layer] for layer in layers)
+
+    def sample_macs(self, kept: Collection[int] | None = None) -> int:
+        """Forward MACs on a sample of mean length of the target, or of a surrogate that has its `kept` layers."""
+        layers = range(self.num_layers) if kept is None else kept
+        return self.other_macs + sum(self.layer_macs[layer] for layer in layers)
+
+    def to_json(self) -> str:
+        """The trajectory as JSON text."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Trajectory:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            HfChainError: when the text is no trajectory.
+        """
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise HfChainError(f"this is no trajectory, {reason}: measure it again with measure_trajectory") from error
+
+
+def measure_trajectory(model: PreTrainedModel, batches: Iterable[dict[str, torch.Tensor]]) -> Trajectory:
+    """Measures the prediction trajectory and the block influence of every layer; about 300 samples are enough.
+
+    Memory beyond the model's own forward is described at `predict_from_layers`.
+
+    Args:
+        model (`PreTrainedModel`): a decoder with a language-model head, also one spread over devices by `device_map`.
+        batches (`Iterable[dict[str, torch.Tensor]]`): `input_ids` and `attention_mask` `[B, T]`, padded on either
+            side; with `labels` `[B, T]` only tokens whose label is not −100 count, such as the responses of a chat.
+
+    Returns:
+        `Trajectory`: distances and influences with what it cost to measure them.
+
+    Raises:
+        HfChainError: when the family is unknown, no sample has two predicted tokens, or a prediction is not finite.
+    """
+    config, depth = text_config(model.config), len(decoder_layers(model))
+    head_macs = decoder_macs(config, 1, layers=())
+    distances, divergences = [], []
+    influence = torch.zeros(depth, dtype=torch.float64)
+    rows = tokens = length = macs = 0
+    training = model.training
+    model.eval()
+    try:
+        for batch in tqdm(batches, desc="Measuring the trajectory", leave=False):
+            counted = counted_positions(batch)
+            lengths = [n for n in counted.sum(1).tolist() if n]
+            rows += len(counted)
+            if not lengths:
+                continue
+            predictions = predict_from_layers(model, batch, counted)
+            if not predictions.vocabulary_kl.isfinite().all():
+                raise HfChainError(
+                    f"predictions of {_name(model)} are not finite in {model.dtype}: load it with dtype=torch.bfloat16"
+                    " or torch.float32"
+                )
+            for true_token, divergence in zip(
+                predictions.true_token.split(lengths, 1), predictions.vocabulary_kl.split(lengths, 1), strict=True
+            ):
+                distances.append(prediction_distance(true_token))
+                divergences.append(divergence.double().mean(1))
+            influence += (1 - predictions.cosine.double()).sum(1)
+            tokens += sum(lengths)
+            length += int(batch["attention_mask"][counted.any(1)].sum())
+            macs += len(counted) * (decoder_macs(config, counted.shape[1], head=False) + head_macs)
+            macs += (depth + 1) * sum(lengths) * head_macs
+    finally:
+        model.train(training)
+    if not distances:
+        raise HfChainError(
+            f"none of {rows} samples has two predicted tokens, so there is no trajectory: give longer texts"
+        )
+    layer_parameters = [sum(weight.numel() for weight in layer.parameters()) for layer in decoder_layers(model)]
+    mean_length = round(length / len(distances))
+    distance, kl = (torch.stack(values) for values in (distances, divergences))
+    return Trajectory(
+        prediction_distance=_quantile(distance, 0.5),
+        vocabulary_kl=_quantile(kl, 0.5),
+        block_influence=(influence / tokens).tolist(),
+        prediction_distance_quartiles=[_quantile(distance, 0.25), _quantile(distance, 0.75)],
+        vocabulary_kl_quartiles=[_quantile(kl, 0.25), _quantile(kl, 0.75)],
+        samples=len(distances),
+        skipped_samples=rows - len(distances),
+        tokens=tokens,
+        macs=macs,
+        layer_parameters=layer_parameters,
+        other_parameters=model.num_parameters() - sum(layer_parameters),
+        layer_macs=[decoder_macs(config, mean_length, layers=[layer], head=False) for layer in range(depth)],
+        other_macs=mean_length * head_macs,
+        model=_name(model),
+    )
+
+
+def prediction_distance(true_token: torch.Tensor) -> torch.Tensor:
+    """How far each state's prediction is from the last one's over the positions of one sample, by the paper's measure.
+
+    The probabilities of the true tokens, p_l(t), are divided by their sum over the positions t and clamped at 1e-6;
+    the distance is Σ_t p_L(t) · log(p_L(t) / p_l(t)).
+
+    Args:
+        true_token (`torch.Tensor` of shape `[L + 1, n]`): log-probabilities of the true next tokens.
+
+    Returns:
+        `torch.Tensor` of shape `[L + 1]`: float64, 0 at the last state.
+    """
+    # The softmax of logarithms over positions is the division by the sum, without underflow.
+    share = true_token.double().softmax(1).clamp(min=SMALLEST_SHARE)
+    return (share[-1] * (share[-1] / share).log()).sum(1)
+
+
+def _quantile(values: torch.Tensor, at: float) -> list[float]:
+    """Quantile over the samples of `[samples, L + 1]`."""
+    quantile: list[float] = values.quantile(at, dim=0).tolist()
+    return quantile
+
+
+def _name(model: PreTrainedModel) -> str:
+    return model.config.name_or_path or type(model).__name__

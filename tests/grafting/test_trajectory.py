@@ -1,0 +1,209 @@
+"""The trajectory is what the definitions say, whatever the batches, the padding and the devices are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import cosine_similarity
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM, BertConfig, BertModel
+
+from hf_chain.cost.transformer import decoder_macs
+from hf_chain.errors import HfChainError
+from hf_chain.grafting import layer_predictions
+from hf_chain.grafting.anatomy import decoder_layers, lm_logits
+from hf_chain.grafting.layer_predictions import counted_positions
+from hf_chain.grafting.trajectory import Trajectory, measure_trajectory
+from support.decoders import DECODERS, LAYERS, VOCABULARY, tiny_decoder
+
+LENGTHS = (12, 5, 9, 12, 3)
+
+
+def samples(seed: int = 0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(3, 40, (length,), generator=generator) for length in LENGTHS]
+
+
+def batches(rows: list[torch.Tensor], size: int, side: str = "right", extra: int = 0) -> Iterator[dict]:
+    """Batches of `size` rows, padded to their longest row and `extra` tokens more."""
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        longest = max(map(len, part)) + extra
+        ids, mask = torch.zeros(2, len(part), longest, dtype=torch.int64)
+        for row, tokens in enumerate(part):
+            place = slice(0, len(tokens)) if side == "right" else slice(longest - len(tokens), longest)
+            ids[row, place], mask[row, place] = tokens, 1
+        yield {"input_ids": ids, "attention_mask": mask}
+
+
+def naive(model, rows: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The definitions, one row at a time, everything in memory."""
+    states: list[torch.Tensor] = []
+    layers = decoder_layers(model)
+    layers[0].register_forward_pre_hook(lambda module, args: states.append(args[0]))
+    for layer in layers:
+        layer.register_forward_hook(lambda m, a, out: states.append(out if torch.is_tensor(out) else out[0]))
+    distances, divergences, cosines = [], [], []
+    for row in rows:
+        states.clear()
+        with torch.no_grad():
+            model(input_ids=row[None])
+            predicted = torch.stack([lm_logits(model, state)[0, :-1].double().softmax(-1) for state in states])
+        chosen = predicted[:, torch.arange(len(row) - 1), row[1:]]
+        share = (chosen / chosen.sum(1, keepdim=True)).clamp(min=1e-6)
+        distances.append((share[-1] * torch.log(share[-1] / share)).sum(1))
+        divergences.append((predicted[-1] * torch.log(predicted[-1] / predicted)).sum(2).mean(1))
+        stacked = torch.stack(states)[:, 0, :-1].double()
+        cosines.append(1 - cosine_similarity(stacked[:-1], stacked[1:], dim=2))
+    return {
+        "prediction_distance": torch.stack(distances).quantile(0.5, dim=0),
+        "vocabulary_kl": torch.stack(divergences).quantile(0.5, dim=0),
+        "block_influence": torch.cat(cosines, 1).mean(1),
+    }
+
+
+def assert_same(one: Trajectory, other: Trajectory, tolerance: float = 1e-6) -> None:
+    for name in ("prediction_distance", "vocabulary_kl", "block_influence"):
+        expected, actual = (torch.tensor(getattr(t, name), dtype=torch.float64) for t in (one, other))
+        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance, msg=name)
+    assert (one.samples, one.tokens) == (other.samples, other.tokens)
+
+
+@pytest.mark.parametrize("model_type", DECODERS)
+def test_trajectory_is_the_definition(model_type: str) -> None:
+    model = tiny_decoder(model_type)
+    trajectory = measure_trajectory(model, batches(samples(), 1))
+    for name, expected in naive(model, samples()).items():
+        actual = torch.tensor(getattr(trajectory, name), dtype=torch.float64)
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6, msg=name)
+    assert trajectory.prediction_distance[-1] == trajectory.vocabulary_kl[-1] == 0
+    assert trajectory.num_layers == LAYERS
+    assert trajectory.tokens == sum(LENGTHS) - len(LENGTHS)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "opt", "gemma2", "mixtral"])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_padding_and_batch_size_change_nothing(model_type: str, side: str) -> None:
+    model = tiny_decoder(model_type)
+    alone = measure_trajectory(model, batches(samples(), 1))
+    assert_same(alone, measure_trajectory(model, batches(samples(), 3, side, extra=2)), tolerance=1e-5)
+
+
+def test_logits_are_computed_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_decoder("llama")
+    whole = measure_trajectory(model, batches(samples(), 5))
+    sizes = []
+    model.lm_head.register_forward_hook(lambda module, args, output: sizes.append(output.numel()))
+    monkeypatch.setattr(layer_predictions, "LOGITS_AT_A_TIME", 7 * VOCABULARY)
+    assert_same(whole, measure_trajectory(model, batches(samples(), 5)))
+    assert max(sizes) == 7 * VOCABULARY
+    # The forward's own logits of the last positions, and each of the states once.
+    assert sum(sizes) == (len(LENGTHS) + (LAYERS + 1) * whole.tokens) * VOCABULARY
+
+
+@pytest.mark.parametrize("device_map", ["head_apart", "all_offloaded"])
+def test_a_model_spread_over_devices(device_map: str, tmp_path: Path) -> None:
+    model = tiny_decoder("llama")
+    expected = measure_trajectory(model, batches(samples(), 2))
+    model.save_pretrained(tmp_path / "model")
+    places = {"model.embed_tokens": "cpu", "model.norm": "disk", "model.rotary_emb": "cpu", "lm_head": "disk"}
+    places |= {f"model.layers.{layer}": "disk" if layer % 2 else "cpu" for layer in range(LAYERS)}
+    spread = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "model",
+        device_map=places if device_map == "head_apart" else {"": "disk"},
+        offload_folder=tmp_path / "offload",
+    )
+    assert any(weight.is_meta for weight in spread.parameters())
+    assert_same(expected, measure_trajectory(spread, batches(samples(), 2)))
+
+
+def test_only_labelled_tokens_count() -> None:
+    model, rows = tiny_decoder("llama"), samples()
+    (batch,) = batches(rows, len(rows))
+    labels = torch.where(batch["attention_mask"].bool(), batch["input_ids"], -100)
+    assert_same(measure_trajectory(model, [batch]), measure_trajectory(model, [batch | {"labels": labels}]))
+    labels[:, :4] = -100
+    measured = measure_trajectory(model, [batch | {"labels": labels}])
+    # The fifth row has no response, and the second one a single token of it.
+    assert (measured.samples, measured.skipped_samples, measured.tokens) == (3, 2, 8 + 5 + 8)
+
+
+def test_the_labelled_tokens_are_the_predicted_ones() -> None:
+    batch = {"input_ids": torch.arange(8)[None], "attention_mask": torch.ones(1, 8, dtype=torch.int64)}
+    labels = torch.tensor([[-100, -100, 2, 3, -100, -100, 6, 7]])
+    (counted,) = counted_positions(batch | {"labels": labels})
+    assert counted.nonzero()[:, 0].tolist() == [1, 2, 5, 6]
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = tiny_decoder("llama").train()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    measure_trajectory(model, batches(samples(), 2))
+    assert model.training and all(weight.requires_grad for weight in model.parameters())
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in decoder_layers(model))
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_the_cost_is_that_of_the_flop_counter(model_type: str) -> None:
+    model = tiny_decoder(model_type, attn_implementation="eager")
+    with FlopCounterMode(display=False) as counter:
+        trajectory = measure_trajectory(model, batches(samples(), 2))
+    assert trajectory.macs == pytest.approx(counter.get_total_flops() / 2, rel=0.02)
+
+
+def test_sizes_of_the_target_and_of_what_is_kept() -> None:
+    model = tiny_decoder("qwen3")
+    trajectory = measure_trajectory(model, batches(samples(), 2))
+    assert trajectory.parameters() == model.num_parameters()
+    layer = trajectory.layer_parameters[0]
+    assert trajectory.parameters(range(5)) == model.num_parameters() - 3 * layer
+    whole = decoder_macs(model.config, round(sum(LENGTHS) / len(LENGTHS)))
+    assert trajectory.sample_macs() == whole
+    assert trajectory.sample_macs([0, 1, 7]) == whole - 5 * trajectory.layer_macs[0]
+
+
+def test_json_keeps_everything() -> None:
+    trajectory = measure_trajectory(tiny_decoder("llama"), batches(samples(), 2))
+    assert Trajectory.from_json(trajectory.to_json()) == trajectory
+    assert trajectory.model == "LlamaForCausalLM"
+    lower, upper = trajectory.prediction_distance_quartiles
+    for low, middle, high in zip(lower, trajectory.prediction_distance, upper, strict=True):
+        assert low <= middle <= high
+
+
+def refused(message: str) -> AbstractContextManager[object]:
+    return pytest.raises(HfChainError, match=f"(?-s:^.*{message}.*$)")
+
+
+def test_bad_input_is_refused_in_one_line() -> None:
+    model = tiny_decoder("llama")
+    with refused("none of 0 samples has two predicted tokens.*give longer texts"):
+        measure_trajectory(model, [])
+    short = torch.ones(3, 2, dtype=torch.int64)
+    with refused("none of 3 samples"):
+        measure_trajectory(model, [{"input_ids": short, "attention_mask": short}])
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    with refused("LlamaForCausalLM are not finite in torch.float32: load it with"):
+        measure_trajectory(model, batches(samples(), 2))
+    with refused("model_type 'bert' is not known"):
+        measure_trajectory(BertModel(BertConfig(num_hidden_layers=1, hidden_size=12)), [])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"samples": 3}', "[1"])
+def test_other_files_are_no_trajectories(text: str) -> None:
+    with refused("this is no trajectory"):
+        Trajectory.from_json(text)
+
+
+def test_a_trajectory_with_a_missing_layer_is_refused() -> None:
+    content = json.loads(measure_trajectory(tiny_decoder("llama"), batches(samples(), 2)).to_json())
+    content["vocabulary_kl"].pop()
+    with refused(f"of {LAYERS} layers needs {LAYERS + 1} distances"):
+        Trajectory.from_json(json.dumps(content))

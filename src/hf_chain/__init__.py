@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hf_chain.auto_classes import register_auto_classes
+
 if TYPE_CHECKING:
     from hf_chain.cost import clip_macs
     from hf_chain.data import ImageTextCollator, ImageTextDataset
@@ -58,3 +60,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_ROOMS])
+
+
+register_auto_classes()

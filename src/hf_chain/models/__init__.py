@@ -1,5 +1,42 @@
 """Custom `PreTrainedModel` classes: what is trained; what is saved loads in stock classes."""
 
-from hf_chain.models.chain_clip import ChainCLIPConfig, ChainCLIPModel, ChainCLIPOutput
+from __future__ import annotations
 
-__all__ = ["ChainCLIPConfig", "ChainCLIPModel", "ChainCLIPOutput"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_chain.models.chain_clip import ChainCLIPConfig, ChainCLIPModel, ChainCLIPOutput
+    from hf_chain.models.grafted_vlm import (
+        GraftedVLMConfig,
+        GraftedVLMForConditionalGeneration,
+        GraftedVLMProcessor,
+        from_parts,
+    )
+
+_ROOMS = {
+    "ChainCLIPConfig": "chain_clip",
+    "ChainCLIPModel": "chain_clip",
+    "ChainCLIPOutput": "chain_clip",
+    "GraftedVLMConfig": "grafted_vlm",
+    "GraftedVLMForConditionalGeneration": "grafted_vlm",
+    "GraftedVLMProcessor": "grafted_vlm",
+    "from_parts": "grafted_vlm",
+}
+"""Public name -> the model it belongs to, imported when first used: `auto_classes` needs one without the other."""
+
+__all__ = [
+    "ChainCLIPConfig",
+    "ChainCLIPModel",
+    "ChainCLIPOutput",
+    "GraftedVLMConfig",
+    "GraftedVLMForConditionalGeneration",
+    "GraftedVLMProcessor",
+    "from_parts",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'hf_chain.models' has no attribute {name!r}")
+    return getattr(import_module(f"hf_chain.models.{_ROOMS[name]}"), name)

@@ -1,0 +1,38 @@
+"""A vision encoder, an adapter and any decoder-only language model in one."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_chain.models.grafted_vlm.assembly import from_parts
+    from hf_chain.models.grafted_vlm.configuration_grafted_vlm import GraftedVLMConfig
+    from hf_chain.models.grafted_vlm.modeling_grafted_vlm import (
+        GraftedVLMForConditionalGeneration,
+        GraftedVLMImageModel,
+    )
+    from hf_chain.models.grafted_vlm.processing_grafted_vlm import GraftedVLMProcessor
+
+_FILES = {
+    "GraftedVLMConfig": "configuration_grafted_vlm",
+    "GraftedVLMForConditionalGeneration": "modeling_grafted_vlm",
+    "GraftedVLMImageModel": "modeling_grafted_vlm",
+    "GraftedVLMProcessor": "processing_grafted_vlm",
+    "from_parts": "assembly",
+}
+"""Public name -> its file, imported when first used: the configuration alone registers before torch models load."""
+
+__all__ = [
+    "GraftedVLMConfig",
+    "GraftedVLMForConditionalGeneration",
+    "GraftedVLMImageModel",
+    "GraftedVLMProcessor",
+    "from_parts",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILES:
+        raise AttributeError(f"module 'hf_chain.models.grafted_vlm' has no attribute {name!r}")
+    return getattr(import_module(f"hf_chain.models.grafted_vlm.{_FILES[name]}"), name)

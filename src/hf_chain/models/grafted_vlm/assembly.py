@@ -1,0 +1,214 @@
+"""A grafted model from an encoder, a decoder and the tokenizer and image processor that belong to them."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+
+from hf_chain.errors import HfChainError
+from hf_chain.models.grafted_vlm.configuration_grafted_vlm import GraftedVLMConfig
+from hf_chain.models.grafted_vlm.fingerprint import tokenizer_fingerprint
+from hf_chain.models.grafted_vlm.modeling_grafted_vlm import GraftedVLMForConditionalGeneration
+from hf_chain.models.grafted_vlm.processing_grafted_vlm import GraftedVLMProcessor
+from hf_chain.models.grafted_vlm.vision_towers import build_vision_tower, vision_tower
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedTokenizerBase
+
+
+def from_parts(
+    encoder: str | Path | PreTrainedModel,
+    decoder: str | Path | PreTrainedModel,
+    tokenizer: str | Path | PreTrainedTokenizerBase | None = None,
+    image_processor: str | Path | BaseImageProcessor | None = None,
+    *,
+    vision_layer: int = -1,
+    class_token: bool = True,
+    post_layernorm: bool = True,
+    adapter_layers: int = 2,
+    adapter_hidden_size: int | None = None,
+    image_token: str = "<image>",
+    chat_template: str | None = None,
+    dtype: torch.dtype | None = None,
+    attn_implementation: str | None = None,
+) -> tuple[GraftedVLMForConditionalGeneration, GraftedVLMProcessor]:
+    """Joins an encoder and a decoder by a new adapter and new image-start and image-end embeddings.
+
+    Args:
+        encoder (`str`, `Path` or `PreTrainedModel`): a CLIP, SigLIP, SigLIP-2, DINOv2 or ViT, or a member of a chain;
+            of a dual encoder its vision tower. A model in memory is copied.
+        decoder (`str`, `Path` or `PreTrainedModel`): a decoder-only language model with its head, such as a surrogate.
+            A model in memory is used as it is, not copied.
+        tokenizer (`str`, `Path` or `PreTrainedTokenizerBase`, *optional*): the decoder's folder by default.
+        image_processor (`str`, `Path` or `BaseImageProcessor`, *optional*): the encoder's folder by default.
+        vision_layer (`int`): the encoder's hidden state that is used; layers after it are left out.
+        class_token (`bool`): whether class and register tokens are handed on.
+        post_layernorm (`bool`): whether all tokens pass the encoder's last norm.
+        adapter_layers (`int`): linear layers of the adapter.
+        adapter_hidden_size (`int`, *optional*): its inner size; the decoder's embedding size by default.
+        image_token (`str`): what stands for an image in a prompt; added to the tokenizer where it is not known.
+        chat_template (`str`, *optional*): for tokenizers without one.
+        dtype (`torch.dtype`, *optional*): of all weights; the decoder's by default.
+        attn_implementation (`str`, *optional*): for parts that are loaded here.
+
+    Returns:
+        The model in evaluation mode, and its processor.
+
+    Raises:
+        HfChainError: when a part cannot be loaded or does not fit the others.
+    """
+    loading = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    language_model = _decoder(decoder, dtype, loading)
+    dtype = dtype or language_model.dtype
+    words = _tokenizer(tokenizer, decoder)
+    _add_image_token(words, image_token)
+    config = GraftedVLMConfig(
+        vision_config=_vision_config(encoder),
+        text_config=language_model.config,
+        vision_layer=vision_layer,
+        class_token=class_token,
+        post_layernorm=post_layernorm,
+        adapter_layers=adapter_layers,
+        adapter_hidden_size=adapter_hidden_size,
+        image_token_id=words.convert_tokens_to_ids(image_token),
+        tokenizer_fingerprint=tokenizer_fingerprint(words, image_token),
+    )
+    pixels = _image_processor(image_processor, encoder)
+    config.image_size = _image_size(pixels, config)
+    processor = GraftedVLMProcessor(
+        pixels, words, chat_template, image_token=image_token, tokens_per_image=config.tokens_per_image
+    )
+    model = GraftedVLMForConditionalGeneration(
+        config, _vision_tower(encoder, config.vision_config, dtype, loading), language_model
+    )
+    model.generation_config = copy.deepcopy(language_model.generation_config)
+    if config.image_token_id < config.text_config.vocab_size:
+        # Vocabularies are often padded, and then the new token has a row that could be generated.
+        model.generation_config.suppress_tokens = [config.image_token_id]
+    return model.to(dtype).eval(), processor
+
+
+def _decoder(decoder: str | Path | PreTrainedModel, dtype: torch.dtype | None, loading: dict[str, Any]) -> Any:
+    if isinstance(decoder, PreTrainedModel):
+        model = decoder
+    else:
+        try:
+            model = AutoModelForCausalLM.from_pretrained(str(decoder), dtype=dtype or "auto", **loading)
+        except (OSError, ValueError) as error:
+            raise _cannot_load("decoder", decoder, error) from error
+    if model.get_output_embeddings() is None:
+        raise HfChainError(
+            f"the decoder {type(model).__name__} has no language-model head: load it with AutoModelForCausalLM"
+        )
+    text_config = model.config.get_text_config(decoder=True)
+    return model if text_config is model.config else _text_model(model, text_config)
+
+
+def _text_model(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
+    """The language model of a composite one, such as Gemma-3, with the same weights."""
+    with torch.device("meta"):
+        text = AutoModelForCausalLM.from_config(config)
+    setattr(text, text.base_model_prefix, model.get_decoder())
+    text.set_output_embeddings(model.get_output_embeddings())
+    text.generation_config = model.generation_config
+    return text
+
+
+def _vision_config(encoder: str | Path | PreTrainedModel) -> PreTrainedConfig:
+    if isinstance(encoder, PreTrainedModel):
+        config = encoder.config
+    else:
+        try:
+            config = AutoConfig.from_pretrained(str(encoder))
+        except (OSError, ValueError) as error:
+            raise _cannot_load("encoder", encoder, error) from error
+    config = getattr(config, "vision_config", config)
+    vision_tower(config)
+    return config
+
+
+def _vision_tower(
+    encoder: str | Path | PreTrainedModel, config: PreTrainedConfig, dtype: torch.dtype, loading: dict[str, Any]
+) -> PreTrainedModel:
+    if not isinstance(encoder, PreTrainedModel):
+        build = vision_tower(config).build
+        return AutoModel.from_pretrained(str(encoder), config=config, dtype=dtype, **build, **loading)
+    tower = build_vision_tower(config).to(dtype)
+    state = getattr(encoder, "vision_model", encoder).state_dict()
+    missing = tower.load_state_dict({name: state[name] for name in tower.state_dict() if name in state}, strict=False)
+    if missing.missing_keys:
+        raise HfChainError(
+            f"the encoder {type(encoder).__name__} lacks {missing.missing_keys[0]} of a {config.model_type}: give the"
+            " vision model itself, or the folder it was saved in"
+        )
+    tower.set_attn_implementation(encoder.config._attn_implementation)
+    return tower
+
+
+def _tokenizer(
+    tokenizer: str | Path | PreTrainedTokenizerBase | None, decoder: str | Path | PreTrainedModel
+) -> PreTrainedTokenizerBase:
+    if tokenizer is not None and not isinstance(tokenizer, (str, Path)):
+        return copy.deepcopy(tokenizer)
+    if tokenizer is None and isinstance(decoder, PreTrainedModel):
+        raise HfChainError("a decoder in memory brings no tokenizer: give tokenizer=, a folder or a tokenizer")
+    name = decoder if tokenizer is None else tokenizer
+    try:
+        return AutoTokenizer.from_pretrained(str(name))
+    except (OSError, ValueError) as error:
+        raise _cannot_load("tokenizer", name, error) from error
+
+
+def _add_image_token(tokenizer: PreTrainedTokenizerBase, image_token: str) -> None:
+    if image_token not in tokenizer.get_vocab():
+        tokenizer.add_special_tokens({"additional_special_tokens": [image_token]})
+    if tokenizer.pad_token is None:
+        # Padded positions are masked, so any token will do.
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def _image_processor(image_processor: Any, encoder: str | Path | PreTrainedModel) -> BaseImageProcessor:
+    if image_processor is not None and not isinstance(image_processor, (str, Path)):
+        return image_processor
+    if image_processor is None and isinstance(encoder, PreTrainedModel):
+        raise HfChainError("an encoder in memory brings no image processor: give image_processor=, a folder or one")
+    name = encoder if image_processor is None else image_processor
+    try:
+        return AutoImageProcessor.from_pretrained(str(name))
+    except (OSError, ValueError) as error:
+        raise _cannot_load("image processor", name, error) from error
+
+
+def _image_size(image_processor: BaseImageProcessor, config: GraftedVLMConfig) -> int | None:
+    """Height and width of what the image processor makes, checked against what the tower takes."""
+    row = vision_tower(config.vision_config)
+    if row.flexible:
+        return None
+    oblong = Image.fromarray(np.zeros((30, 50, 3), dtype=np.uint8))
+    _, height, width = np.asarray(image_processor(oblong, return_tensors="np")["pixel_values"][0]).shape
+    if row.any_size and height == width:
+        return int(height)
+    if (height, width) != config.image_height_and_width:
+        raise HfChainError(
+            f"the image processor makes images of {height}x{width} pixels, the encoder takes"
+            f" {config.image_height_and_width[0]}x{config.image_height_and_width[1]}: set its size and crop_size"
+        )
+    return None
+
+
+def _cannot_load(what: str, name: object, error: Exception) -> HfChainError:
+    reason = " ".join(str(error).split())[:200]
+    return HfChainError(f"{what} {name} cannot be loaded, {reason}: give a folder or a Hub name")

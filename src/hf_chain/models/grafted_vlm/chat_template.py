@@ -1,0 +1,52 @@
+"""Chat templates of language models, made to take images.
+
+A language model's template expects the content of a message to be text. A prelude in the template's own language turns
+typed content, such as `{"type": "image"}`, into text with placeholders; the template itself stays as it is. So every
+tool that renders chat templates renders these, and the text is what the language model knows.
+"""
+
+from __future__ import annotations
+
+_BEGIN = "{#- images as text -#}"
+_END = "{#- the language model's own template -#}"
+
+_PRELUDE = """{#- images as text -#}
+{%- set flat = namespace(messages=[]) -%}
+{%- for message in messages -%}
+{%- set parts = namespace(texts=[]) -%}
+{%- if message.content is string -%}
+{%- set parts.texts = [message.content | replace(PLACEHOLDER, IMAGE)] -%}
+{%- else -%}
+{%- for part in message.content or [] -%}
+{%- if part.type == "image" or part.type == "image_url" -%}
+{%- set parts.texts = parts.texts + [IMAGE] -%}
+{%- elif part.text is defined -%}
+{%- set parts.texts = parts.texts + [part.text | replace(PLACEHOLDER, IMAGE)] -%}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{%- set flat.messages = flat.messages + [dict(message, content=parts.texts | join("\\n"))] -%}
+{%- endfor -%}
+{%- set messages = flat.messages -%}
+{#- the language model's own template -#}"""
+
+
+def with_images(template: str, placeholder: str, image: str | None = None) -> str:
+    """The template with images as text.
+
+    Args:
+        template (`str`): the language model's, with or without images.
+        placeholder (`str`): what stands for an image in a message's text.
+        image (`str`, *optional*): what an image becomes; the placeholder by default.
+
+    Returns:
+        `str`: a template in which the parts of a message are joined by line breaks.
+    """
+    image = placeholder if image is None else image
+    prelude = _PRELUDE.replace("PLACEHOLDER", repr(placeholder)).replace("IMAGE", repr(image))
+    return prelude + without_images(template)
+
+
+def without_images(template: str) -> str:
+    """The language model's own template."""
+    return template.partition(_END)[2] if template.startswith(_BEGIN) else template

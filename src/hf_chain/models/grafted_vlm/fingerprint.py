@@ -1,0 +1,40 @@
+"""What a tokenizer is recognised by: models can only be joined when they speak the same language."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from hf_chain.models.grafted_vlm.chat_template import without_images
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase, image_token: str) -> dict[str, str | int | None]:
+    """Hashes that two tokenizers share when they turn text into the same ids.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): any tokenizer.
+        image_token (`str`): the token a grafted model adds, which does not count.
+
+    Returns:
+        `dict`: the number of `tokens`, hashes of `vocabulary`, `special_tokens` and `chat_template` (`None` without
+            one).
+    """
+    vocabulary = {token: number for token, number in tokenizer.get_vocab().items() if token != image_token}
+    special = {name: token for name, token in sorted(tokenizer.special_tokens_map.items()) if name != "pad_token"}
+    template = tokenizer.chat_template
+    if isinstance(template, str):
+        template = without_images(template)
+    return {
+        "tokens": len(vocabulary),
+        "vocabulary": _hash(sorted(vocabulary.items())),
+        "special_tokens": _hash({name: str(token) for name, token in special.items()}),
+        "chat_template": None if template is None else _hash(template),
+    }
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,102 @@
+"""What is particular about each family of vision towers: one row a family, read as data."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hf_chain.errors import HfChainError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class VisionTower:
+    """One family of vision towers.
+
+    Args:
+        norm (`str`): the name of the norm after the last layer.
+        output_is_normed (`bool`): whether `last_hidden_state` has passed that norm.
+        class_tokens (`int`): class tokens in front of the patches.
+        any_size (`bool`): whether images of another size than the configuration's are taken.
+        flexible (`bool`): whether images keep their aspect ratio and come as padded lists of patches (NaFlex).
+        settings (`dict`): fields of the configuration to set, so that nothing is built that a grafted model leaves
+            unused: an unused weight has no gradient, which distributed training does not forgive.
+        build (`dict`): arguments of the tower's class, for the same reason.
+    """
+
+    norm: str = "post_layernorm"
+    output_is_normed: bool = True
+    class_tokens: int = 0
+    any_size: bool = False
+    flexible: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+    build: dict[str, Any] = field(default_factory=dict)
+
+
+VISION_TOWERS: dict[str, VisionTower] = {
+    "clip_vision_model": VisionTower(output_is_normed=False, class_tokens=1),
+    "siglip_vision_model": VisionTower(settings={"vision_use_head": False}),
+    "siglip2_vision_model": VisionTower(flexible=True, settings={"vision_use_head": False}),
+    "dinov2": VisionTower("layernorm", class_tokens=1, any_size=True, settings={"use_mask_token": False}),
+    "dinov2_with_registers": VisionTower("layernorm", class_tokens=1, any_size=True),
+    "vit": VisionTower("layernorm", class_tokens=1, build={"add_pooling_layer": False}),
+}
+"""`model_type` of the vision configuration -> its row. SigLIP-2 of a fixed size has SigLIP's `model_type`."""
+
+
+def vision_tower(config: PreTrainedConfig) -> VisionTower:
+    """The row of a tower.
+
+    Args:
+        config (`PreTrainedConfig`): the tower's configuration.
+
+    Raises:
+        HfChainError: when the family is not in the table.
+    """
+    row = VISION_TOWERS.get(config.model_type)
+    if row is None:
+        raise HfChainError(
+            f"vision model_type {config.model_type!r} is not known: use one of {', '.join(VISION_TOWERS)}, or add a"
+            " row to VISION_TOWERS in hf_chain/models/grafted_vlm/vision_towers.py"
+        )
+    return row
+
+
+def prefix_tokens(config: PreTrainedConfig) -> int:
+    """Tokens in front of the patches: class tokens and registers."""
+    return vision_tower(config).class_tokens + getattr(config, "num_register_tokens", 0)
+
+
+def cut_config(config: PreTrainedConfig, vision_layer: int) -> PreTrainedConfig:
+    """The configuration of a tower that ends at a layer.
+
+    Args:
+        config (`PreTrainedConfig`): the whole tower's; not changed.
+        vision_layer (`int`): whose output is wanted, as in `hidden_states`: `1` is the first layer's, `-1` the last's,
+            `-2` that of the layer before.
+
+    Returns:
+        `PreTrainedConfig`: a copy.
+
+    Raises:
+        HfChainError: when there is no such layer.
+    """
+    layers = config.num_hidden_layers
+    kept = vision_layer if vision_layer >= 0 else layers + 1 + vision_layer
+    if not 1 <= kept <= layers:
+        raise HfChainError(
+            f"vision_layer={vision_layer} is outside of a tower with {layers} layers: use -{layers} … -1"
+        )
+    cut = copy.deepcopy(config)
+    cut.num_hidden_layers = kept
+    return cut
+
+
+def build_vision_tower(config: PreTrainedConfig) -> PreTrainedModel:
+    """A random tower of this configuration, as the Auto class builds it."""
+    from transformers import AutoModel
+
+    return AutoModel.from_config(config, **vision_tower(config).build)

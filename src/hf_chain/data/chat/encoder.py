@@ -1,0 +1,183 @@
+"""From a conversation to token ids and labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from PIL import Image
+
+from hf_chain.data.chat.image_prompts import wrap_images
+from hf_chain.data.chat.reweighting import ResponseReweighting
+from hf_chain.data.chat.rows import IMAGE_PLACEHOLDER
+from hf_chain.data.chat.template import ChatTemplate, Messages, Response
+from hf_chain.data.randomness import sample_random
+from hf_chain.errors import HfChainError
+
+IGNORED = -100
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class EncodedChat:
+    """Token ids, labels and loss weights of one conversation, each of length L.
+
+    `labels` are -100 outside of the loss; `weights` are 0 there. `whole_length` is the length before it was cut.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    weights: list[float]
+    whole_length: int
+
+
+class ChatEncoder:
+    """Writes conversations with the chat template and marks which tokens are in the loss.
+
+    Args:
+        processor (`ProcessorMixin` or `PreTrainedTokenizerBase`): A `GraftedVLMProcessor`, or a tokenizer for text
+            alone. The tokenizer is a fast one.
+        max_length (`int`, *optional*): Tokens from which on a conversation is cut; the tokenizer's own by default.
+        special_tokens_in_loss (`bool`, *optional*, defaults to `True`): Whether header and end mark of a response are
+            in the loss, as in stages 1 and 2 of the paper, or its content alone, as in stage 3.
+        image_prompts (`bool`, *optional*, defaults to `False`): Put one of thirty wordings around every image.
+        reweighting (`ResponseReweighting`, *optional*): Larger weights for short responses about images.
+        seed (`int`, *optional*, defaults to 0): Seed of the wordings, which depend on it and the conversation alone.
+
+    Raises:
+        `HfChainError`: Where the tokenizer has no chat template or gives no character positions.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        *,
+        max_length: int | None = None,
+        special_tokens_in_loss: bool = True,
+        image_prompts: bool = False,
+        reweighting: ResponseReweighting | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.processor = processor
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        if not self.tokenizer.is_fast:
+            raise HfChainError(f"tokenizer {self.tokenizer.name_or_path} gives no character positions; use a fast one")
+        self.template = ChatTemplate(self.tokenizer, getattr(processor, "chat_template", None))
+        # Tokenizers without a limit give an astronomical one.
+        own = self.tokenizer.model_max_length
+        self.max_length = max_length or (own if own < 10**9 else None)
+        self.special_tokens_in_loss = special_tokens_in_loss
+        self.image_prompts = image_prompts
+        self.reweighting = reweighting
+        self.seed = seed
+        self.image_token: str = getattr(processor, "image_token", "")
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides about length and labels of a conversation."""
+        own = getattr(self.processor, "chat_template", None) or self.tokenizer.chat_template
+        tokens = getattr(self.processor, "tokens_per_image", None)
+        options = [own, self.max_length, self.special_tokens_in_loss, self.image_prompts, self.seed, tokens]
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
+        digest.update(json.dumps(options).encode())
+        return digest.hexdigest()
+
+    def encode(self, messages: Messages, images: Sequence[Image.Image] = ()) -> EncodedChat:
+        """Encode a conversation for training; what follows the last response is left out.
+
+        Args:
+            messages (`Sequence[Mapping[str, str]]`): With `role` and stripped `content`.
+            images (`Sequence[PIL.Image.Image]`, *optional*): Its images.
+
+        Raises:
+            `ValueError`: Where it cannot be used; the message says why.
+        """
+        last = max((n for n, m in enumerate(messages) if m["role"] == "assistant" and m["content"]), default=-1)
+        if last < 0:
+            raise ValueError("there is no response")
+        messages = self._with_images(messages[: last + 1], len(images))
+        if images and self.image_prompts:
+            key = hashlib.blake2b(json.dumps(list(messages)).encode(), digest_size=8).hexdigest()
+            random = sample_random("image prompt", self.seed, 0, key)
+            messages = wrap_images(messages, self.image_token, random)
+        rendered = self.template.render(messages)
+        ids, spans = self._tokenize(rendered.text)
+        weights = self._weights(spans, rendered.responses, weighted=bool(images))
+        counts = self._positions(ids, images)
+        labels = [token if weight else IGNORED for token, weight in zip(ids, weights, strict=True)]
+        return self._cut(_repeat(ids, counts), _repeat(labels, counts), _repeat(weights, counts))
+
+    def encode_prompt(self, messages: Messages, images: Sequence[Image.Image] = ()) -> list[int]:
+        """Return the token ids of a conversation up to where the model is to answer, without random wordings.
+
+        Raises:
+            `ValueError`: Where the template refuses it, or images and placeholders do not fit.
+        """
+        ids, _ = self._tokenize(self.template.prompt(self._with_images(messages, len(images))))
+        return _repeat(ids, self._positions(ids, images))
+
+    def _with_images(self, messages: Messages, images: int) -> Messages:
+        places = sum(message["content"].count(IMAGE_PLACEHOLDER) for message in messages)
+        if places != images:
+            raise ValueError(f"there are {images} images for {places} {IMAGE_PLACEHOLDER} placeholders")
+        if not images:
+            return messages
+        if not self.image_token:
+            raise ValueError("there is an image, but the processor is a tokenizer alone")
+        return [{**m, "content": m["content"].replace(IMAGE_PLACEHOLDER, self.image_token)} for m in messages]
+
+    def _tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids, and the characters of each; a gap that a tokenizer leaves at white space belongs to the next."""
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        spans, reached = [], 0
+        for start, end in encoded["offset_mapping"]:
+            spans.append((min(start, reached), end))
+            reached = end
+        return encoded["input_ids"], spans
+
+    def _weights(self, spans: list[tuple[int, int]], responses: tuple[Response, ...], weighted: bool) -> list[float]:
+        weights = [0.0] * len(spans)
+        for response in responses:
+            content = [n for n, (start, end) in enumerate(spans) if start < response.end and end > response.start]
+            weight = self.reweighting.weight(len(content)) if self.reweighting is not None and weighted else 1.0
+            if self.special_tokens_in_loss:
+                first, last = response.turn_start, response.turn_end
+                content = [n for n, (start, end) in enumerate(spans) if start < last and end > first]
+            for number in content:
+                weights[number] = weight
+        # Nothing predicts the first token.
+        weights[0] = 0.0
+        return weights
+
+    def _positions(self, ids: list[int], images: Sequence[Image.Image]) -> list[int]:
+        """How many positions each token takes: image tokens one for each position of their image."""
+        if not images:
+            return [1] * len(ids)
+        processor = self.processor
+        fixed = processor.tokens_per_image is not None
+        inputs = {} if fixed else processor.image_processor(images=list(images), return_tensors="pt")
+        numbers = iter(range(len(images)))
+        return [
+            len(processor.replace_image_token(inputs, next(numbers))) // len(self.image_token)
+            if token == processor.image_token_id
+            else 1
+            for token in ids
+        ]
+
+    def _cut(self, ids: list[int], labels: list[int], weights: list[float]) -> EncodedChat:
+        whole, most = len(ids), self.max_length
+        if most is not None and whole > most:
+            if self.image_token and self.processor.image_token_id in ids[most:]:
+                raise ValueError(f"it has {whole} tokens, and cut at max_length {most} it would lose an image")
+            ids, labels, weights = ids[:most], labels[:most], weights[:most]
+        if all(label == IGNORED for label in labels):
+            raise ValueError(f"it has {whole} tokens, and no response is left of it at max_length {most}")
+        return EncodedChat(ids, labels, weights, whole)
+
+
+def _repeat(values: list[Value], counts: list[int]) -> list[Value]:
+    return [value for value, count in zip(values, counts, strict=True) for _ in range(count)]

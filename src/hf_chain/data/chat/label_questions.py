@@ -1,0 +1,90 @@
+"""Questions about images with class labels: what it is, which of two, and whether something is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from hf_chain.data.captions import CaptionReader
+from hf_chain.data.chat.questions import Turn
+from hf_chain.data.prompts import resolve_templates
+
+WHAT = "What is in the picture?"
+CHOICE = "Is this {} or {}?"
+EXISTS = "Is there {} in the picture?"
+NEGATIVES = ("random", "popular", "adversarial")
+
+
+@dataclass(frozen=True)
+class LabelQuestions:
+    """Asks about the class of an image.
+
+    For evaluation an image is asked about seven times: what it is; which of two, in both orders; whether it is there;
+    and about one random, one popular and one adversarial class that is not there, as POPE does (arXiv 2305.10355).
+    For training four times: one of the two orders, and one of the three negatives, so that yes and no are balanced.
+
+    Args:
+        reader (`CaptionReader`): Finds the label of a row, and knows the templates of descriptions.
+        names (`tuple[tuple[str, ...], ...]`): Names of each class, the usual one first.
+        popular (`tuple[int, ...]`): The most frequent classes.
+        adversarial (`tuple[tuple[int, ...], ...]`): For each class those it is most easily taken for.
+    """
+
+    reader: CaptionReader = field(repr=False)
+    names: tuple[tuple[str, ...], ...]
+    popular: tuple[int, ...]
+    adversarial: tuple[tuple[int, ...], ...]
+
+    def turns(self, row: Mapping[str, Any], random: Random, training: bool) -> list[Turn]:
+        """Return the questions about an image; none where its label is no class."""
+        label = read_label(self.reader, row)
+        if label is None or label >= len(self.names):
+            return []
+        negatives = {kind: self._negative(kind, label, random) for kind in NEGATIVES}
+        usual, *others = self.names[label]
+        this, that = with_article(usual), with_article(self.names[_other(range(len(self.names)), label, random)][0])
+        choices = [CHOICE.format(this, that), CHOICE.format(that, this)]
+        if training:
+            choices = [random.choice(choices)]
+            kept = random.choice(NEGATIVES)
+            negatives = {kept: negatives[kept]}
+        return [
+            Turn(WHAT, usual, "what", tuple(others)),
+            *(Turn(question, usual, "choice") for question in choices),
+            Turn(EXISTS.format(this), "yes", "exists"),
+            *(
+                Turn(EXISTS.format(with_article(self.names[absent][0])), "no", "exists", negatives=kind)
+                for kind, absent in negatives.items()
+            ),
+        ]
+
+    def description(self, row: Mapping[str, Any], turns: Sequence[Turn], random: Random) -> str:
+        """Describe an image by a prompt template with the usual name of its class."""
+        template = random.choice(resolve_templates(self.reader.settings.prompt_templates))
+        label = read_label(self.reader, row)
+        return template.format(self.names[label][0]) if label is not None else ""
+
+    def _negative(self, kind: str, label: int, random: Random) -> int:
+        pools = {"random": range(len(self.names)), "popular": self.popular, "adversarial": self.adversarial[label]}
+        return _other(pools[kind], label, random)
+
+
+def read_label(reader: CaptionReader, row: Mapping[str, Any]) -> int | None:
+    """Return the class number of a row, or `None` where it is no class."""
+    try:
+        return reader.label(row)
+    except ValueError:
+        return None
+
+
+def with_article(name: str) -> str:
+    """Put *a* or *an* before a name, and nothing before one that sounds like a plural: *sunglasses*."""
+    if name.endswith("s") and not name.endswith(("ss", "us")):
+        return name
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _other(classes: Sequence[int], label: int, random: Random) -> int:
+    return random.choice([number for number in classes if number != label])

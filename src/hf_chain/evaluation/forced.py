@@ -1,0 +1,98 @@
+"""Answers read off a single forward over question and reference: exact matches without generating."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from PIL import Image
+from tqdm.auto import tqdm
+
+from hf_chain.data.chat import ChatEncoder, read_sample
+from hf_chain.evaluation.embed import evaluation_mode
+from hf_chain.evaluation.generate import Generated, answer_macs, image_macs, left_padded, pixel_inputs, unusable
+
+
+@dataclass(frozen=True)
+class _Forced:
+    ids: list[int]
+    response: int
+    images: list[Image.Image]
+
+
+def forced_answers(
+    model: Any,
+    processor: Any,
+    rows: Dataset | Sequence[Mapping[str, Any]],
+    *,
+    batch_size: int = 32,
+    device: torch.device | str | None = None,
+    bf16: bool = False,
+) -> Generated:
+    """Give each row's reference response to the model and see where it would have said something else.
+
+    Where the likeliest token agrees with the reference everywhere, end mark included, greedy generation would have
+    written the reference. Elsewhere the text ends with the first token that differs, which is also the one that
+    generation would have written: a one-token answer is read as it is, a longer wrong one is cut short.
+
+    Args:
+        model (`PreTrainedModel`): A causal language model, or a `GraftedVLMForConditionalGeneration`.
+        processor (`ProcessorMixin` or `PreTrainedTokenizerBase`): The processor saved with the model.
+        rows (`datasets.Dataset` or `Sequence[Mapping]`): Chat rows that end with a response.
+        batch_size (`int`): Rows in one forward.
+        device (`torch.device`, *optional*): Where the model is; default: `model.device`.
+        bf16 (`bool`): Run the forwards under bfloat16 autocast.
+
+    Raises:
+        HfChainError: when a row cannot be asked or has no response, naming it.
+    """
+    encoder = ChatEncoder(processor)
+    place = torch.device(device if device is not None else model.device)
+    result = Generated()
+    with evaluation_mode(model), tqdm(total=len(rows), desc="Answering", leave=False) as progress:
+        for start in range(0, len(rows), batch_size):
+            numbers = range(start, min(start + batch_size, len(rows)))
+            batch = [_forced(number, rows[number], encoder) for number in numbers]
+            images = [image for one in batch for image in one.images]
+            # The last token predicts nothing.
+            inputs = left_padded([one.ids[:-1] for one in batch], encoder, place)
+            inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+            kept = max(one.response for one in batch)
+            with torch.autocast(place.type, torch.bfloat16, enabled=bf16):
+                logits = model(
+                    **inputs, **pixel_inputs(images, encoder, place), logits_to_keep=kept, use_cache=False
+                ).logits
+            for one, likeliest in zip(batch, logits[:, -kept:].argmax(-1).tolist(), strict=True):
+                said = _until_wrong(likeliest[-one.response :], one.ids[-one.response :])
+                result.texts.append(encoder.tokenizer.decode(said, skip_special_tokens=True).strip())
+                result.prompt_tokens += len(one.ids) - one.response
+                result.new_tokens += len(said)
+            result.images += len(images)
+            tokens = inputs["input_ids"].shape[1]
+            result.macs += len(batch) * answer_macs(model, tokens, kept) + image_macs(model, len(images))
+            progress.update(len(batch))
+    return result
+
+
+def _forced(number: int, row: Mapping[str, Any], encoder: ChatEncoder) -> _Forced:
+    try:
+        sample = read_sample(row)
+        if not sample.messages or sample.messages[-1]["role"] != "assistant":
+            raise ValueError("there is no response")
+        encoded = encoder.encode(sample.messages, sample.images)
+        asked = len(encoder.encode_prompt(sample.messages[:-1], sample.images))
+        # What the template writes behind the end mark is no part of the answer.
+        end = max(place for place, label in enumerate(encoded.labels) if label >= 0) + 1
+        if end <= asked:
+            raise ValueError("its response is cut off")
+        return _Forced(encoded.input_ids[:end], end - asked, sample.images)
+    except Exception as error:  # Pillow's decoders raise errors of every kind.
+        raise unusable(number, error) from error
+
+
+def _until_wrong(said: list[int], expected: list[int]) -> list[int]:
+    wrong = next((place for place, pair in enumerate(zip(said, expected, strict=True)) if pair[0] != pair[1]), None)
+    return said if wrong is None else said[: wrong + 1]

@@ -1,0 +1,107 @@
+"""Responses are found in what any chat template writes, and nothing else is."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from hf_chain.data.chat import ChatEncoder, ChatTemplate
+from hf_chain.data.chat.encoder import IGNORED
+from hf_chain.errors import HfChainError
+from support.chat_models import TEMPLATES, chat_tokenizer
+
+CHAT = [
+    {"role": "user", "content": "assistant, what is this? <|im_end|> user"},
+    {"role": "assistant", "content": "a red circle,\n\n  it says user"},
+    {"role": "user", "content": "a red circle?"},
+    {"role": "assistant", "content": "yes"},
+]
+NAMES = [None, *TEMPLATES]
+
+
+def in_loss(tokenizer, messages, **options):
+    """Texts of the runs of tokens that are in the loss."""
+    encoded = ChatEncoder(tokenizer, **options).encode(messages)
+    runs, inside = [], False
+    for token, label in zip(encoded.input_ids, encoded.labels, strict=True):
+        if label != IGNORED:
+            assert label == token
+            runs = runs if inside else [*runs, []]
+            runs[-1].append(token)
+        inside = label != IGNORED
+    return [tokenizer.decode(run) for run in runs]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_is_on_the_responses_alone(name):
+    found = in_loss(chat_tokenizer(name), CHAT, special_tokens_in_loss=False)
+    assert [text.strip() for text in found] == [CHAT[1]["content"], CHAT[3]["content"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        (None, "<|assistant|>{}<|end|>"),
+        ("llama3", "<|start_header_id|>assistant<|end_header_id|>\n\n{}<|eot_id|>"),
+        ("chatml", "<|im_start|>assistant\n{}<|im_end|>"),
+        ("thinking", "<|im_start|>assistant\n{}<|im_end|>"),
+        ("asks_for_thought", "<|im_start|>assistant\n{}<|im_end|>"),
+        ("gemma", "<start_of_turn>model\n{}<end_of_turn>"),
+        ("mistral", " {}<|end|>"),
+    ],
+)
+def test_header_and_end_mark_are_in_the_loss_where_asked_for(name, first):
+    found = in_loss(chat_tokenizer(name), CHAT)
+    assert len(found) == 2
+    assert found[0].strip() == first.format(CHAT[1]["content"]).strip()
+    if name == "thinking":
+        assert found[1] == "<|im_start|>assistant\n<think>\n\n</think>\n\nyes<|im_end|>"
+
+
+def test_the_loss_holds_what_the_template_itself_marks_as_generated():
+    tokenizer = chat_tokenizer()
+    own = tokenizer.apply_chat_template(CHAT, return_assistant_tokens_mask=True, return_dict=True)
+    encoded = ChatEncoder(tokenizer).encode(CHAT)
+    assert encoded.input_ids == own["input_ids"]
+    header = tokenizer.convert_tokens_to_ids("<|assistant|>")
+    ours = [int(label not in (IGNORED, header)) for label in encoded.labels]
+    assert ours == own["assistant_masks"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_prompt_is_how_the_whole_conversation_begins(name):
+    template = ChatTemplate(chat_tokenizer(name))
+    whole = template.render(CHAT)
+    prompt = template.prompt(CHAT[:3])
+    if name != "asks_for_thought":
+        assert whole.text.startswith(prompt) or name == "thinking"
+    assert template.end_of_turn == (TEMPLATES[name][1] if name else "<|end|>")
+
+
+def test_a_template_that_rewrites_a_response_is_noticed():
+    tokenizer = copy.deepcopy(chat_tokenizer("chatml"))
+    tokenizer.chat_template = TEMPLATES["chatml"][0].replace("m['content']", "m['content'] | replace('red', 'blue')")
+    with pytest.raises(ValueError, match="does not write every message once and as it is"):
+        ChatTemplate(tokenizer).render(CHAT)
+
+
+def test_a_template_that_refuses_a_conversation_says_why():
+    with pytest.raises(ValueError, match="System role not supported"):
+        ChatTemplate(chat_tokenizer("gemma")).render([{"role": "system", "content": "be kind"}, *CHAT])
+
+
+def test_a_tokenizer_without_a_template_is_refused_in_one_line():
+    tokenizer = copy.deepcopy(chat_tokenizer())
+    tokenizer.chat_template = None
+    with pytest.raises(HfChainError, match="has no chat template; set tokenizer.chat_template") as caught:
+        ChatEncoder(tokenizer)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_template_that_asks_by_rewriting_is_refused_in_one_line():
+    tokenizer = copy.deepcopy(chat_tokenizer())
+    tokenizer.chat_template = "{% if add_generation_prompt %}now{% endif %}{{ messages[0]['content'] }}"
+    with pytest.raises(HfChainError, match="changes earlier text when it asks for a response") as caught:
+        ChatTemplate(tokenizer)
+    assert "\n" not in str(caught.value)

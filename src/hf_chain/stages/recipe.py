@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hf_chain.data.settings import DataSettings
 from hf_chain.errors import HfChainError
 from hf_chain.evaluation.settings import EvaluationSettings
 from hf_chain.hub.settings import HubSettings
 from hf_chain.settings import Settings
-from hf_chain.stages.problems import first_problem, suggestion
+from hf_chain.stages.problems import suggestion
+from hf_chain.stages.recipe_file import parse_values, read_values, validated
 from hf_chain.stages.shapes import ModelSettings, TowerSettings
-from hf_chain.stages.yaml_reader import read_yaml
 
 Operator = Literal["exact", "copy", "copy_fused", "stack", "interpolate", "random"]
 
@@ -150,26 +150,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         HfChainError: when the file is missing, is no YAML, or says something that is not allowed.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
-        raise HfChainError(f"Recipe {path} cannot be read ({reason}): give the path of a YAML file") from error
-    return parse_recipe(text, overrides, origin=str(path))
+    values = read_values(path, overrides)
+    return validated(Recipe, values, origin=str(path))
 
 
 def parse_recipe(text: str, overrides: Sequence[str] = (), origin: str = "recipe") -> Recipe:
     """Like `load_recipe`, from the text itself; `origin` names it in errors."""
-    values = read_yaml(text, origin)
-    if not isinstance(values, dict):
-        what = "is empty" if values is None else f"holds {type(values).__name__}, not a mapping"
-        raise HfChainError(f"{origin} {what}: start with `name:`, `data:`, `model:`, `members:`")
-    for override in overrides:
-        _override(values, override)
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        raise HfChainError(f"{origin}: {first_problem(error, Recipe, values)}") from error
+    return validated(Recipe, parse_values(text, overrides, origin), origin)
 
 
 def _check_training(values: dict[str, Any], where: str) -> None:
@@ -230,21 +217,3 @@ def _check_ascending(small: MemberSettings, large: MemberSettings, model: ModelS
             f"members.{large.name}.projection_dim is {large.projection_dim or model.projection_dim}, smaller than "
             f"{small.projection_dim or model.projection_dim} of {small.name} before it; it can only grow"
         )
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    path, separator, text = override.partition("=")
-    if not separator or not path:
-        raise HfChainError(f"Override {override!r} has no '=': write section.field=value")
-    *parents, last = path.split(".")
-    target: Any = values
-    for key in parents:
-        if isinstance(target, list):
-            target = next((item for item in target if isinstance(item, dict) and item.get("name") == key), None)
-        elif isinstance(target, dict):
-            target = target.setdefault(key, {})
-        if not isinstance(target, (dict, list)):
-            raise HfChainError(f"Override {override!r}: there is no {key!r} in the recipe")
-    if not isinstance(target, dict):
-        raise HfChainError(f"Override {override!r}: name a member and its field, such as members.small.epochs=4")
-    target[last] = read_yaml(text, f"Override {override!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
@@ -181,7 +183,9 @@ def _download(repo: str, revision: str | None, files: list[str]) -> Path:
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=files))
     except Exception as error:  # huggingface_hub has an error of its own for every refusal.
-        reason = " ".join(str(error).split())[:200].rstrip(". ")
+        # That no file is at hand is not why: what the Hub answered stands behind it.
+        behind = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None
+        reason = " ".join(str(behind or error).split())[:200].rstrip(". ")
         raise HfChainError(
             f"{repo} cannot be fetched from the Hub ({reason}): check name, revision, access and network"
         ) from error
@@ -204,9 +208,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError) as error:
-        with path.open("rb") as plain:
-            pointer = plain.read(len(_POINTER)) == _POINTER
-        if pointer:
+        if path.is_file() and os.access(path, os.R_OK) and path.open("rb").read(len(_POINTER)) == _POINTER:
             raise HfChainError(f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` there") from error
         reason = " ".join(str(error).split())[:200]
         raise HfChainError(

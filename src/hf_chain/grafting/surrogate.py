@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.integrations import is_deepspeed_zero3_enabled
@@ -19,7 +19,7 @@ from hf_chain.grafting.lineage import SurrogateLineage, write_lineage
 from hf_chain.grafting.ranges import LayerRange, check_ranges, kept_layers, parse_ranges, translator_layers
 from hf_chain.grafting.shards import LICENSE_FILES, TOKENIZER_FILES
 from hf_chain.grafting.target import CheckpointTarget, Target, open_target
-from hf_chain.grafting.weight_names import surrogate_names
+from hf_chain.grafting.weight_names import surrogate_names, target_name
 
 if TYPE_CHECKING:
     import torch
@@ -111,18 +111,27 @@ def _load(target: Target, places: Mapping[int, int], dtype: str | torch.dtype | 
             raise
         reason = " ".join(str(error).split())[:200].rstrip(". ")
         raise HfChainError(f"{target.name} cannot be loaded as {model_class.__name__}: {reason}") from error
-    for name, found, expected in report["mismatched_keys"]:
-        raise HfChainError(
-            f"{name} of {target.name} has shape {list(found)}, but its configuration says {list(expected)}:"
-            " the two do not belong together"
-        )
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise HfChainError(f"{target.name} lacks {missing[0]} and {len(missing) - 1} more weights: give a whole model")
+    _check_whole(report, target, places)
     if target.generation_config is not None:
         surrogate.generation_config = target.generation_config
+    if getattr(surrogate.config, "quantization_config", None) is None:
+        # Else save_pretrained reverts what loading did: it would fuse experts that the target's shards hold fused, and
+        # quantise what was dequantised for want of a GPU, without saying so in the configuration.
+        surrogate._weight_conversions = None
     surrogate.name_or_path = surrogate.config.name_or_path = ""
     return surrogate
+
+
+def _check_whole(report: Mapping[str, Any], target: Target, places: Mapping[int, int]) -> None:
+    """Refuses a surrogate with weights that no checkpoint gave: transformers only warns of them."""
+    for name, found, expected in report["mismatched_keys"]:
+        raise HfChainError(
+            f"{target_name(target.config, places, name)} of {target.name} has shape {list(found)}, but its"
+            f" configuration says {list(expected)}: the two do not belong together"
+        )
+    missing = sorted(target_name(target.config, places, name) for name in report["missing_keys"])
+    if missing:
+        raise HfChainError(f"{target.name} lacks {missing[0]} and {len(missing) - 1} more weights: give a whole model")
 
 
 @contextmanager

@@ -164,14 +164,15 @@ def open_target(target: str | Path | PreTrainedModel, revision: str | None = Non
 def _config(checkpoint: Checkpoint) -> PreTrainedConfig:
     path = checkpoint.folder / "config.json"
     try:
-        model_type = json.loads(path.read_text(encoding="utf-8"))["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HfChainError(f"{path} names no model_type, so {checkpoint.name} is no transformers model") from error
-    family_named(model_type)
+        family_named(str(json.loads(path.read_text(encoding="utf-8"))["model_type"]))
+    except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise HfChainError(
+            f"{path} names no model_type, so it is no transformers model: give the folder or the Hub name of one"
+        ) from error
     try:
         return AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
     except Exception as error:  # Configuration classes raise errors of their own.
-        raise HfChainError(f"{path} is no {model_type} configuration ({_short(error)}): put it right") from error
+        raise HfChainError(f"{path} cannot be read ({_short(error)}): put it right") from error
 
 
 def _generation_config(checkpoint: Checkpoint) -> GenerationConfig | None:

@@ -51,6 +51,18 @@ def surrogate_names(config: PreTrainedConfig, places: Mapping[int, int], names: 
     return found
 
 
+def target_name(config: PreTrainedConfig, places: Mapping[int, int], name: str) -> str:
+    """What the target's decoder calls a weight of the surrogate, for messages about it.
+
+    Args:
+        config (`PreTrainedConfig`): the target's configuration.
+        places (`Mapping[int, int]`): number of a kept layer in the target -> its number in the surrogate.
+        name (`str`): the name in the surrogate.
+    """
+    match = re.match(rf"{re.escape(layer_prefix(config))}(\d+)", name)
+    return name if match is None else _with_number(name, match, list(places)[int(match[1])])
+
+
 def surrogate_module(config: PreTrainedConfig, places: Mapping[int, int], module: str) -> str | None:
     """What the surrogate calls a module, or a pattern of modules, that a configuration names.
 

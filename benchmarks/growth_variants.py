@@ -12,10 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import matplotlib
 
@@ -26,6 +26,9 @@ from matplotlib import pyplot as plt
 from hf_chain.cli import exit_cleanly
 from hf_chain.cost import human
 from hf_chain.growth import tile
+from hf_chain.growth.exact import _TowerGrowth
+from hf_chain.growth.pad import Padded
+from hf_chain.growth.pad_first_norm import PaddedBehindNorm
 from hf_chain.stages.files import write_json, write_text
 from hf_chain.stages.ledger import FamilyRecord, read_family
 
@@ -34,13 +37,16 @@ VARIANTS: dict[str, list[str]] = {
     "exact": [],
     "exact, learning rate ×2": [f"{SMALL}.learning_rate=2e-3"],
     "exact, learning rate ×½": [f"{SMALL}.learning_rate=5e-4"],
+    "exact, learning rate ×¼": [f"{SMALL}.learning_rate=2.5e-4"],
     "exact, warm-up 20 %": [f"{SMALL}.warmup_steps=0.2"],
     "exact, no feature loss": [f"{SMALL}.feature_loss_weight=0"],
     "exact, feature loss to 0 (cosine)": [f"{SMALL}.feature_loss_schedule=cosine"],
     "exact, feature loss in the first half": [f"{SMALL}.feature_loss_until=0.5"],
     "exact, symmetric copies": [],
+    "exact, padding for tiling": [],
     "copy": ["operator=copy"],
     "copy, learning rate ×2": ["operator=copy", f"{SMALL}.learning_rate=2e-3"],
+    "copy, learning rate ×½": ["operator=copy", f"{SMALL}.learning_rate=5e-4"],
     "copy, no feature loss": ["operator=copy", f"{SMALL}.feature_loss_weight=0"],
     "copy_fused": ["operator=copy_fused"],
     "random": ["operator=random"],
@@ -66,8 +72,9 @@ def main() -> None:
             run_variant(arguments.recipe, f"first-{seed}", common, members=1)
             first = arguments.output_dir / f"first-{seed}"
         for name in arguments.variants:
-            with _symmetry_noise(0.0 if name == "exact, symmetric copies" else tile.SYMMETRY_NOISE):
-                slug = "".join(letter if letter.isalnum() else "-" for letter in name.replace("½", "half"))
+            with RULES.get(name, nullcontext)():
+                slug = name.translate(str.maketrans({" ": "-", ",": "", "×": "x", "½": "0.5", "¼": "0.25", "%": ""}))
+                slug = slug.translate(str.maketrans("", "", "()"))
                 run_variant(
                     arguments.recipe,
                     f"{slug}-{seed}",
@@ -79,14 +86,20 @@ def main() -> None:
             _write_results(arguments.output_dir)
 
 
-@contextmanager
-def _symmetry_noise(value: float) -> Iterator[None]:
-    before = tile.SYMMETRY_NOISE
-    tile.SYMMETRY_NOISE = value
-    try:
-        yield
-    finally:
-        tile.SYMMETRY_NOISE = before
+def _padded_tower(growth: _TowerGrowth) -> PaddedBehindNorm | Padded:
+    """The width rule of a tower, with padding where the width is a multiple as well."""
+    old, new, generator = growth.old.hidden_size, growth.new.hidden_size, growth.growth.generator
+    if growth.tower.first_norm is None or new == old:
+        return ORIGINAL_RULE(growth)
+    return PaddedBehindNorm(old, new, generator, growth.growth.weights[f"{growth.tower.first_norm}.weight"])
+
+
+ORIGINAL_RULE = _TowerGrowth._width_rule
+RULES = {
+    "exact, symmetric copies": lambda: patch.object(tile, "SYMMETRY_NOISE", 0.0),
+    "exact, padding for tiling": lambda: patch.object(_TowerGrowth, "_width_rule", _padded_tower),
+}
+"""Variants that change a rule of the operator instead of the recipe."""
 
 
 def _write_results(runs: Path) -> None:

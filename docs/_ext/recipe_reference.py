@@ -20,7 +20,8 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from hf_chain.settings import Settings
-from hf_chain.stages.recipe import RUNNER_FIELDS, Recipe
+from hf_chain.stages.recipe import Recipe
+from hf_chain.stages.training_fields import RUNNER_FIELDS
 from hf_chain.trainer.chain_config import ChainConfig
 
 WORDS = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null", Any: "anything"}

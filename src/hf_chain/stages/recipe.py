@@ -11,13 +11,12 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from hf_chain.data.settings import DataSettings
-from hf_chain.errors import HfChainError
 from hf_chain.evaluation.settings import EvaluationSettings
 from hf_chain.hub.settings import HubSettings
 from hf_chain.settings import Settings
-from hf_chain.stages.problems import suggestion
 from hf_chain.stages.recipe_file import parse_values, read_values, validated
 from hf_chain.stages.shapes import ModelSettings, TowerSettings
+from hf_chain.stages.training_fields import check_training
 
 Operator = Literal["exact", "copy", "copy_fused", "stack", "interpolate", "random"]
 
@@ -162,32 +161,7 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), origin: str = "recipe
 def _check_training(values: dict[str, Any], where: str) -> None:
     from hf_chain.trainer.chain_config import check_values, known_fields
 
-    for name in values:
-        if name in RUNNER_FIELDS:
-            raise ValueError(f"{where}.{name} is set by the runner; {RUNNER_FIELDS[name]}")
-        if name not in known_fields():
-            raise ValueError(f"{where}.{name} is unknown{suggestion(name, list(known_fields()))}")
-    try:
-        check_values(values)
-    except HfChainError as error:
-        raise ValueError(f"{where}.{error}") from error
-
-
-RUNNER_FIELDS = {
-    "output_dir": "use `output_dir` and `name` of the recipe",
-    "num_train_epochs": "use `epochs` of the member",
-    "max_steps": "use `epochs` of the member",
-    "seed": "use `seed` of the recipe",
-    "data_seed": "use `seed` of the recipe",
-    "push_to_hub": "use `hub.push`",
-    "hub_token": "set HF_TOKEN, as recipes are published with the members",
-    "resume_from_checkpoint": "a run goes on from its last checkpoint by itself",
-    "eval_strategy": "members are evaluated before and after training, see `evaluation`",
-    "load_best_model_at_end": "members are evaluated before and after training only",
-    "use_cpu": "it follows from the machine",
-    "remove_unused_columns": "the collator needs every column",
-}
-"""`ChainConfig` fields that the runner fills, and what to use instead."""
+    check_training(values, where, known_fields(), check_values)
 
 
 def _check_heads(member: MemberSettings, model: ModelSettings) -> None:

@@ -1,0 +1,1 @@
+"""The stages of a graft: target, surrogate, encoder training, graft, fine-tuning."""

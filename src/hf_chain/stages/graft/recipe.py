@@ -1,0 +1,138 @@
+"""The recipe of a graft: which encoder is trained for which language model, on what, in which stages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from hf_chain.data.chat.settings import ChatDataSettings
+from hf_chain.grafting.criteria import CRITERIA
+from hf_chain.hub.settings import HubSettings
+from hf_chain.settings import Settings
+from hf_chain.stages.graft.parts_of_recipe import EncoderSettings, SurrogateSettings, TargetSettings, VLMSettings
+from hf_chain.stages.recipe_file import read_values, validated
+from hf_chain.stages.training_fields import check_training
+from hf_chain.trainer.graft_config import check_graft_values, known_graft_fields
+
+Place = Literal["surrogate", "target"]
+
+
+class GraftStageSettings(Settings):
+    """One stage: a vision-language model on the surrogate or on the target, and what is trained of it."""
+
+    name: str = Field(description="Name of the stage; part of its folder and repository name.")
+    decoder: Place = Field(
+        description="Language model of the stage: surrogate or target. From one to the other the encoder is grafted."
+    )
+    parts: dict[str, float | None] = Field(
+        {}, description="Trained parts and their learning rates, such as `encoder.last:8: 5e-5`; none trains nothing."
+    )
+    data: list[str] = Field(["images"], min_length=1, description="Names of the data that the stage is trained on.")
+    epochs: float = Field(1.0, gt=0, description="Passes over that data; 0.1 takes a tenth of it.")
+    special_tokens_in_loss: bool = Field(True, description="Whether header and end mark of a response are learnt.")
+    training: dict[str, Any] = Field({}, description="`GraftConfig` fields of this stage, over those of the recipe.")
+
+    @field_validator("name")
+    @classmethod
+    def _name_fits_a_folder(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+            raise ValueError(f"name is {value!r}; use letters, digits, '.', '_' and '-', not first a sign")
+        return value
+
+
+class AnswerSettings(Settings):
+    """The `evaluation` section: questions asked after every stage."""
+
+    data: list[str] = Field(["images"], min_length=1, description="Names of the data whose questions are asked.")
+    splits: list[str] = Field(["validation"], min_length=1, description="Splits that are asked.")
+    batch_size: int = Field(64, ge=1, description="Questions in one forward.")
+    max_new_tokens: int = Field(16, ge=1, description="Most tokens of an answer.")
+    max_samples: int | None = Field(None, ge=1, description="Questions of each split, spread evenly; null asks all.")
+
+
+class GraftRecipe(Settings):
+    """Everything that decides what a graft produces."""
+
+    name: str = Field(description="Name of the run; its folder is `<output_dir>/<name>`.")
+    seed: int = Field(0, ge=0, description="Seed of new weights, questions and data order.")
+    output_dir: str = Field("runs", min_length=1, description="Folder of all runs.")
+    target: TargetSettings = Field(description="The language model that the encoder is meant for.")
+    encoder: EncoderSettings = Field(description="The vision encoder.")
+    surrogate: SurrogateSettings = Field(SurrogateSettings(), description="How the surrogate is cut and mended.")
+    model: VLMSettings = Field(VLMSettings(), description="What joins encoder and language model.")
+    data: dict[str, ChatDataSettings] = Field(min_length=1, description="Conversations, each source under a name.")
+    max_length: int | None = Field(None, ge=8, description="Tokens from which on a conversation is cut.")
+    image_prompts: bool = Field(False, description="Put one of thirty wordings around every image in training.")
+    reweighting_order: float | None = Field(
+        None, gt=0, description="Order of the weights of short responses about images; null weighs all alike."
+    )
+    stages: list[GraftStageSettings] = Field(min_length=1, description="The stages, in order.")
+    baseline: list[GraftStageSettings] = Field(
+        [], description="Stages of ordinary training on the target."
+    )
+    training: dict[str, Any] = Field({}, description="`GraftConfig` fields, the same for all stages.")
+    evaluation: AnswerSettings = Field(AnswerSettings(), description="What is asked after every stage.")
+    hub: HubSettings = Field(HubSettings(), description="Where results are pushed.")
+
+    @model_validator(mode="after")
+    def _stages_make_a_graft(self) -> GraftRecipe:
+        reserved = ("target", "surrogate")
+        names = [*reserved, *(stage.name for stage in (*self.stages, *self.baseline))]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"stages and baseline have {name!r} twice, or it is one of {', '.join(reserved)}")
+        places = [stage.decoder for stage in self.stages]
+        if "surrogate" in places[1:] and places != sorted(places):
+            raise ValueError("stages goes back from the target to the surrogate; put stages on the surrogate first")
+        for stage in self.baseline:
+            if stage.decoder != "target":
+                raise ValueError(f"baseline.{stage.name}.decoder is {stage.decoder!r}; it can only be target")
+        for stage in (*self.stages, *self.baseline):
+            for source in stage.data:
+                self._require_data(source, f"{stage.name}.data")
+            training = self.training_of(stage) | ({"parts": stage.parts} if stage.parts else {})
+            check_training(training, f"{stage.name}.training", known_graft_fields(), check_graft_values)
+        for source in self.evaluation.data:
+            self._require_data(source, "evaluation.data")
+        if self.surrogate.calibration.data is not None:
+            self._require_data(self.surrogate.calibration.data, "surrogate.calibration.data")
+        return self
+
+    @model_validator(mode="after")
+    def _criterion_is_known(self) -> GraftRecipe:
+        chosen = self.surrogate.replaced
+        if chosen not in CRITERIA and not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", chosen):
+            known = ", ".join(CRITERIA)
+            raise ValueError(f"surrogate.replaced is {chosen!r}; give layers such as 16-26, or one of {known}")
+        return self
+
+    def _require_data(self, source: str, where: str) -> None:
+        if source not in self.data:
+            raise ValueError(f"{where} names {source!r}; data has {', '.join(self.data)}")
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of the run."""
+        return Path(self.output_dir) / self.name
+
+    def training_of(self, stage: GraftStageSettings) -> dict[str, Any]:
+        """`GraftConfig` fields of a stage: the recipe's, then its own."""
+        return {**self.training, **stage.training}
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML, without fields that have their default value."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
+
+
+def load_graft_recipe(path: str | Path, overrides: Sequence[str] = ()) -> GraftRecipe:
+    """Reads and checks the recipe of a graft; see `load_recipe` for overrides.
+
+    Raises:
+        HfChainError: when the file is missing, is no YAML, or says something that is not allowed.
+    """
+    return validated(GraftRecipe, read_values(path, overrides), origin=str(path))

@@ -1,6 +1,28 @@
-"""ChainTrainer and ChainConfig: one member is one training."""
+"""Trainers and their configurations: ChainTrainer trains one member of a chain, GraftTrainer one stage of a graft."""
 
-from hf_chain.trainer.chain_config import ChainConfig
-from hf_chain.trainer.chain_trainer import ChainTrainer
+from __future__ import annotations
 
-__all__ = ["ChainConfig", "ChainTrainer"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_chain.trainer.chain_config import ChainConfig
+    from hf_chain.trainer.chain_trainer import ChainTrainer
+    from hf_chain.trainer.graft_config import GraftConfig
+    from hf_chain.trainer.graft_trainer import GraftTrainer
+
+_FILES = {
+    "ChainConfig": "chain_config",
+    "ChainTrainer": "chain_trainer",
+    "GraftConfig": "graft_config",
+    "GraftTrainer": "graft_trainer",
+}
+"""Public name -> its file, imported when first used: neither trainer needs what the other one does."""
+
+__all__ = ["ChainConfig", "ChainTrainer", "GraftConfig", "GraftTrainer"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILES:
+        raise AttributeError(f"module 'hf_chain.trainer' has no attribute {name!r}")
+    return getattr(import_module(f"hf_chain.trainer.{_FILES[name]}"), name)

@@ -1,0 +1,93 @@
+"""Arguments of `GraftTrainer`: those of `TrainingArguments` and which parts are trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+from hf_chain.errors import HfChainError
+from hf_chain.trainer.config_checks import check_common_values, fields_of
+from hf_chain.trainer.parts import check_parts
+
+CHECKPOINTING = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
+"""The first name is that of transformers 6, the second that of transformers 5.10."""
+
+
+@dataclass
+class GraftConfig(TrainingArguments):
+    """[`~transformers.TrainingArguments`] for one training stage of a graft.
+
+    The defaults are those of Zero-Shot Vision Encoder Grafting (arXiv 2505.22664): AdamW without weight decay,
+    gradients clipped at 1.0, warm-up for 3.05 % of the steps and a cosine to zero, bfloat16.
+
+    Args:
+        parts (`dict[str, float]` or `list[str]`): what is trained: aliases (`adapter`, `image_tokens`, `encoder`,
+            `encoder.last:8`, `encoder.post_layernorm`, `translator`, `decoder`, `lora`), modules, or patterns over
+            parameter names; each with its own peak learning rate, or `learning_rate` where it has none.
+        lora (`dict`, *optional*): fields of `peft.LoraConfig` for the part `lora`; rank 16, alpha 32 and all linear
+            layers of the decoder by default.
+        stage (`str`, *optional*): name of the stage, kept in `trainable.json`.
+
+    Raises:
+        HfChainError: for a value outside its range, and when `parts` is empty.
+    """
+
+    parts: dict[str, float | None] | list[str] = field(
+        default_factory=dict, metadata={"help": "Trained parts and their learning rates; everything else is frozen."}
+    )
+    lora: dict[str, Any] | None = field(default=None, metadata={"help": "Fields of peft.LoraConfig for `lora`."})
+    stage: str | None = field(default=None, metadata={"help": "Name of the stage."})
+
+    # What the paper trains every stage with, where TrainingArguments has another default.
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Shape of the learning rate."})
+    warmup_steps: float = field(default=0.0305, metadata={"help": "Steps of warm-up, or below 1 their share."})
+    bf16: bool = field(default=True, metadata={"help": "Computes in bfloat16."})
+
+    # Defaults of TrainingArguments that do not suit.
+    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator takes every column."})
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Every parameter is used."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "A loss that is not finite is an error."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_graft_values({name: getattr(self, name) for name in CHECKED if hasattr(self, name)})
+
+
+CHECKED = (
+    "parts",
+    "lora",
+    "stage",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "label_smoothing_factor",
+    *CHECKPOINTING,
+)
+"""Fields whose values are checked beyond what `TrainingArguments` does."""
+
+
+def known_graft_fields() -> dict[str, Any]:
+    """Name and type of every `GraftConfig` field that can be given."""
+    return fields_of(GraftConfig)
+
+
+def check_graft_values(values: dict[str, Any]) -> None:
+    """Checks types and ranges of `GraftConfig` fields without making one, which would start an engine.
+
+    Args:
+        values (`dict`): known field names to values; fields that are not there are not checked.
+
+    Raises:
+        HfChainError: naming the first field that does not fit, its value and what is allowed.
+    """
+    check_common_values(GraftConfig, values)
+    if "parts" in values:
+        check_parts(values["parts"])
+    if values.get("label_smoothing_factor"):
+        raise HfChainError("label_smoothing_factor is not supported: the loss is the mean over response tokens")
+    for name in CHECKPOINTING:
+        if isinstance(values.get(name), dict) and values[name].get("use_reentrant"):
+            raise HfChainError(
+                f"{name} asks for use_reentrant, which gives layers behind frozen ones no gradient: leave it out"
+            )

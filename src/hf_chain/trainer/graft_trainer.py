@@ -1,0 +1,208 @@
+"""GraftTrainer: the Trainer of the graft's stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_chain.losses.response import response_loss, response_targets
+from hf_chain.trainer.gradient_check import GradientCheck
+from hf_chain.trainer.graft_config import GraftConfig
+from hf_chain.trainer.lora import FOLDER as LORA_FOLDER
+from hf_chain.trainer.lora import attach_lora, has_lora, load_lora, lora_aside, stock_state
+from hf_chain.trainer.part_aliases import decoder_of, image_parameters
+from hf_chain.trainer.part_optimizer import check_engine_config, optimizer_groups
+from hf_chain.trainer.parts import freeze_all_but, resolve_parts
+from hf_chain.trainer.stage_trainer import StageTrainer
+from hf_chain.trainer.token_meter import TokenMeter
+from hf_chain.trainer.trainable_files import save_adapter, save_trainable
+
+Batch = Mapping[str, torch.Tensor]
+NO_MODEL_INPUTS = ("labels", "loss_weights")
+
+
+class GraftTrainer(StageTrainer):
+    """Trains named parts of a vision-language model, or of a plain decoder, on responses.
+
+    Everything else is frozen: it stores no gradients, yet lets them through to the parts below it. Whatever works with
+    [`~transformers.Trainer`] works here. Source: Zero-Shot Vision Encoder Grafting (arXiv 2505.22664).
+
+    Args:
+        model (`PreTrainedModel`): a `GraftedVLMForConditionalGeneration`, or a decoder with a language-model head. The
+            part `lora` is attached to it when it is not there yet.
+        args (`GraftConfig`): the arguments.
+        batch_macs (`Callable`, *optional*): maps a batch to the multiply-accumulate operations of a training step on
+            it; without it the cost is not logged.
+        kwargs: as for `Trainer`: `train_dataset`, `data_collator`, `processing_class`, `callbacks`, … The collator
+            gives `input_ids`, `attention_mask`, `labels` `[B, L]` (−100 outside of responses), and where they are
+            needed `pixel_values`, `position_ids` of packed sequences and `loss_weights` `[B, L]`.
+
+    Attributes:
+        parts (`tuple[Part, ...]`): what is trained.
+
+    Raises:
+        HfChainError: when a part is not in the model, at the first step when one got no gradient, and when the loss
+            stops being finite.
+    """
+
+    args: GraftConfig
+    optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: GraftConfig,
+        batch_macs: Callable[[Batch], int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if "lora" in args.parts and not has_lora(decoder_of(model)):
+            attach_lora(decoder_of(model), args.lora, args.seed)
+        self.parts = resolve_parts(model, args.parts, args.learning_rate)
+        freeze_all_but(model, self.parts)
+        super().__init__(model=model, args=args, compute_loss_func=response_loss, **kwargs)
+        if self.is_deepspeed_enabled:
+            check_engine_config(self.accelerator.state.deepspeed_plugin.deepspeed_config)
+        # `compute_loss` divides by the weight of the whole accumulated batch, so the model shall not, nor the Trainer.
+        self.model_accepts_loss_kwargs = False
+        self.loss_is_scaled_for_ga = True
+        self.batch_macs = batch_macs
+        self.meter = TokenMeter(lambda value: self.accelerator.reduce(value.to(self.args.device), "sum"))
+        self.gradient_check: GradientCheck | None = None
+        self._group_parts: list[str] = []
+        self._rates: dict[str, float] = {}
+        self.add_callback(_GraftCallback(self))
+
+    # One batch's way: tokens -> logits -> mean over all response tokens -> gradient
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], torch.Tensor | None]:
+        """The micro-batches of an optimiser step, and what their response tokens weigh in all processes."""
+        batches = list(islice(epoch_iterator, num_batches))
+        if not batches:
+            return batches, None
+        weight = torch.stack([response_targets(batch)[1].sum() for batch in batches]).sum()
+        return batches, self.accelerator.reduce(weight.to(device), "sum")
+
+    def _step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
+    ) -> torch.Tensor:
+        tokens, pixels = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"])), inputs.get("pixel_values")
+        self.meter.add(tokens.sum(), 0 if pixels is None else len(pixels))
+        if self.gradient_check is not None:
+            self.gradient_check.see_batch(has_images=pixels is not None)
+        return super()._step(model, inputs, num_items_in_batch)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Weighted mean of the cross-entropy over the response tokens of the global batch."""
+        fed = {name: value for name, value in inputs.items() if name not in NO_MODEL_INPUTS}
+        # The decoder's own configuration says otherwise; with a cache, packed sequences would see each other.
+        outputs = model(**fed | {"use_cache": False})
+        targets, weights = response_targets(inputs)
+        total = response_loss(outputs["logits"], targets, weights)
+        if num_items_in_batch is None:
+            loss = total / weights.sum().clamp(min=1.0)
+        else:
+            # Engines average gradients over processes.
+            loss = total / num_items_in_batch * self.args.world_size
+        return (loss, outputs) if return_outputs else loss
+
+    # Learning rates
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """An optimizer with groups for every part."""
+        if self.optimizer is None:
+            groups = optimizer_groups(self.parts, self.get_decay_parameter_names(self.model), self.args.weight_decay)
+            self._group_parts = [group.pop("part") for group in groups]
+            kind, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer_cls_and_kwargs = (kind, options | {"params": groups})
+        return super().create_optimizer(model)
+
+    def note_learning_rates(self) -> None:
+        """Keeps the rates of the present step, which the schedule changes before they are logged."""
+        groups = self.optimizer.param_groups
+        self._rates = {part: group["lr"] for part, group in zip(self._group_parts, groups, strict=True)}
+
+    # Cost and meters
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Operations of a training step on this batch; the Trainer sums them up and keeps them in checkpoints."""
+        return 0 if self.batch_macs is None else 2 * self.batch_macs(inputs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds learning rates, tokens/s, images/s, TFLOP/s and MACs so far to what the Trainer logs."""
+        if "loss" in logs:
+            logs |= {f"learning_rate/{part}": rate for part, rate in self._rates.items()}
+            logs |= self.meter.read(self.state.total_flos)
+            logs["macs"] = self.state.total_flos / 2
+        super().log(logs, start_time)
+
+    # Files
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the stock model with LoRA beside it; outside of checkpoints also the trainable-only files."""
+        super().save_model(output_dir, _internal_call)
+        folder, model = Path(output_dir or self.args.output_dir), self._unwrapped
+        if _internal_call:
+            save_adapter(model, self.parts, folder, self.args.should_save)
+        else:
+            save_trainable(model, self.parts, folder, self.args.stage, self.args.should_save)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        with lora_aside(decoder_of(self._unwrapped)):
+            super()._save(output_dir, None if state_dict is None else stock_state(state_dict))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        decoder = decoder_of(self._unwrapped)
+        with lora_aside(decoder):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if has_lora(decoder):
+            load_lora(decoder, Path(resume_from_checkpoint) / LORA_FOLDER)
+
+    @property
+    def _unwrapped(self) -> PreTrainedModel:
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+
+
+class _GraftCallback(TrainerCallback):
+    """Starts the meter, asks for gradients at the first step, and notes learning rates."""
+
+    def __init__(self, trainer: GraftTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        trainer, model = self.trainer, self.trainer._unwrapped
+        # Checkpointing does not need it, and it would send gradients through frozen layers to the inputs.
+        model.disable_input_require_grads()
+        trainer.meter.start(state.total_flos)
+        trainer.gradient_check = GradientCheck(
+            trainer.parts, image_parameters(model), trainer.accelerator, trainer.is_deepspeed_enabled
+        )
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        check = self.trainer.gradient_check
+        if check is not None:
+            check.ask()
+            if not check.pending:
+                self.trainer.gradient_check = None
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.note_learning_rates()

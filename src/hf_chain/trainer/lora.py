@@ -1,0 +1,127 @@
+"""LoRA on the decoder, by peft: attached for training, saved as peft's own adapter beside the stock model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from hf_chain.errors import HfChainError
+
+FOLDER = "lora"
+ADAPTER = "default"
+WEIGHTS = "adapter_model.safetensors"
+DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
+
+
+def is_lora(name: str) -> bool:
+    """Whether a parameter of this name belongs to LoRA."""
+    return ".lora_" in name
+
+
+def has_lora(decoder: nn.Module) -> bool:
+    """Whether LoRA is attached to the decoder."""
+    return any(isinstance(module, BaseTunerLayer) for module in decoder.modules())
+
+
+def attach_lora(decoder: PreTrainedModel, settings: dict[str, Any] | None = None, seed: int = 0) -> None:
+    """Adds LoRA to the decoder's linear layers, in place; the decoder computes the same as before.
+
+    Args:
+        decoder (`PreTrainedModel`): a language model without LoRA.
+        settings (`dict`, *optional*): fields of `peft.LoraConfig`; by default rank 16, alpha 32, all linear layers but
+            the head.
+        seed (`int`): seed of the first matrices; the second ones start at zero.
+
+    Raises:
+        HfChainError: when peft refuses the settings.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            config = LoraConfig(task_type="CAUSAL_LM", **(DEFAULTS | (settings or {})))
+            inject_adapter_in_model(config, decoder, ADAPTER)
+        except (TypeError, ValueError) as error:
+            raise HfChainError(f"lora: {' '.join(str(error).split())}") from error
+
+
+def merge_lora(decoder: PreTrainedModel) -> None:
+    """Adds the LoRA matrices to the weights they stand beside and removes them, in place."""
+    for name, layer in list(_lora_layers(decoder)):
+        layer.merge(safe_merge=True)
+        decoder.set_submodule(name, layer.get_base_layer())
+    del decoder.peft_config
+
+
+@contextmanager
+def lora_aside(decoder: nn.Module) -> Iterator[None]:
+    """For as long as it lasts the decoder is the stock one, with its own weights under their own names."""
+    layers = list(_lora_layers(decoder))
+    for name, layer in layers:
+        decoder.set_submodule(name, layer.get_base_layer())
+    try:
+        yield
+    finally:
+        for name, layer in layers:
+            decoder.set_submodule(name, layer)
+
+
+def stock_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of a model with LoRA as the stock model calls them, without LoRA's own."""
+    return {name.replace(".base_layer.", "."): value for name, value in state.items() if not is_lora(name)}
+
+
+def save_lora(decoder: PreTrainedModel, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:
+    """Writes an adapter that `PeftModel.from_pretrained` loads onto the decoder.
+
+    Args:
+        decoder (`PreTrainedModel`): a language model with LoRA.
+        folder (`Path`): the adapter's folder.
+        state (`dict`, *optional*): the decoder's weights, when an engine has gathered them.
+    """
+    weights = get_peft_model_state_dict(decoder, state, ADAPTER, save_embedding_layers=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in weights.items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    config = copy(decoder.peft_config[ADAPTER])
+    config.inference_mode = True
+    config.base_model_name_or_path = decoder.config.name_or_path or None
+    config.save_pretrained(str(folder))
+
+
+def load_lora(decoder: PreTrainedModel, folder: Path) -> None:
+    """Loads what `save_lora` wrote; LoRA is attached first where it is not.
+
+    Raises:
+        HfChainError: when the adapter does not fit the decoder.
+    """
+    if not has_lora(decoder):
+        config = LoraConfig.from_pretrained(str(folder))
+        config.inference_mode = False
+        inject_adapter_in_model(config, decoder, ADAPTER)
+    weights = load_file(folder / WEIGHTS)
+    weights = {name.removeprefix("base_model.model."): value for name, value in weights.items()}
+    try:
+        unexpected = set_peft_model_state_dict(decoder, weights, ADAPTER).unexpected_keys
+    except RuntimeError as error:
+        raise HfChainError(f"the adapter in {folder} does not fit: {' '.join(str(error).split())}") from error
+    if unexpected:
+        raise HfChainError(
+            f"the adapter in {folder} has {unexpected[0]} and {len(unexpected) - 1} more that "
+            f"{type(decoder).__name__} with its LoRA lacks: attach LoRA with the settings it was trained with"
+        )
+
+
+def _lora_layers(decoder: nn.Module) -> Iterator[tuple[str, BaseTunerLayer]]:
+    for name, module in decoder.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            yield name, module

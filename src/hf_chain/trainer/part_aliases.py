@@ -1,0 +1,124 @@
+"""The names of trainable parts, and where a model keeps them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from hf_chain.errors import HfChainError
+from hf_chain.grafting.anatomy import decoder_layers
+from hf_chain.models.grafted_vlm.vision_towers import tower_family
+from hf_chain.trainer.lora import is_lora
+
+LAST = re.compile(r"encoder\.last:(\d+)")
+VLM_ATTRIBUTES = ("vision_tower", "adapter", "language_model")
+
+
+def decoder_of(model: PreTrainedModel) -> PreTrainedModel:
+    """The language model: of a vision-language model its decoder, and otherwise the model itself."""
+    return model.language_model if is_vision_language(model) else model
+
+
+def is_vision_language(model: nn.Module) -> bool:
+    """Whether the model has an encoder, an adapter and a decoder."""
+    return all(hasattr(model, name) for name in VLM_ATTRIBUTES)
+
+
+def image_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
+    """Parameters that only a batch with images can teach: all but those of the decoder."""
+    if not is_vision_language(model):
+        return []
+    decoder = {id(parameter) for parameter in model.language_model.parameters()}
+    return [parameter for parameter in model.parameters() if id(parameter) not in decoder]
+
+
+def alias_parameters(model: PreTrainedModel, alias: str) -> Iterable[nn.Parameter] | None:
+    """The parameters that an alias stands for; `None` when `alias` is none, or the model has no such part.
+
+    Args:
+        model (`PreTrainedModel`): a vision-language model or a plain decoder.
+        alias (`str`): such as `adapter` or `encoder.last:8`.
+
+    Raises:
+        HfChainError: when fewer layers are there than `encoder.last:N` asks for.
+    """
+    if (match := LAST.fullmatch(alias)) and is_vision_language(model):
+        return _last_layers(model, int(match[1]))
+    return ALIASES[alias](model) if alias in ALIASES else None
+
+
+def known_aliases(model: PreTrainedModel) -> list[str]:
+    """The aliases that stand for something in `model`."""
+    known = [alias for alias, parameters in ALIASES.items() if parameters(model)]
+    return [*known, f"encoder.last:1 to :{len(_encoder_layers(model))}"] if is_vision_language(model) else known
+
+
+def _of_vision_language(name: str) -> Callable[[PreTrainedModel], list[nn.Parameter] | None]:
+    def parameters(model: PreTrainedModel) -> list[nn.Parameter] | None:
+        return list(getattr(model, name).parameters()) if is_vision_language(model) else None
+
+    return parameters
+
+
+def _image_tokens(model: PreTrainedModel) -> list[nn.Parameter] | None:
+    if not is_vision_language(model):
+        return None
+    return [model.image_start, model.image_end]
+
+
+def _final_norm(model: PreTrainedModel) -> list[nn.Parameter] | None:
+    if not is_vision_language(model):
+        return None
+    tower = model.vision_tower
+    return list(getattr(tower, tower_family(tower.config).norm).parameters())
+
+
+def _translator(model: PreTrainedModel) -> list[nn.Parameter] | None:
+    decoder = decoder_of(model)
+    lineage = getattr(decoder.config, "hf_chain_surrogate", None)
+    if lineage is None:
+        return None
+    layers = decoder_layers(decoder)
+    return [parameter for index in lineage["translator_layers"] for parameter in layers[index].parameters()]
+
+
+def _decoder(model: PreTrainedModel) -> list[nn.Parameter]:
+    adapters = {id(parameter) for parameter in _lora(model)}
+    return [parameter for parameter in decoder_of(model).parameters() if id(parameter) not in adapters]
+
+
+def _lora(model: PreTrainedModel) -> list[nn.Parameter]:
+    return [parameter for name, parameter in decoder_of(model).named_parameters() if is_lora(name)]
+
+
+def _encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    depth = model.vision_tower.config.num_hidden_layers
+    for module in model.vision_tower.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return module
+    raise HfChainError(
+        f"{type(model.vision_tower).__name__} has no list of {depth} layers: name its parameters by a pattern, such "
+        "as vision_tower.*"
+    )
+
+
+def _last_layers(model: PreTrainedModel, count: int) -> list[nn.Parameter]:
+    layers = _encoder_layers(model)
+    if not 1 <= count <= len(layers):
+        raise HfChainError(f"part encoder.last:{count} asks for {count} layers: the encoder has 1 to {len(layers)}")
+    return [parameter for layer in layers[-count:] for parameter in layer.parameters()]
+
+
+ALIASES: dict[str, Callable[[PreTrainedModel], list[nn.Parameter] | None]] = {
+    "adapter": _of_vision_language("adapter"),
+    "decoder": _decoder,
+    "encoder": _of_vision_language("vision_tower"),
+    "encoder.post_layernorm": _final_norm,
+    "image_tokens": _image_tokens,
+    "lora": _lora,
+    "translator": _translator,
+}
+"""Name -> its parameters in a model; `encoder.last:N` stands beside them."""

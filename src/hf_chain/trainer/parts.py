@@ -1,0 +1,112 @@
+"""Trainable parts: which parameters of a model are trained, and how fast; everything else is frozen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from hf_chain.errors import HfChainError
+from hf_chain.trainer.part_aliases import alias_parameters, known_aliases
+
+Parts = Mapping[str, float | None] | Iterable[str]
+"""Part names to learning rates, `None` for the default; or just the names."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a model that is trained.
+
+    Attributes:
+        name (`str`): the alias or pattern it was named by.
+        learning_rate (`float`): its peak learning rate.
+        parameters (`dict[str, nn.Parameter]`): its parameters by their names in the model.
+    """
+
+    name: str
+    learning_rate: float
+    parameters: dict[str, nn.Parameter]
+
+
+def resolve_parts(model: PreTrainedModel, parts: Parts, learning_rate: float) -> tuple[Part, ...]:
+    """Finds the parameters that parts stand for.
+
+    A part is an alias (see `part_aliases.ALIASES`), the name of a module or a parameter, or a pattern over parameter
+    names such as `*.layers.3.mlp.*`.
+
+    Args:
+        model (`PreTrainedModel`): a vision-language model or a plain decoder.
+        parts (`dict[str, float]` or `list[str]`): the parts, with the learning rates of those that have their own.
+        learning_rate (`float`): the rate of the others.
+
+    Returns:
+        `tuple[Part, ...]`: the parts, in order. A parameter that several of them claim belongs to the first.
+
+    Raises:
+        HfChainError: when a part stands for nothing in this model, or two claim a parameter at different rates.
+    """
+    rates = dict(parts) if isinstance(parts, Mapping) else dict.fromkeys(parts)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    owner: dict[str, Part] = {}
+    resolved = []
+    for name, rate in rates.items():
+        part = Part(name, learning_rate if rate is None else rate, {})
+        for parameter in _parameters_of(model, name):
+            key = names[id(parameter)]
+            first = owner.setdefault(key, part)
+            if first is part:
+                part.parameters[key] = parameter
+            elif first.learning_rate != part.learning_rate:
+                raise HfChainError(
+                    f"parts {first.name} (learning rate {first.learning_rate:g}) and {part.name} "
+                    f"({part.learning_rate:g}) both train {key}: give them the same rate, or name parts that do not "
+                    "overlap"
+                )
+        resolved.append(part)
+    return tuple(part for part in resolved if part.parameters)
+
+
+def check_parts(parts: Parts) -> None:
+    """Refuses parts that fit no model.
+
+    Raises:
+        HfChainError: when there is none, or a learning rate is not a positive number.
+    """
+    rates = dict(parts) if isinstance(parts, Mapping) else dict.fromkeys(parts)
+    if not rates:
+        raise HfChainError(
+            "parts is empty, so nothing would be trained: name parts, such as {adapter: 1e-4, encoder.last:8: 5e-5}"
+        )
+    for name, rate in rates.items():
+        if rate is not None and not 0 < rate < math.inf:
+            raise HfChainError(f"the learning rate of part {name} is {rate}; it must be above 0")
+
+
+def freeze_all_but(model: nn.Module, parts: Iterable[Part]) -> None:
+    """Lets the parts' parameters, and no others, take gradients."""
+    trained = {id(parameter) for part in parts for parameter in part.parameters.values()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in trained)
+
+
+def _parameters_of(model: PreTrainedModel, name: str) -> list[nn.Parameter]:
+    found = list(alias_parameters(model, name) or ())
+    if not found:
+        found = [parameter for key, parameter in model.named_parameters() if _matches(key, name)]
+    if found:
+        return found
+    if name == "translator":
+        remedy = "make the surrogate with hf_chain.build_surrogate, which records where its translator is"
+    else:
+        remedy = "or name a module, or a pattern such as *.layers.0.mlp.*"
+    raise HfChainError(
+        f"part {name} stands for nothing in {type(model).__name__}: it has {', '.join(known_aliases(model))}; {remedy}"
+    )
+
+
+def _matches(key: str, pattern: str) -> bool:
+    return key == pattern or key.startswith(f"{pattern}.") or fnmatchcase(key, pattern)

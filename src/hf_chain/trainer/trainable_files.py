@@ -1,0 +1,122 @@
+"""Trainable-only files: what a stage trained, without the rest of the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from hf_chain.errors import HfChainError
+from hf_chain.trainer.lora import FOLDER as LORA_FOLDER
+from hf_chain.trainer.lora import is_lora, load_lora, save_lora
+from hf_chain.trainer.part_aliases import decoder_of
+from hf_chain.trainer.parts import Part
+
+WEIGHTS = "trainable.safetensors"
+INDEX = "trainable.json"
+
+
+def save_trainable(
+    model: PreTrainedModel, parts: Sequence[Part], folder: Path, stage: str | None = None, main_process: bool = True
+) -> None:
+    """Writes the trained parameters to `trainable.safetensors` and their names to `trainable.json`.
+
+    LoRA's go to `lora/`, as an adapter that peft loads. Every process has to call it: sharded parameters are gathered.
+
+    Args:
+        model (`PreTrainedModel`): the model, not wrapped.
+        parts (`Sequence[Part]`): what was trained.
+        folder (`Path`): where to.
+        stage (`str`, *optional*): name of the stage.
+        main_process (`bool`): whether this process writes.
+    """
+    save_adapter(model, parts, folder, main_process)
+    own = {name: value for part in parts for name, value in part.parameters.items() if not is_lora(name)}
+    tensors = _gathered(own, main_process)
+    if main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        index = {
+            "stage": stage,
+            "parts": [
+                {"name": part.name, "learning_rate": part.learning_rate, "parameters": list(part.parameters)}
+                for part in parts
+            ],
+        }
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def save_adapter(model: PreTrainedModel, parts: Sequence[Part], folder: Path, main_process: bool = True) -> None:
+    """Writes the decoder's LoRA, where it is trained, to `lora/`; for all processes, as `save_trainable`."""
+    decoder = decoder_of(model)
+    prefix = next(f"{name}." if name else "" for name, module in model.named_modules() if module is decoder)
+    named = {name: value for part in parts for name, value in part.parameters.items() if is_lora(name)}
+    tensors = _gathered(named, main_process)
+    if tensors:
+        save_lora(decoder, folder / LORA_FOLDER, {name.removeprefix(prefix): value for name, value in tensors.items()})
+
+
+def load_trainable(model: PreTrainedModel, folder: str | Path) -> dict[str, Any]:
+    """Loads what `save_trainable` wrote into a model, LoRA included, before an engine takes the model over.
+
+    Args:
+        model (`PreTrainedModel`): a model that has the trained parts; the rest of it may be another one, such as the
+            target in place of its surrogate.
+        folder (`str` or `Path`): where the files are.
+
+    Returns:
+        `dict`: what `trainable.json` says.
+
+    Raises:
+        HfChainError: when the files are missing or damaged, or do not fit the model.
+    """
+    folder = Path(folder)
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise HfChainError(f"{folder} has no whole {WEIGHTS} and {INDEX}: {reason}; save them again") from error
+    parameters = dict(model.named_parameters())
+    for name, value in tensors.items():
+        if name not in parameters:
+            raise HfChainError(f"{folder / WEIGHTS} holds {name}, which {type(model).__name__} lacks: another model")
+        if parameters[name].shape != value.shape:
+            raise HfChainError(
+                f"{name} is {tuple(value.shape)} in {folder / WEIGHTS} and {tuple(parameters[name].shape)} in the "
+                "model: build the model with the sizes it was trained with"
+            )
+    with torch.no_grad():
+        for name, value in tensors.items():
+            parameters[name].copy_(value)
+    if (folder / LORA_FOLDER).is_dir():
+        load_lora(decoder_of(model), folder / LORA_FOLDER)
+    return index
+
+
+def _gathered(parameters: Mapping[str, nn.Parameter], main_process: bool) -> dict[str, torch.Tensor]:
+    """Whole copies on the CPU, in the main process; one parameter at a time is whole on every device."""
+    tensors = {}
+    for name, parameter in parameters.items():
+        with _whole(parameter):
+            value = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+            if main_process:
+                tensors[name] = value.detach().cpu().clone()
+    return tensors
+
+
+def _whole(parameter: nn.Parameter) -> AbstractContextManager[Any]:
+    if not hasattr(parameter, "ds_id"):
+        return nullcontext()
+    import deepspeed
+
+    context: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(parameter)
+    return context

@@ -1,0 +1,323 @@
+"""What GraftTrainer promises: named parts learn, the rest does not, and the loss is a mean over response tokens."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import TrainerCallback
+
+from hf_chain.errors import HfChainError
+from hf_chain.trainer.graft_config import GraftConfig
+from hf_chain.trainer.lora import attach_lora
+from hf_chain.trainer.part_optimizer import check_engine_config, optimizer_groups
+from support.grafts import (
+    Chats,
+    collate,
+    collate_packed,
+    collate_weighted,
+    losses,
+    tiny_decoder,
+    tiny_graft_trainer,
+    tiny_vlm,
+    weights,
+)
+
+STAGES = {
+    "translator": ["adapter", "image_tokens", "translator", "encoder.post_layernorm"],
+    "encoder": ["adapter", "encoder.last:2"],
+    "decoder": ["decoder", "adapter", "encoder.last:2"],
+    "lora": ["lora", "adapter"],
+    "everything": ["*"],
+}
+EXACT = {"max_grad_norm": 0.0, "optim": "sgd", "learning_rate": 0.1}
+"""Settings under which a step is proportional to the gradient, for comparisons."""
+
+
+class Gradients(TrainerCallback):
+    """Keeps a copy of the gradients of every optimiser step."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, torch.Tensor | None]] = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
+        self.steps.append({n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()})
+
+
+def gradients_of(folder: Path, model: torch.nn.Module, **settings: Any) -> dict[str, torch.Tensor | None]:
+    """The gradients of the first step, not clipped."""
+    kept = Gradients()
+    tiny_graft_trainer(folder, model, max_steps=1, max_grad_norm=0.0, callbacks=[kept], **settings).train()
+    return kept.steps[0]
+
+
+def assert_same_end(one: Any, other: Any, tolerance: float) -> None:
+    """Same losses, and the same weights relative to how far they have moved."""
+    assert losses(one) == pytest.approx(losses(other), rel=tolerance)
+    end = weights(other.model)
+    for name, parameter in one.model.named_parameters():
+        torch.testing.assert_close(parameter, end[name], rtol=tolerance, atol=tolerance)
+
+
+# What is trained
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_trainable_parameter_changes_and_no_frozen_one(tmp_path: Path, stage: str) -> None:
+    kept = Gradients()
+    trainer = tiny_graft_trainer(tmp_path, parts=STAGES[stage], max_steps=3, callbacks=[kept])
+    before, trained = weights(trainer.model), {name for part in trainer.parts for name in part.parameters}
+    trainer.train()
+    changed = {name for name, value in trainer.model.named_parameters() if not torch.equal(value, before[name])}
+    assert changed == trained
+    # Frozen parts store no gradients.
+    assert all({name for name, value in step.items() if value is not None} == trained for step in kept.steps)
+
+
+def test_the_encoder_gets_through_a_frozen_decoder_the_gradient_it_gets_through_a_trained_one(tmp_path: Path) -> None:
+    frozen = gradients_of(tmp_path, tiny_vlm(), parts=["encoder"])
+    trained = gradients_of(tmp_path, tiny_vlm(), parts=["encoder", "decoder"])
+    for name in (name for name in frozen if name.startswith("vision_tower")):
+        torch.testing.assert_close(frozen[name], trained[name])
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_frozen_layers_below_the_first_trained_one_record_no_graph(tmp_path: Path, checkpointing: bool) -> None:
+    model, recorded = tiny_vlm(), {}
+
+    def note(name: str) -> Any:
+        def hook(_: Any, inputs: Any, output: Any) -> None:
+            recorded[name] = (output[0] if isinstance(output, tuple) else output).requires_grad
+
+        return hook
+
+    for index, layer in enumerate(model.vision_tower.encoder.layers):
+        layer.register_forward_hook(note(f"encoder {index}"))
+    settings: dict[str, Any] = {"max_steps": 1, "activation_checkpointing": checkpointing}
+    images, text = Chats(8, {*range(8)}), Chats(8, set())
+    tiny_graft_trainer(tmp_path, model, parts=["encoder.last:1"], train_dataset=images, **settings).train()
+    assert [recorded[f"encoder {index}"] for index in range(3)] == [False, False, True]
+    alone = tiny_decoder()
+    for index, layer in enumerate(alone.model.layers):
+        layer.register_forward_hook(note(f"decoder {index}"))
+    tiny_graft_trainer(tmp_path, alone, parts=["translator"], train_dataset=text, **settings).train()
+    assert [recorded[f"decoder {index}"] for index in range(3)] == [False, True, True]
+
+
+def test_checkpointed_activations_give_the_same_gradients(tmp_path: Path) -> None:
+    plain = gradients_of(tmp_path, tiny_vlm(), parts=STAGES["encoder"])
+    checkpointed = gradients_of(tmp_path, tiny_vlm(), parts=STAGES["encoder"], activation_checkpointing=True)
+    for name, gradient in plain.items():
+        if gradient is not None:
+            torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-5, atol=1e-8)
+
+
+def test_bf16_trains(tmp_path: Path) -> None:
+    trainer = tiny_graft_trainer(tmp_path, parts=["*"], bf16=True, max_steps=8, train_dataset=Chats(4))
+    trainer.train()
+    assert losses(trainer)[-1] < losses(trainer)[0]
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
+
+
+# Learning rates
+
+
+def test_every_part_has_its_learning_rate_through_warm_up_and_cosine(tmp_path: Path) -> None:
+    parts = {"adapter": 1e-2, "encoder.last:1": 1e-3, "image_tokens": None}
+    schedule = {"lr_scheduler_type": "cosine", "warmup_steps": 2, "learning_rate": 5e-4}
+    trainer = tiny_graft_trainer(tmp_path, parts=parts, max_steps=6, weight_decay=0.1, **schedule)
+    trainer.train()
+    for part, peak in (("adapter", 1e-2), ("encoder.last:1", 1e-3), ("image_tokens", 5e-4)):
+        rates = [entry[f"learning_rate/{part}"] for entry in trainer.state.log_history if "loss" in entry]
+        cosine = [(1 + math.cos(math.pi * step / 4)) / 2 for step in range(4)]
+        assert rates == pytest.approx([peak * factor for factor in [0, 0.5, *cosine]])
+    assert [entry["learning_rate"] for entry in trainer.state.log_history[:-1]] == pytest.approx(
+        [entry["learning_rate/adapter"] for entry in trainer.state.log_history[:-1]]
+    )
+
+
+def test_norms_and_biases_have_no_weight_decay(tmp_path: Path) -> None:
+    trainer = tiny_graft_trainer(tmp_path, parts={"encoder.last:1": 1e-3, "adapter": 1e-2}, weight_decay=0.1)
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    for group in trainer.create_optimizer().param_groups:
+        found = [names[id(parameter)] for parameter in group["params"]]
+        assert {"adapter" in name for name in found} == {group["lr"] == 1e-2}
+        assert {"norm" in name or name.endswith("bias") for name in found} == {group["weight_decay"] == 0.0}
+    assert len(trainer.optimizer.param_groups) == 4
+
+
+def test_the_papers_settings_are_the_defaults(tmp_path: Path) -> None:
+    args = GraftConfig(output_dir=str(tmp_path), use_cpu=True, parts=["adapter"])
+    assert (args.weight_decay, args.max_grad_norm, args.lr_scheduler_type, args.bf16) == (0.0, 1.0, "cosine", True)
+    assert args.get_warmup_steps(1000) == 31
+
+
+# A part that learns nothing
+
+
+def test_a_part_that_the_model_does_not_use_fails_the_first_step(tmp_path: Path) -> None:
+    model = tiny_vlm()
+    model.unused = torch.nn.Linear(2, 2)
+    with pytest.raises(HfChainError, match="part unused got no gradient for unused.weight, unused.bias: the model"):
+        tiny_graft_trainer(tmp_path, model, parts=["adapter", "unused"]).train()
+
+
+def test_a_part_with_a_gradient_of_zero_fails_the_first_step(tmp_path: Path) -> None:
+    model = tiny_vlm()
+    model.adapter[2].weight.data.zero_()
+    with pytest.raises(HfChainError, match="part encoder.last:1 got a gradient of zero for vision.* 13 more"):
+        tiny_graft_trainer(tmp_path, model, parts=["adapter", "encoder.last:1"], train_dataset=Chats(8)).train()
+
+
+def test_image_parts_are_asked_at_the_first_step_with_images(tmp_path: Path) -> None:
+    """Text alone teaches them nothing, which is no mistake."""
+    ordered = {"per_device_train_batch_size": 2, "train_sampling_strategy": "sequential"}
+    model, late = tiny_vlm(), Chats(8, {6, 7})
+    trainer = tiny_graft_trainer(tmp_path, model, parts=["adapter"], train_dataset=late, **ordered)
+    trainer.train()
+    assert trainer.gradient_check is None
+    broken = tiny_vlm()
+    broken.adapter[2].register_full_backward_hook(lambda module, inputs, outputs: (torch.zeros_like(inputs[0]),))
+    trainer = tiny_graft_trainer(tmp_path, broken, parts=["adapter.0", "decoder"], train_dataset=late, **ordered)
+    with pytest.raises(HfChainError, match="part adapter.0 got a gradient of zero for adapter.0.weight, adapter.0.bi"):
+        trainer.train()
+    assert trainer.state.global_step == 3
+
+
+# The loss
+
+
+def test_the_loss_is_the_models_own_on_a_single_batch(tmp_path: Path) -> None:
+    model, batch = tiny_vlm(), collate([Chats()[row] for row in range(4)])
+    expected = copy.deepcopy(model)(**batch).loss.item()
+    trainer = tiny_graft_trainer(tmp_path, model, train_dataset=Chats(4), max_steps=1)
+    trainer.train()
+    assert losses(trainer) == pytest.approx([expected], rel=1e-6)
+
+
+@pytest.mark.parametrize("collator", [collate, collate_weighted])
+def test_accumulation_equals_the_big_batch(tmp_path: Path, collator: Any) -> None:
+    settings: dict[str, Any] = {"parts": STAGES["encoder"], "data_collator": collator, "max_steps": 3} | EXACT
+    big = tiny_graft_trainer(tmp_path, tiny_vlm(), per_device_train_batch_size=8, **settings)
+    accumulated = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    small = tiny_graft_trainer(tmp_path, tiny_vlm(), **accumulated, **settings)
+    big.train()
+    small.train()
+    assert_same_end(small, big, 1e-6)
+
+
+def test_packed_conversations_equal_padded_ones(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"parts": STAGES["decoder"], "max_steps": 3} | EXACT
+    padded = tiny_graft_trainer(tmp_path, tiny_vlm(), **settings)
+    packed = tiny_graft_trainer(tmp_path, tiny_vlm(), data_collator=collate_packed, **settings)
+    padded.train()
+    packed.train()
+    assert_same_end(packed, padded, 1e-5)
+
+
+def test_a_packed_conversation_does_not_predict_the_first_token_of_the_next(tmp_path: Path) -> None:
+    """Also where every token is in the loss, as in text for a translator."""
+
+    def in_full(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [sample | {"labels": sample["input_ids"]} for sample in samples]
+
+    settings: dict[str, Any] = {"parts": ["translator"], "train_dataset": Chats(4, set()), "max_steps": 1}
+    ends = []
+    for collator in (collate, collate_packed):
+        trainer = tiny_graft_trainer(
+            tmp_path, tiny_decoder(), data_collator=lambda samples, c=collator: c(in_full(samples)), **settings
+        )
+        trainer.train()
+        ends.append(losses(trainer))
+    assert ends[0] == pytest.approx(ends[1], rel=1e-6)
+
+
+def test_weights_count_tokens(tmp_path: Path) -> None:
+    """The mean over tokens, each as often as its weight says."""
+    model, batch = tiny_vlm(), collate_weighted([Chats()[row] for row in range(4)])
+    logits = model(**{name: value for name, value in batch.items() if name != "loss_weights"}).logits[:, :-1]
+    per_token = cross_entropy(logits.transpose(1, 2), batch["labels"][:, 1:], reduction="none")
+    counted = batch["loss_weights"][:, 1:] * (batch["labels"][:, 1:] != -100)
+    expected = ((per_token * counted).sum() / counted.sum()).item()
+    trainer = tiny_graft_trainer(tmp_path, model, train_dataset=Chats(4), data_collator=collate_weighted, max_steps=1)
+    trainer.train()
+    assert losses(trainer) == pytest.approx([expected], rel=1e-6)
+
+
+def test_evaluation_gives_the_loss(tmp_path: Path) -> None:
+    model = tiny_vlm()
+    trainer = tiny_graft_trainer(tmp_path, model)
+    expected = model(**collate([Chats()[row] for row in range(4)])).loss.item()
+    assert trainer.evaluate(Chats(4))["eval_loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
+    model = tiny_vlm()
+    model.language_model.lm_head.weight.data.fill_(math.nan)
+    with pytest.raises(HfChainError, match="The loss is nan at step 1: lower the learning rate"):
+        tiny_graft_trainer(tmp_path, model).train()
+
+
+# Meters
+
+
+def test_throughput_and_cost_are_logged(tmp_path: Path) -> None:
+    trainer = tiny_graft_trainer(tmp_path, batch_macs=lambda batch: 10 * batch["input_ids"].numel())
+    trainer.train()
+    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
+    batches = trainer.get_train_dataloader()
+    assert entries[-1]["macs"] == sum(10 * batch["input_ids"].numel() for batch in batches)
+    ratio = entries[0]["images_per_second"] / entries[0]["tokens_per_second"]
+    first = next(iter(tiny_graft_trainer(tmp_path).get_train_dataloader()))
+    assert ratio == pytest.approx(len(first["pixel_values"]) / first["attention_mask"].sum().item())
+    assert entries[0]["tflops_per_second"] > 0
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"parts": {}}, "parts is empty, so nothing would be trained: name parts, such as"),
+        ({"parts": {"adapter": 0.0}}, "the learning rate of part adapter is 0.0; it must be above 0"),
+        ({"parts": {"adapter": math.inf}}, "the learning rate of part adapter is inf"),
+        ({"parts": {"adapter": "fast"}}, "parts is {'adapter': 'fast'}; input should be a valid number"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps is 0; it must be above 0"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is not supported"),
+        (
+            {"activation_checkpointing_kwargs": {"use_reentrant": True}},
+            "activation_checkpointing_kwargs asks for use_r",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, settings: Any, message: str) -> None:
+    with pytest.raises(HfChainError, match=message) as error:
+        GraftConfig(output_dir=str(tmp_path), use_cpu=True, **({"parts": ["adapter"]} | settings))
+    assert "\n" not in str(error.value)
+
+
+def test_lora_settings_that_peft_refuses_are_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(HfChainError, match="lora: .*rank") as error:
+        tiny_graft_trainer(tmp_path, parts=["lora"], lora={"rank": 4})
+    assert "\n" not in str(error.value)
+    with pytest.raises(HfChainError, match="lora: Target modules .*nothing.* not found"):
+        attach_lora(tiny_decoder(), {"target_modules": ["nothing"]})
+
+
+@pytest.mark.parametrize("section", ["optimizer", "scheduler"])
+def test_a_deepspeed_configuration_must_not_replace_the_parts_rates(section: str) -> None:
+    with pytest.raises(HfChainError, match=f"has a section {section}, which would give all parts one learning rate"):
+        check_engine_config({section: {}})
+    check_engine_config({"zero_optimization": {}})
+
+
+def test_no_optimizer_group_is_empty(tmp_path: Path) -> None:
+    """DeepSpeed fails on one."""
+    parts = tiny_graft_trainer(tmp_path, parts=["image_tokens", "encoder.post_layernorm"]).parts
+    assert [len(group["params"]) for group in optimizer_groups(parts, {"image_start", "image_end"}, 0.1)] == [2, 2]

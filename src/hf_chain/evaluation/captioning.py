@@ -30,8 +30,8 @@ class CaptionEvaluation:
     """What an evaluation of captions found.
 
     Args:
-        metrics (`dict[str, float]`): `cider_d`, from 0 for nothing in common to 10 for the only reference itself (tables
-            give it times 100), and `caption_words`, the mean length.
+        metrics (`dict[str, float]`): `cider_d`, from 0 for nothing in common to 10 for the only reference itself
+            (tables give it times 100), and `caption_words`, the mean length.
         captions (`list[str]`): The caption of each row.
         macs (`int`): Multiply-accumulate operations of all forwards.
     """

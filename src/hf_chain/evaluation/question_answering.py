@@ -77,8 +77,8 @@ def evaluate_answers(
         batch_size (`int`): Rows in one forward.
         max_new_tokens (`int`): Most tokens of an answer.
         max_samples (`int`, *optional*): Evaluate this many rows, spread evenly over the data.
-        generate (`bool`): Generate answers; otherwise take them from one forward over question and response, see
-            `forced_answers`, which is several times as fast and agrees on every single-reference exact match.
+        generate (`bool`): Generate answers; otherwise read them off one forward over question and response, see
+            `forced_answers`: faster, but an answer that is right in other words than the reference's counts as wrong.
         device (`torch.device`, *optional*): Where the model is; default: `model.device`.
         bf16 (`bool`): Run the forwards under bfloat16 autocast.
 

@@ -105,12 +105,14 @@ class ChatDataSettings(Settings):
             raise ValueError("source is empty; give scenes, a LLaVA-style JSON file, a Hub name or a local folder")
         if self.images is not None and self.questions not in ("labelled-images", "captions"):
             raise ValueError(f"images is given for source {self.source!r}; only labelled-images and captions use it")
-        if self.images is not None and (twice := sorted(self.images.model_fields_set & set(_SPLIT_FIELDS))):
-            raise ValueError(f"{twice[0]} is set under images; set it beside images instead")
         if self.questions == "labelled-images" and (self.images is None or self.images.label_column is None):
             raise ValueError(f"source is {self.source!r} without images.label_column; say which images and classes")
         if self.questions == "labelled-images" and self.images is not None and self.images.source == "scenes":
             raise ValueError("images.source is 'scenes', which show more than their label; use source scenes")
+        twice = sorted(self.images.model_fields_set & set(_SPLIT_FIELDS)) if self.images is not None else []
+        # Scenes bring their test splits along.
+        if twice and not (self.images is not None and self.images.source == "scenes"):
+            raise ValueError(f"{twice[0]} is set under images; set it beside images instead")
         if self.questions == "captions":
             lines = self.described and self.data_files is not None
             if not lines and (self.images is None or self.images.caption_column is None):

@@ -1,0 +1,196 @@
+"""Conversations are read from LLaVA-style files and from `datasets` rows, at once and as streams."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from datasets import Dataset, Features, Image, List, Value, concatenate_datasets
+
+from hf_chain.data.chat import ChatDataSettings, ChatStream, load_chat, read_sample
+from hf_chain.data.chat.encoder import ChatEncoder
+from hf_chain.data.chat.llava import json_entries
+from hf_chain.data.chat.rows import FEATURES, plain_messages
+from hf_chain.errors import HfChainError
+from support.chat_models import tiny_vlm
+
+QUESTION = [
+    {"role": "user", "content": "<image>\nwhat is this?"},
+    {"role": "assistant", "content": "red"},
+]
+
+
+@pytest.fixture
+def llava(pictures, tmp_path):
+    """Ten LLaVA entries: eight with an image, one with two, one with none."""
+    turns = [{"from": "human", "value": "<image>\nwhat is this?"}, {"from": "gpt", "value": "red"}]
+    entries = [{"id": number, "image": path.name, "conversations": turns} for number, path in enumerate(pictures)]
+    two = [{"from": "human", "value": "<image> or <image>?"}, {"from": "gpt", "value": "two"}]
+    entries.append({"id": "two", "image": [pictures[0].name, pictures[1].name], "conversations": two})
+    entries.append({"id": "text", "conversations": [{"from": "human", "value": "a?"}, {"from": "gpt", "value": "b"}]})
+    file = tmp_path / "llava.json"
+    file.write_text(json.dumps(entries))
+    return file
+
+
+def settings_of(source, **options):
+    return ChatDataSettings(source=str(source), **{"validation_split": None, **options})
+
+
+def test_llava_files_are_read_with_their_images(llava, pictures):
+    rows = load_chat(settings_of(llava, image_folder=str(pictures[0].parent)))["train"]
+    assert rows.features == FEATURES and len(rows) == 10
+    assert rows[0]["messages"] == QUESTION
+    sample = read_sample(rows[8])
+    assert [image.size for image in sample.images] == [(20, 16), (21, 16)]
+    assert read_sample(rows[9]).images == []
+
+
+def test_llava_json_lines_and_images_beside_them(llava, pictures):
+    entries = json.loads(llava.read_text())
+    file = pictures[0].parent / "llava.jsonl"
+    file.write_text("\n".join(map(json.dumps, entries)) + "\n")
+    rows = load_chat(settings_of(file))["train"]
+    assert len(rows) == 10 and len(read_sample(rows[0]).images) == 1
+
+
+def test_a_changed_file_is_read_anew(llava, pictures):
+    settings = settings_of(llava, image_folder=str(pictures[0].parent))
+    assert len(load_chat(settings)["train"]) == 10
+    llava.write_text(json.dumps(json.loads(llava.read_text())[:4]))
+    assert len(load_chat(settings)["train"]) == 4
+
+
+def test_llava_splits_by_file_and_by_slice(llava):
+    rows = load_chat(settings_of(llava, train_split="train[:80%]", validation_split="train[80%:]"))
+    assert (len(rows["train"]), len(rows["validation"])) == (8, 2)
+    assert rows["validation"][1]["messages"][0]["content"] == "a?"
+    by_file = settings_of(llava, data_files={"train": str(llava), "held": str(llava)}, validation_split="held")
+    assert len(load_chat(by_file)["validation"]) == 10
+    with pytest.raises(HfChainError, match="split 'validation' is not in .*; it has train") as caught:
+        load_chat(settings_of(llava, validation_split="validation"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "binary"])
+def test_a_damaged_llava_file_is_named_in_one_line(llava, damage):
+    text = llava.read_text()
+    damaged = {"cut": text[:-120].encode(), "garbage": text[:300].encode() + b" nonsense", "binary": b"[{\xff\xfe"}
+    llava.write_bytes(damaged[damage])
+    with pytest.raises(HfChainError, match="llava.json (is no JSON or cut short after|cannot be read)") as caught:
+        load_chat(settings_of(llava))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_json_is_read_in_pieces_of_any_size(tmp_path, monkeypatch, lines):
+    entries = [{"text": "ä" * number, "n": number, "nested": [{"a": "]}"}]} for number in range(40)]
+    file = tmp_path / "entries.json"
+    texts = [json.dumps(entry, ensure_ascii=False) for entry in entries]
+    file.write_text("\ufeff" + ("\n".join(texts) if lines else "[\n" + ",\n".join(texts) + "\n]\n"), encoding="utf-8")
+    for chunk in (1, 7, 100, 1 << 20):
+        monkeypatch.setattr("hf_chain.data.chat.llava._CHUNK", chunk)
+        assert list(json_entries(file)) == entries
+
+
+def stored(pictures, tmp_path, kind):
+    """The same two rows, stored in one of the common ways; returns what to read them with."""
+    typed = [
+        {"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "what is this?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "red"}]},
+    ]
+    paths = [str(picture) for picture in pictures[:2]]
+    if kind == "parquet":
+        features = Features({"messages": FEATURES["messages"], "images": List(Image())})
+        rows = Dataset.from_dict({"messages": [QUESTION] * 2, "images": [[path] for path in paths]}, features=features)
+        rows.to_parquet(tmp_path / "rows.parquet")
+        return {"source": tmp_path / "rows.parquet"}
+    if kind == "typed":
+        content = List({"type": Value("string"), "text": Value("string")})
+        messages = List({"role": Value("string"), "content": content})
+        features = Features({"chat": messages, "image": Image()})
+        rows = Dataset.from_dict({"chat": [typed] * 2, "image": paths}, features=features)
+        rows.to_parquet(tmp_path / "rows.parquet")
+        return {"source": tmp_path / "rows.parquet", "messages_column": "chat", "images_column": "image"}
+    if kind == "folder":
+        features = Features({"messages": FEATURES["messages"], "images": List(Image())})
+        rows = Dataset.from_dict({"messages": [QUESTION] * 2, "images": [[path] for path in paths]}, features=features)
+        rows.save_to_disk(tmp_path / "saved")
+        return {"source": tmp_path / "saved"}
+    file = pictures[0].parent / "rows.jsonl"
+    entries = [{"messages": QUESTION, "images": [picture.name]} for picture in pictures[:2]]
+    file.write_text("\n".join(map(json.dumps, entries)))
+    return {"source": file}
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", ["parquet", "typed", "jsonl", "folder"])
+def test_stored_rows_of_every_kind_become_the_same(pictures, tmp_path, monkeypatch, kind, streaming):
+    # After a parquet stream `datasets` sleeps for five seconds, to let threads end.
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.1)
+    if kind == "folder" and streaming:
+        pytest.skip("what save_to_disk wrote is read from memory")
+    rows = load_chat(settings_of(**stored(pictures, tmp_path, kind), streaming=streaming))["train"]
+    found = sorted(rows, key=lambda row: read_sample(row).images[0].width)
+    assert [row.keys() for row in found] == [FEATURES.keys()] * 2
+    assert [row["messages"] for row in found] == [QUESTION] * 2
+    assert [read_sample(row).images[0].width for row in found] == [20, 21]
+    if not streaming:
+        assert rows.features == FEATURES
+
+
+def test_text_rows_mix_with_image_rows(pictures, tmp_path, llava):
+    file = tmp_path / "text.jsonl"
+    file.write_text(
+        json.dumps({"messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}]})
+    )
+    text = load_chat(settings_of(file))["train"]
+    images = load_chat(settings_of(llava, image_folder=str(pictures[0].parent)))["train"]
+    mixed = concatenate_datasets([text, images])
+    assert len(mixed) == 11 and read_sample(mixed[0]).images == [] and len(read_sample(mixed[1]).images) == 1
+
+
+def test_a_column_that_is_missing_is_named(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"conversation": QUESTION}))
+    with pytest.raises(HfChainError, match="messages_column 'messages' is not in .*; its columns are conversation"):
+        load_chat(settings_of(file))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_training_subset_is_drawn_by_the_seed(llava, streaming):
+    settings = settings_of(llava, max_train_samples=4, streaming=streaming)
+    first, again, other = (list(load_chat(settings, seed=seed)["train"]) for seed in (0, 0, 1))
+    assert len(first) == 4 and first == again != other
+
+
+def test_a_stream_goes_on_where_it_stood(llava, pictures):
+    settings = settings_of(llava, image_folder=str(pictures[0].parent), streaming=True, shuffle_buffer=1)
+    _, processor = tiny_vlm()
+
+    def stream():
+        return ChatStream(load_chat(settings)["train"], ChatEncoder(processor))
+
+    whole = [row["images"] for row in stream()]
+    first = stream()
+    rows = iter(first)
+    begun = [next(rows)["images"] for _ in range(4)]
+    second = stream()
+    second.load_state_dict(first.state_dict())
+    assert begun + [row["images"] for row in second] == whole
+
+
+@pytest.mark.parametrize(
+    ("value", "messages"),
+    [
+        ([{"from": "human", "value": " a "}], [{"role": "user", "content": "a"}]),
+        ([{"role": "assistant", "content": None}], [{"role": "assistant", "content": ""}]),
+        ([{"role": "model", "content": [{"type": "text", "text": "b"}]}], [{"role": "assistant", "content": "b"}]),
+        (None, []),
+        ("what?", []),
+        (["what?"], []),
+        (3, []),
+    ],
+)
+def test_conversations_of_any_form(value, messages):
+    assert plain_messages(value) == messages

@@ -10,20 +10,20 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import (
+    AddedToken,
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
-    AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
 )
 
 from hf_chain.errors import HfChainError
 from hf_chain.models.grafted_vlm.configuration_grafted_vlm import GraftedVLMConfig
 from hf_chain.models.grafted_vlm.fingerprint import tokenizer_fingerprint
+from hf_chain.models.grafted_vlm.language_models import cannot_load, load_language_model, load_tokenizer
 from hf_chain.models.grafted_vlm.modeling_grafted_vlm import GraftedVLMForConditionalGeneration
 from hf_chain.models.grafted_vlm.processing_grafted_vlm import GraftedVLMProcessor
-from hf_chain.models.grafted_vlm.vision_towers import build_vision_tower, vision_tower
+from hf_chain.models.grafted_vlm.vision_towers import build_vision_tower, tower_family
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedTokenizerBase
@@ -71,7 +71,7 @@ def from_parts(
         HfChainError: when a part cannot be loaded or does not fit the others.
     """
     loading = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
-    language_model = _decoder(decoder, dtype, loading)
+    language_model = load_language_model(decoder, dtype, **loading)
     dtype = dtype or language_model.dtype
     words = _tokenizer(tokenizer, decoder)
     _add_image_token(words, image_token)
@@ -91,40 +91,30 @@ def from_parts(
     processor = GraftedVLMProcessor(
         pixels, words, chat_template, image_token=image_token, tokens_per_image=config.tokens_per_image
     )
-    model = GraftedVLMForConditionalGeneration(
-        config, _vision_tower(encoder, config.vision_config, dtype, loading), language_model
-    )
+    tower = _vision_tower(encoder, config.vision_config, dtype, loading)
+    return join(config, tower, language_model).eval(), processor
+
+
+def join(
+    config: GraftedVLMConfig, vision_tower: PreTrainedModel, language_model: PreTrainedModel
+) -> GraftedVLMForConditionalGeneration:
+    """A model of two parts as they are, with a new adapter and new image-start and image-end embeddings.
+
+    Args:
+        config (`GraftedVLMConfig`): fits the parts.
+        vision_tower (`PreTrainedModel`): moved to where the language model embeds its tokens.
+        language_model (`PreTrainedModel`): stays where it is, on several devices too.
+    """
+    model = GraftedVLMForConditionalGeneration(config, vision_tower, language_model)
+    place = {"device": language_model.get_input_embeddings().weight.device, "dtype": language_model.dtype}
+    model.vision_tower.to(**place)
+    model.adapter.to(**place)
+    model.image_start.data, model.image_end.data = model.image_start.to(**place), model.image_end.to(**place)
     model.generation_config = copy.deepcopy(language_model.generation_config)
     if config.image_token_id < config.text_config.vocab_size:
         # Vocabularies are often padded, and then the new token has a row that could be generated.
         model.generation_config.suppress_tokens = [config.image_token_id]
-    return model.to(dtype).eval(), processor
-
-
-def _decoder(decoder: str | Path | PreTrainedModel, dtype: torch.dtype | None, loading: dict[str, Any]) -> Any:
-    if isinstance(decoder, PreTrainedModel):
-        model = decoder
-    else:
-        try:
-            model = AutoModelForCausalLM.from_pretrained(str(decoder), dtype=dtype or "auto", **loading)
-        except (OSError, ValueError) as error:
-            raise _cannot_load("decoder", decoder, error) from error
-    if model.get_output_embeddings() is None:
-        raise HfChainError(
-            f"the decoder {type(model).__name__} has no language-model head: load it with AutoModelForCausalLM"
-        )
-    text_config = model.config.get_text_config(decoder=True)
-    return model if text_config is model.config else _text_model(model, text_config)
-
-
-def _text_model(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
-    """The language model of a composite one, such as Gemma-3, with the same weights."""
-    with torch.device("meta"):
-        text = AutoModelForCausalLM.from_config(config)
-    setattr(text, text.base_model_prefix, model.get_decoder())
-    text.set_output_embeddings(model.get_output_embeddings())
-    text.generation_config = model.generation_config
-    return text
+    return model
 
 
 def _vision_config(encoder: str | Path | PreTrainedModel) -> PreTrainedConfig:
@@ -134,9 +124,9 @@ def _vision_config(encoder: str | Path | PreTrainedModel) -> PreTrainedConfig:
         try:
             config = AutoConfig.from_pretrained(str(encoder))
         except (OSError, ValueError) as error:
-            raise _cannot_load("encoder", encoder, error) from error
+            raise cannot_load("encoder", encoder, error) from error
     config = getattr(config, "vision_config", config)
-    vision_tower(config)
+    tower_family(config)
     return config
 
 
@@ -144,7 +134,7 @@ def _vision_tower(
     encoder: str | Path | PreTrainedModel, config: PreTrainedConfig, dtype: torch.dtype, loading: dict[str, Any]
 ) -> PreTrainedModel:
     if not isinstance(encoder, PreTrainedModel):
-        build = vision_tower(config).build
+        build = tower_family(config).build
         return AutoModel.from_pretrained(str(encoder), config=config, dtype=dtype, **build, **loading)
     tower = build_vision_tower(config).to(dtype)
     state = getattr(encoder, "vision_model", encoder).state_dict()
@@ -165,16 +155,12 @@ def _tokenizer(
         return copy.deepcopy(tokenizer)
     if tokenizer is None and isinstance(decoder, PreTrainedModel):
         raise HfChainError("a decoder in memory brings no tokenizer: give tokenizer=, a folder or a tokenizer")
-    name = decoder if tokenizer is None else tokenizer
-    try:
-        return AutoTokenizer.from_pretrained(str(name))
-    except (OSError, ValueError) as error:
-        raise _cannot_load("tokenizer", name, error) from error
+    return load_tokenizer(decoder if tokenizer is None else tokenizer)
 
 
 def _add_image_token(tokenizer: PreTrainedTokenizerBase, image_token: str) -> None:
     if image_token not in tokenizer.get_vocab():
-        tokenizer.add_special_tokens({"additional_special_tokens": [image_token]})
+        tokenizer.add_tokens([AddedToken(image_token, special=True, normalized=False)], special_tokens=True)
     if tokenizer.pad_token is None:
         # Padded positions are masked, so any token will do.
         tokenizer.pad_token = tokenizer.eos_token
@@ -189,12 +175,12 @@ def _image_processor(image_processor: Any, encoder: str | Path | PreTrainedModel
     try:
         return AutoImageProcessor.from_pretrained(str(name))
     except (OSError, ValueError) as error:
-        raise _cannot_load("image processor", name, error) from error
+        raise cannot_load("image processor", name, error) from error
 
 
 def _image_size(image_processor: BaseImageProcessor, config: GraftedVLMConfig) -> int | None:
     """Height and width of what the image processor makes, checked against what the tower takes."""
-    row = vision_tower(config.vision_config)
+    row = tower_family(config.vision_config)
     if row.flexible:
         return None
     oblong = Image.fromarray(np.zeros((30, 50, 3), dtype=np.uint8))
@@ -207,8 +193,3 @@ def _image_size(image_processor: BaseImageProcessor, config: GraftedVLMConfig) -
             f" {config.image_height_and_width[0]}x{config.image_height_and_width[1]}: set its size and crop_size"
         )
     return None
-
-
-def _cannot_load(what: str, name: object, error: Exception) -> HfChainError:
-    reason = " ".join(str(error).split())[:200]
-    return HfChainError(f"{what} {name} cannot be loaded, {reason}: give a folder or a Hub name")

@@ -10,7 +10,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, AutoConfig
 
 from hf_chain.errors import HfChainError
-from hf_chain.models.grafted_vlm.vision_towers import cut_config, prefix_tokens, vision_tower
+from hf_chain.models.grafted_vlm.vision_towers import cut_config, prefix_tokens, tower_family
 
 
 @strict
@@ -33,6 +33,7 @@ class GraftedVLMConfig(PreTrainedConfig):
             language model's vocabulary.
         tokenizer_fingerprint (`dict`, *optional*): hashes of the vocabulary and chat template it is trained with,
             which tell at grafting whether the target speaks the same language.
+        hf_chain_graft (`dict`, *optional*): where the image half was trained and what it was grafted onto.
 
     Raises:
         HfChainError: for a vision tower that is not known, a layer it does not have, or an adapter without layers.
@@ -53,11 +54,12 @@ class GraftedVLMConfig(PreTrainedConfig):
     adapter_hidden_size: int | None = None
     image_token_id: int = 32000
     tokenizer_fingerprint: dict | None = None
+    hf_chain_graft: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.text_config = _sub_config(self.text_config, "llama")
         vision_config = cut_config(_sub_config(self.vision_config, "clip_vision_model"), self.vision_layer)
-        for name, value in vision_tower(vision_config).settings.items():
+        for name, value in tower_family(vision_config).settings.items():
             setattr(vision_config, name, value)
         self.vision_config, self.vision_layer = vision_config, -1
         if self.adapter_layers < 1:
@@ -80,7 +82,7 @@ class GraftedVLMConfig(PreTrainedConfig):
     @property
     def tokens_per_image(self) -> int | None:
         """Tokens that the tower makes of an image, without image start and end; `None` where images differ."""
-        if vision_tower(self.vision_config).flexible:
+        if tower_family(self.vision_config).flexible:
             return None
         patch = self.vision_config.patch_size
         height, width = self.image_height_and_width

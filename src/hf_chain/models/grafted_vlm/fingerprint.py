@@ -20,20 +20,26 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase, image_token: str) 
         image_token (`str`): the token a grafted model adds, which does not count.
 
     Returns:
-        `dict`: the number of `tokens`, hashes of `vocabulary`, `special_tokens` and `chat_template` (`None` without
-            one).
+        `dict`: the `image_token`, the number of `tokens`, and hashes of `vocabulary`, `special_tokens` and
+            `chat_template` (`None` without one).
     """
     vocabulary = {token: number for token, number in tokenizer.get_vocab().items() if token != image_token}
-    special = {name: token for name, token in sorted(tokenizer.special_tokens_map.items()) if name != "pad_token"}
     template = tokenizer.chat_template
     if isinstance(template, str):
         template = without_images(template)
     return {
+        "image_token": image_token,
         "tokens": len(vocabulary),
         "vocabulary": _hash(sorted(vocabulary.items())),
-        "special_tokens": _hash({name: str(token) for name, token in special.items()}),
+        "special_tokens": _hash(named_tokens(tokenizer)),
         "chat_template": None if template is None else _hash(template),
     }
+
+
+def named_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """The tokens with a part to play, such as `bos_token`; how rows are padded is no part of the language."""
+    tokens = sorted(tokenizer.special_tokens_map.items())
+    return {name: str(token) for name, token in tokens if name != "pad_token" and not isinstance(token, (list, dict))}
 
 
 def _hash(value: object) -> str:

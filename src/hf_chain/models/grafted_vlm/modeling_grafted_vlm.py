@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM, AutoMod
 
 from hf_chain.errors import HfChainError
 from hf_chain.models.grafted_vlm.configuration_grafted_vlm import GraftedVLMConfig
-from hf_chain.models.grafted_vlm.vision_towers import build_vision_tower, prefix_tokens, vision_tower
+from hf_chain.models.grafted_vlm.vision_towers import build_vision_tower, prefix_tokens, tower_family
 
 IMAGE_INPUTS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
 
@@ -34,6 +34,11 @@ class Adapter(nn.Sequential):
         for before, after in zip(sizes[1:-1], sizes[2:], strict=True):
             layers += [nn.GELU(), nn.Linear(before, after)]
         super().__init__(*layers)
+
+    @property
+    def linears(self) -> list[nn.Linear]:
+        """The layers with weights."""
+        return [layer for layer in self if isinstance(layer, nn.Linear)]
 
 
 class GraftedVLMImageModel(PreTrainedModel):
@@ -58,12 +63,19 @@ class GraftedVLMImageModel(PreTrainedModel):
     _supports_attention_backend = True
     _keys_to_ignore_on_load_unexpected: list[str] | None = [r"^language_model\."]
 
+    vision_tower: PreTrainedModel
+    adapter: Adapter
+    image_start: nn.Parameter
+    image_end: nn.Parameter
+
     def __init__(self, config: GraftedVLMConfig, vision_tower: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         if vision_tower is None:
             vision_tower = build_vision_tower(config.vision_config)
         else:
             config.vision_config = initialized(vision_tower).config
+        if not config.post_layernorm:
+            setattr(vision_tower, tower_family(config.vision_config).norm, nn.Identity())
         self.vision_tower = vision_tower
         self.adapter = Adapter(config)
         self.image_start = nn.Parameter(torch.empty(config.embedding_size))
@@ -100,12 +112,12 @@ class GraftedVLMImageModel(PreTrainedModel):
         Returns:
             `torch.Tensor`: shape `[all tokens of all images, D]`, in the order of the images.
         """
-        config, row = self.config, vision_tower(self.config.vision_config)
+        config, row = self.config, tower_family(self.config.vision_config)
         self._check_pixels(pixel_values)
         masks = {"pixel_attention_mask": pixel_attention_mask, "spatial_shapes": spatial_shapes}
         pixels = pixel_values.to(self.image_start.dtype)
         tokens = self.vision_tower(pixels, **(masks if row.flexible else {})).last_hidden_state
-        if config.post_layernorm and not row.output_is_normed:
+        if not row.output_is_normed:
             tokens = getattr(self.vision_tower, row.norm)(tokens)
         if not config.class_token:
             tokens = tokens[:, prefix_tokens(config.vision_config) :]
@@ -118,7 +130,7 @@ class GraftedVLMImageModel(PreTrainedModel):
         return images[torch.cat([edge, pixel_attention_mask, edge], dim=1).bool()]
 
     def _check_pixels(self, pixel_values: torch.Tensor) -> None:
-        row = vision_tower(self.config.vision_config)
+        row = tower_family(self.config.vision_config)
         if row.flexible or row.any_size:
             return
         wanted = (self.config.vision_config.num_channels, *self.config.image_height_and_width)
@@ -131,7 +143,7 @@ class GraftedVLMImageModel(PreTrainedModel):
     def _blank_image(self) -> dict[str, torch.Tensor]:
         """The smallest batch of images that runs every weight once."""
         config, device = self.config.vision_config, self.image_start.device
-        if not vision_tower(config).flexible:
+        if not tower_family(config).flexible:
             shape = (1, config.num_channels, *self.config.image_height_and_width)
             return {"pixel_values": torch.zeros(shape, device=device)}
         patch = config.num_channels * config.patch_size**2
@@ -169,13 +181,13 @@ class GraftedVLMForConditionalGeneration(GraftedVLMImageModel, GenerationMixin):
         self.language_model = language_model
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> nn.Embedding:
         return self.language_model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.language_model.set_input_embeddings(value)
 
-    def get_output_embeddings(self) -> nn.Module:
+    def get_output_embeddings(self) -> nn.Linear:
         return self.language_model.get_output_embeddings()
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:

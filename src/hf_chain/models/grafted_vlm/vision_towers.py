@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +46,7 @@ VISION_TOWERS: dict[str, VisionTower] = {
 """`model_type` of the vision configuration -> its row. SigLIP-2 of a fixed size has SigLIP's `model_type`."""
 
 
-def vision_tower(config: PreTrainedConfig) -> VisionTower:
+def tower_family(config: PreTrainedConfig) -> VisionTower:
     """The row of a tower.
 
     Args:
@@ -67,7 +66,7 @@ def vision_tower(config: PreTrainedConfig) -> VisionTower:
 
 def prefix_tokens(config: PreTrainedConfig) -> int:
     """Tokens in front of the patches: class tokens and registers."""
-    return vision_tower(config).class_tokens + getattr(config, "num_register_tokens", 0)
+    return tower_family(config).class_tokens + getattr(config, "num_register_tokens", 0)
 
 
 def cut_config(config: PreTrainedConfig, vision_layer: int) -> PreTrainedConfig:
@@ -90,13 +89,20 @@ def cut_config(config: PreTrainedConfig, vision_layer: int) -> PreTrainedConfig:
         raise HfChainError(
             f"vision_layer={vision_layer} is outside of a tower with {layers} layers: use -{layers} … -1"
         )
-    cut = copy.deepcopy(config)
-    cut.num_hidden_layers = kept
-    return cut
+    return with_layers(config, kept)
+
+
+def with_layers(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
+    """A copy of a tower's configuration with another number of layers."""
+    values = config.to_dict()
+    # Some families list their layers by name, and make the list themselves.
+    for derived in ("stage_names", "out_features", "out_indices"):
+        values.pop(derived, None)
+    return type(config)(**(values | {"num_hidden_layers": layers}))
 
 
 def build_vision_tower(config: PreTrainedConfig) -> PreTrainedModel:
     """A random tower of this configuration, as the Auto class builds it."""
     from transformers import AutoModel
 
-    return AutoModel.from_config(config, **vision_tower(config).build)
+    return AutoModel.from_config(config, **tower_family(config).build)

@@ -1,0 +1,176 @@
+"""Plugging a vision encoder that was trained on a surrogate into the whole language model.
+
+Source: Zero-Shot Vision Encoder Grafting via LLM Surrogates (arXiv 2505.22664), section 3.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoConfig, PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.utils import logging
+
+from hf_chain.errors import HfChainError
+from hf_chain.grafting.graft_fit import (
+    embedding_differences,
+    lineage_differences,
+    size_differences,
+    tokenizer_differences,
+)
+from hf_chain.grafting.lineage import FIELD
+from hf_chain.grafting.shards import open_checkpoint
+from hf_chain.models.grafted_vlm.assembly import join
+from hf_chain.models.grafted_vlm.configuration_grafted_vlm import GraftedVLMConfig
+from hf_chain.models.grafted_vlm.language_models import cannot_load, load_language_model, load_tokenizer
+from hf_chain.models.grafted_vlm.modeling_grafted_vlm import GraftedVLMForConditionalGeneration, GraftedVLMImageModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.get_logger(__name__)
+
+COMPARED_ROWS = 128
+"""Rows of the two token embeddings that are compared."""
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What a graft takes of a trained model: its image half, and a few rows of its token embeddings."""
+
+    name: str
+    images: GraftedVLMImageModel
+    tokenizer: PreTrainedTokenizerBase | None
+    rows: Callable[[str, slice], torch.Tensor | None]
+
+
+def graft(
+    vlm: str | Path | GraftedVLMForConditionalGeneration,
+    target: str | Path | PreTrainedModel,
+    *,
+    tokenizer: str | Path | PreTrainedTokenizerBase | None = None,
+    strict: bool = True,
+    dtype: torch.dtype | None = None,
+    **loading: Any,
+) -> GraftedVLMForConditionalGeneration:
+    """Puts the vision tower, adapter and image-start and image-end embeddings of a model onto another language model.
+
+    Nothing is trained. Of a folder only the image half is read, so memory holds that and the target.
+
+    Args:
+        vlm (`str`, `Path` or `GraftedVLMForConditionalGeneration`): the model trained on a surrogate. In memory its
+            image half is copied.
+        target (`str`, `Path` or `PreTrainedModel`): the whole language model that the surrogate was cut from. In
+            memory it is used as it is, not copied.
+        tokenizer (`str`, `Path` or `PreTrainedTokenizerBase`, *optional*): the target's, for a target in memory.
+        strict (`bool`): whether anything that differs is an error. Without it only sizes have to fit, and the rest
+            is warned of.
+        dtype (`torch.dtype`, *optional*): of all weights; the target's by default.
+        loading: arguments of `from_pretrained` for a target that is loaded, such as `device_map`.
+
+    Returns:
+        `GraftedVLMForConditionalGeneration`: in evaluation mode. Its processor is the one of `vlm`.
+
+    Raises:
+        HfChainError: when the two do not fit, naming everything that differs.
+    """
+    if is_deepspeed_zero3_enabled():
+        raise HfChainError("under ZeRO-3 no process sees whole weights: graft before the training arguments are made")
+    trained = _open(vlm)
+    config = trained.images.config
+    name = str(target) if isinstance(target, (str, Path)) else target.name_or_path or type(target).__name__
+    target_config = target.config if isinstance(target, PreTrainedModel) else _config(target)
+    text = target_config.get_text_config(decoder=True)
+    sizes = size_differences(config, text)
+    rest = lineage_differences(config, text)
+    theirs = _tokenizer(tokenizer, target)
+    if theirs is None:
+        logger.warning(f"{name} in memory brings no tokenizer, so vocabulary and chat template are not compared")
+    else:
+        rest += tokenizer_differences(config, theirs, trained.tokenizer)
+    _report(trained.name, name, sizes, rest, strict)
+    language_model = load_language_model(target, dtype, **loading)
+    table = language_model.get_input_embeddings().weight
+    start = min(len(table), config.text_config.vocab_size) // 2
+    rows = slice(start, start + COMPARED_ROWS)
+    before = trained.rows(_name(language_model, table), rows)
+    if before is not None:
+        _report(trained.name, name, [], embedding_differences(before, table[rows].detach()), strict)
+    return _joined(trained, language_model, name)
+
+
+def _joined(trained: _Trained, language_model: PreTrainedModel, name: str) -> GraftedVLMForConditionalGeneration:
+    config = copy.deepcopy(trained.images.config)
+    config.hf_chain_graft = {
+        "trained": trained.name,
+        "surrogate": getattr(config.text_config, FIELD, None),
+        "target": name,
+    }
+    model = join(config, copy.deepcopy(trained.images.vision_tower), language_model)
+    with torch.no_grad():
+        model.adapter.load_state_dict(trained.images.adapter.state_dict())
+        model.image_start.copy_(trained.images.image_start)
+        model.image_end.copy_(trained.images.image_end)
+    # Training on the surrogate froze what it pleased; the graft starts anew.
+    model.vision_tower.requires_grad_(True)
+    return model.eval()
+
+
+def _open(vlm: str | Path | GraftedVLMForConditionalGeneration) -> _Trained:
+    if isinstance(vlm, PreTrainedModel):
+        if not isinstance(vlm, GraftedVLMForConditionalGeneration):
+            raise HfChainError(f"{type(vlm).__name__} is no grafted model: give a GraftedVLMForConditionalGeneration")
+        table = vlm.get_input_embeddings().weight.detach()
+        return _Trained(vlm.name_or_path or type(vlm).__name__, vlm, None, lambda name, rows: table[rows])
+    if not isinstance(vlm, (str, Path)):
+        raise HfChainError(
+            f"{type(vlm).__name__} is no grafted model: merge adapters into it first, or give its folder"
+        )
+    checkpoint = open_checkpoint(vlm)
+    config = _config(checkpoint.folder)
+    if not isinstance(config, GraftedVLMConfig):
+        raise HfChainError(f"{vlm} holds a {config.model_type}, no grafted model: give what stage 2 saved")
+    shards = checkpoint.shards()
+    needed = {name: shard for name, shard in shards.items() if not name.startswith("language_model.")}
+    checkpoint.tensors(needed)
+    images = GraftedVLMImageModel.from_pretrained(checkpoint.folder, config=config, dtype="auto")
+
+    def rows(name: str, part: slice) -> torch.Tensor | None:
+        return checkpoint.tensors({name: shards[name]})[name][part] if name in shards else None
+
+    return _Trained(str(vlm), images, load_tokenizer(checkpoint.folder), rows)
+
+
+def _config(folder: str | Path) -> Any:
+    try:
+        return AutoConfig.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        raise cannot_load("configuration of", folder, error) from error
+
+
+def _tokenizer(
+    tokenizer: str | Path | PreTrainedTokenizerBase | None, target: str | Path | PreTrainedModel
+) -> PreTrainedTokenizerBase | None:
+    if tokenizer is not None and not isinstance(tokenizer, (str, Path)):
+        return tokenizer
+    name = tokenizer if tokenizer is not None else None if isinstance(target, PreTrainedModel) else target
+    return None if name is None else load_tokenizer(name)
+
+
+def _name(language_model: PreTrainedModel, table: torch.Tensor) -> str:
+    """What a grafted model's checkpoint calls the token embeddings."""
+    return "language_model." + next(name for name, weight in language_model.named_parameters() if weight is table)
+
+
+def _report(trained: str, target: str, sizes: list[str], rest: list[str], strict: bool) -> None:
+    found = "; ".join(sizes + rest)
+    if sizes or (rest and strict):
+        remedy = "" if sizes else ", or pass strict=False if it fits all the same"
+        raise HfChainError(f"{trained} does not fit {target}: {found}. Graft it onto its own target{remedy}")
+    if rest:
+        logger.warning(f"{trained} is grafted onto {target} although {found}")

@@ -95,6 +95,7 @@ def trained(tmp_path, packing, batch_size, accumulate):
     return model.state_dict()
 
 
+@pytest.mark.slow
 def test_training_does_not_depend_on_packing_or_accumulation(tmp_path):
     reference = trained(tmp_path, packing=False, batch_size=8, accumulate=1)
     start = tiny_language_model().state_dict()

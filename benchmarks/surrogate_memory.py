@@ -29,13 +29,13 @@ SIZES = {
     "num_key_value_heads": 8,
     "vocab_size": 32000,
 }
-OURS = {
+OURS: dict[str, dict[str, Any]] = {
     "in memory": {},
     "and written to a folder": {"write": True},
     "in float32": {"dtype": "float32"},
     "in float32, and written": {"dtype": "float32", "write": True},
 }
-NAIVE = {
+NAIVE: dict[str, dict[str, Any]] = {
     "and written to a folder": {"write": True},
     "in float32, and written": {"dtype": "float32", "write": True},
 }
@@ -44,26 +44,25 @@ NAIVE = {
 def main() -> None:
     """Writes the checkpoint, measures every way and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=SIZES["num_hidden_layers"], help="layers of the target")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
         print(json.dumps(_measure(**json.loads(arguments.measure))))
         return
     with tempfile.TemporaryDirectory() as folder:
-        size = _write_target(Path(folder, "target"), arguments.layers)
+        size = _write_target(Path(folder, "target"))
         results = [_in_a_process(folder, False, name, options) for name, options in OURS.items()]
         results += [_in_a_process(folder, True, name, options) for name, options in NAIVE.items()]
     _write_page(size, results)
 
 
-def _write_target(folder: Path, layers: int) -> int:
+def _write_target(folder: Path) -> int:
     """Writes random weights, two layers a shard, without ever holding more; returns their bytes."""
     import torch
     from safetensors.torch import save_file
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(**(SIZES | {"num_hidden_layers": layers}), dtype="bfloat16")
+    config = LlamaConfig(**SIZES, dtype="bfloat16")
     config.architectures = ["LlamaForCausalLM"]
     config.save_pretrained(folder)
     with torch.device("meta"):
@@ -145,18 +144,19 @@ def _write_page(size: int, results: list[dict[str, Any]]) -> None:
     lines = [
         "# Memory of cutting a surrogate",
         "",
-        f"A random Llama of {SIZES['num_hidden_layers']} layers in bfloat16, {size / 1e9:.2f} GB in shards of two layers;"
-        f" layers {REPLACED} are replaced by one. Each way runs in a process of its own. *Before* is the process with its"
-        " libraries imported, *peak* the kernel's count of its largest resident size, mapped files included. All in MB."
-        f" The aim: the peak lies less than {AIM / 1e6:.0f} MB above *before* plus the surrogate's own size. Made by"
-        " `python benchmarks/surrogate_memory.py`.",
+        f"A random Llama of {SIZES['num_hidden_layers']} layers in bfloat16, {size / 1e9:.2f} GB in shards of two"
+        f" layers; layers {REPLACED} are replaced by one. Each way runs in a process of its own. *Before* is the"
+        " process with its libraries imported, *peak* the kernel's count of its largest resident size, mapped files"
+        f" included. All in MB. The aim: the peak lies less than {AIM / 1e6:.0f} MB above *before* plus the"
+        " surrogate's own size."
+        " Made by `python benchmarks/surrogate_memory.py`.",
         "",
         "| way | result | surrogate | before | peak | peak − before | − surrogate | aim met | seconds |",
         "|---|---|---:|---:|---:|---:|---:|---|---:|",
         *rows,
         "",
-        "transformers maps files into memory, so that layers deleted before anything read them cost nothing, as long as"
-        " their type stays. With another type every layer is copied first.",
+        "transformers maps files into memory, so that layers deleted before anything reads them cost nothing, as long"
+        " as their type stays. With another type every layer is copied first.",
         "",
         f"Hardware: {environment['hardware']}. "
         + ", ".join(f"{name} {number}" for name, number in environment["versions"].items())

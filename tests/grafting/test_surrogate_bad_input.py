@@ -197,6 +197,16 @@ def test_models_in_memory_that_cannot_be_copied() -> None:
     refused("a PeftModel cannot be cut", get_peft_model(model, LoraConfig(target_modules=["q_proj"])), "2-5")
 
 
+@pytest.mark.slow
+def test_zero_3(folder: Path) -> None:
+    pytest.importorskip("deepspeed")
+    from transformers.integrations import HfDeepSpeedConfig
+
+    config = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": 1})
+    refused("under ZeRO-3 no process sees whole weights", folder, "2-5")
+    del config
+
+
 def test_a_model_that_is_no_surrogate() -> None:
     with pytest.raises(HfChainError, match="this llama model is no surrogate") as caught:
         read_lineage(tiny_decoder("llama").config)
@@ -207,12 +217,14 @@ def test_a_model_that_is_no_surrogate() -> None:
 
 
 def test_the_hub_says_no(hub: HubServer, folder: Path) -> None:
-    refused("tester/nothing cannot be fetched from the Hub .*404.*check name", "tester/nothing", "2-5")
+    refused(
+        "tester/nothing is no folder, and cannot be fetched from the Hub .*404.*check name", "tester/nothing", "2-5"
+    )
     HfApi().create_repo("tester/target")
     HfApi().upload_folder(repo_id="tester/target", folder_path=folder)
-    refused("tester/target cannot be fetched .*nowhere", "tester/target", "2-5", revision="nowhere")
+    refused("tester/target is no folder, and cannot be fetched .*nowhere", "tester/target", "2-5", revision="nowhere")
     hub.fail("resolve/.*safetensors", 403, times=9)
-    refused("tester/target cannot be fetched .*403", "tester/target", "2-5")
+    refused("tester/target is no folder, and cannot be fetched .*403", "tester/target", "2-5")
 
 
 def test_only_pickled_weights_on_the_hub(hub: HubServer, folder: Path) -> None:

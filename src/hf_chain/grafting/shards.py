@@ -187,7 +187,8 @@ def _download(repo: str, revision: str | None, files: list[str]) -> Path:
         behind = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None
         reason = " ".join(str(behind or error).split())[:200].rstrip(". ")
         raise HfChainError(
-            f"{repo} cannot be fetched from the Hub ({reason}): check name, revision, access and network"
+            f"{repo} is no folder, and cannot be fetched from the Hub ({reason}): check name, revision, access and"
+            " network"
         ) from error
 
 

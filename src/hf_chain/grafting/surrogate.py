@@ -80,6 +80,7 @@ def build_surrogate(
         translators=translators,
     )
     write_lineage(surrogate.config, lineage)
+    surrogate.name_or_path = surrogate.config.name_or_path = str(output_dir or "")
     if output_dir is not None:
         _write(surrogate, found, Path(output_dir))
     return surrogate
@@ -118,7 +119,6 @@ def _load(target: Target, places: Mapping[int, int], dtype: str | torch.dtype | 
         # Else save_pretrained reverts what loading did: it would fuse experts that the target's shards hold fused, and
         # quantise what was dequantised for want of a GPU, without saying so in the configuration.
         surrogate._weight_conversions = None
-    surrogate.name_or_path = surrogate.config.name_or_path = ""
     return surrogate
 
 

@@ -18,6 +18,7 @@ from hf_chain.errors import HfChainError
 from hf_chain.grafting import layer_predictions
 from hf_chain.grafting.anatomy import decoder_layers, lm_logits
 from hf_chain.grafting.layer_predictions import counted_positions
+from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.grafting.trajectory import Trajectory, measure_trajectory
 from support.decoders import DECODERS, LAYERS, VOCABULARY, tiny_decoder
 
@@ -157,15 +158,15 @@ def test_the_cost_is_that_of_the_flop_counter(model_type: str) -> None:
     assert trajectory.macs == pytest.approx(counter.get_total_flops() / 2, rel=0.02)
 
 
-def test_sizes_of_the_target_and_of_what_is_kept() -> None:
-    model = tiny_decoder("qwen3")
+@pytest.mark.parametrize("model_type", ["llama", "qwen3", "gpt2", "opt", "gemma3", "qwen3_moe"])
+def test_sizes_are_those_of_the_surrogate(model_type: str) -> None:
+    model = tiny_decoder(model_type)
     trajectory = measure_trajectory(model, batches(samples(), 2))
-    assert trajectory.parameters() == model.num_parameters()
-    layer = trajectory.layer_parameters[0]
-    assert trajectory.parameters(range(5)) == model.num_parameters() - 3 * layer
-    whole = decoder_macs(model.config, round(sum(LENGTHS) / len(LENGTHS)))
-    assert trajectory.sample_macs() == whole
-    assert trajectory.sample_macs([0, 1, 7]) == whole - 5 * trajectory.layer_macs[0]
+    kept = [0, 1, 2, 5, 6, 7]
+    assert trajectory.parameters(kept) == build_surrogate(model, "2-4").num_parameters()
+    length = round(sum(LENGTHS) / len(LENGTHS))
+    assert trajectory.sample_macs(kept) == decoder_macs(model.config, length, layers=kept)
+    assert trajectory.sample_macs() == decoder_macs(model.config, length)
 
 
 def test_json_keeps_everything() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from tqdm.auto import tqdm
+from transformers import AutoModelForCausalLM
 
 from hf_chain.cost.transformer import decoder_macs
 from hf_chain.errors import HfChainError
@@ -20,7 +21,7 @@ from hf_chain.grafting.anatomy import decoder_layers, text_config
 from hf_chain.grafting.layer_predictions import counted_positions, predict_from_layers
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 SMALLEST_SHARE = 1e-6
 """Clamp of the reference."""
@@ -45,7 +46,7 @@ class Trajectory:
         tokens (`int`): predicted tokens measured.
         macs (`int`): multiply-accumulate operations of the measurement.
         layer_parameters (`list[int]` of length L): parameters of each layer.
-        other_parameters (`int`): parameters of the rest of the model.
+        other_parameters (`int`): parameters of the rest of the decoder, embeddings and head.
         layer_macs (`list[int]` of length L): MACs of each layer on one sample of mean length.
         other_macs (`int`): MACs of the head on that sample.
         model (`str`): name or path of the target.
@@ -163,7 +164,7 @@ def measure_trajectory(model: PreTrainedModel, batches: Iterable[dict[str, torch
         raise HfChainError(
             f"none of {rows} samples has two predicted tokens, so there is no trajectory: give longer texts"
         )
-    layer_parameters = [sum(weight.numel() for weight in layer.parameters()) for layer in decoder_layers(model)]
+    layer_parameters, other_parameters = _parameters(config)
     mean_length = round(length / len(distances))
     distance, kl = (torch.stack(values) for values in (distances, divergences))
     return Trajectory(
@@ -177,7 +178,7 @@ def measure_trajectory(model: PreTrainedModel, batches: Iterable[dict[str, torch
         tokens=tokens,
         macs=macs,
         layer_parameters=layer_parameters,
-        other_parameters=model.num_parameters() - sum(layer_parameters),
+        other_parameters=other_parameters,
         layer_macs=[decoder_macs(config, mean_length, layers=[layer], head=False) for layer in range(depth)],
         other_macs=mean_length * head_macs,
         model=_name(model),
@@ -199,6 +200,14 @@ def prediction_distance(true_token: torch.Tensor) -> torch.Tensor:
     # The softmax of logarithms over positions is the division by the sum, without underflow.
     share = true_token.double().softmax(1).clamp(min=SMALLEST_SHARE)
     return (share[-1] * (share[-1] / share).log()).sum(1)
+
+
+def _parameters(config: PreTrainedConfig) -> tuple[list[int], int]:
+    """Parameters of each layer and of the rest of the decoder, free of the target's other towers, types and places."""
+    with torch.device("meta"):
+        decoder = AutoModelForCausalLM.from_config(config)
+    layers = [sum(weight.numel() for weight in layer.parameters()) for layer in decoder_layers(decoder)]
+    return layers, decoder.num_parameters() - sum(layers)
 
 
 def _quantile(values: torch.Tensor, at: float) -> list[float]:

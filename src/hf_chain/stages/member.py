@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import hashlib
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,26 +21,18 @@ from hf_chain.growth import embedding_error, grow
 from hf_chain.hub import write_member_card
 from hf_chain.models import ChainCLIPModel
 from hf_chain.models.chain_clip.modeling_chain_clip import TEACHER_MAPS_NAME
-from hf_chain.stages.checkpoints import last_complete_checkpoint
 from hf_chain.stages.environment import check_engine
 from hf_chain.stages.family_data import FamilyData
 from hf_chain.stages.files import weights_sha256, whole_folder, write_json, write_text
 from hf_chain.stages.ledger import Ledger, MemberRecord, read_family
 from hf_chain.stages.published import load_clip
 from hf_chain.stages.recipe import MemberSettings, Recipe
+from hf_chain.stages.training_run import CHECKPOINTS_FOLDER, TRAINING_DEFAULTS, remove_checkpoints, train_or_resume
 from hf_chain.trainer import ChainConfig, ChainTrainer
 
 logger = logging.get_logger(__name__)
 
-CHECKPOINTS_FOLDER = "checkpoints"
 CACHE_FOLDER = "teacher_features"
-TRAINING_DEFAULTS: dict[str, Any] = {
-    "save_total_limit": 2,
-    "save_steps": 500,
-    "logging_steps": 10,
-    # Other processes wait while the main one evaluates, or fills a cache of teacher features.
-    "ddp_timeout": 3 * 60 * 60,
-}
 
 
 @dataclass
@@ -102,17 +92,7 @@ class MemberStage:
         teacher = predecessor if self._feature_loss_weight > 0 else None
         wrapped = ChainCLIPModel.from_clip(model, teacher.config.projection_dim if teacher else None)
         trainer = self._trainer(wrapped, teacher)
-        if self.main_process:
-            last_complete_checkpoint(self._checkpoints, trainer.args.world_size)
-        trainer.accelerator.wait_for_everyone()
-        checkpoint = last_complete_checkpoint(self._checkpoints, trainer.args.world_size)
-        try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except BaseException:
-            # A full disk leaves a checkpoint cut short.
-            if self.main_process:
-                last_complete_checkpoint(self._checkpoints, trainer.args.world_size)
-            raise
+        train_or_resume(trainer, self.main_process)
         self._save(trainer)
         trainer.accelerator.wait_for_everyone()
         # Later models are built whole, not sharded by an engine that is no longer there.
@@ -250,12 +230,8 @@ class MemberStage:
         self._remove_checkpoints()
 
     def _remove_checkpoints(self) -> None:
-        """Only once the member is recorded as saved: a kill before that would cost its training."""
         if self.main_process:
-            shutil.rmtree(self._checkpoints, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                # Only the last member finds the folder empty.
-                self._checkpoints.parent.rmdir()
+            remove_checkpoints(self._checkpoints)
 
     def _training_figures(self, trainer: ChainTrainer) -> dict[str, Any]:
         """Samples, MACs and seconds of the whole training, attempts before a restart included."""

@@ -6,7 +6,7 @@ import copy
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import CLIPModel
@@ -20,6 +20,9 @@ from hf_chain.stages.family_data import FamilyData
 from hf_chain.stages.ledger import FamilyRecord
 from hf_chain.stages.published import load_clip_config
 from hf_chain.stages.recipe import MemberSettings, Recipe
+
+if TYPE_CHECKING:
+    from hf_chain.stages.graft.recipe import GraftRecipe
 
 BYTES_PER_PARAMETER = 4 + 2 * 12
 """On disk at a time: the member, and two checkpoints with weights and both moments of AdamW, in float32."""
@@ -74,7 +77,7 @@ def check_batches(recipe: Recipe, data: FamilyData, processes: int) -> None:
             )
 
 
-def check_same_recipe(recipe: Recipe, family: FamilyRecord) -> None:
+def check_same_recipe(recipe: Recipe | GraftRecipe, family: FamilyRecord) -> None:
     """Refuses to continue a run that another recipe began.
 
     Raises:

@@ -10,16 +10,13 @@ from hf_chain.data.chat.settings import ChatDataSettings
 from hf_chain.settings import Settings
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Method = Literal["inherit", "closed_form", "train"]
 
 
 class NewTargetSettings(Settings):
     """A small Llama that is trained here, where there is no language model to download."""
 
     hidden_size: int = Field(192, ge=8, description="Width.")
-    intermediate_size: int | None = Field(
-        None, ge=8, description="Width of the MLP; null takes three times that."
-    )
+    intermediate_size: int | None = Field(None, ge=8, description="Width of the MLP; null takes three times that.")
     num_hidden_layers: int = Field(8, ge=3, description="Layers.")
     head_size: int = Field(32, ge=2, description="Width of an attention head.")
     vocab_size: int = Field(1_000, ge=300, description="Most entries of its tokenizer, which is trained here.")
@@ -96,14 +93,10 @@ class SurrogateSettings(Settings):
 
     replaced: str = Field("two_segment", description="Layers to replace, such as 16-26, or a criterion.")
     translators: int = Field(1, ge=1, description="Layers that stand in for each range.")
-    translator: list[Method] = Field(
-        ["closed_form"], min_length=1, description="How they are made, in turn."
-    )
-    translator_options: dict[str, Any] = Field({}, description="Options of `fit_translator`.")
+    translator: list[str] = Field(["closed_form"], min_length=1, description="How they are made, in turn.")
+    translator_training: dict[str, Any] = Field({}, description="`TranslatorConfig` fields, for the method `train`.")
     budget: BudgetSettings | None = Field(None, description="The most that the surrogate may be; criteria follow it.")
-    calibration: CalibrationSettings = Field(
-        CalibrationSettings(), description="What both are measured on."
-    )
+    calibration: CalibrationSettings = Field(CalibrationSettings(), description="What both are measured on.")
 
 
 class VLMSettings(Settings):

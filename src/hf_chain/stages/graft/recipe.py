@@ -11,7 +11,9 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from hf_chain.data.chat.settings import ChatDataSettings
+from hf_chain.errors import HfChainError
 from hf_chain.grafting.criteria import CRITERIA
+from hf_chain.grafting.translator.fit import method_steps
 from hf_chain.hub.settings import HubSettings
 from hf_chain.settings import Settings
 from hf_chain.stages.graft.parts_of_recipe import EncoderSettings, SurrogateSettings, TargetSettings, VLMSettings
@@ -72,9 +74,7 @@ class GraftRecipe(Settings):
         None, gt=0, description="Order of the weights of short responses about images; null weighs all alike."
     )
     stages: list[GraftStageSettings] = Field(min_length=1, description="The stages, in order.")
-    baseline: list[GraftStageSettings] = Field(
-        [], description="Stages of ordinary training on the target."
-    )
+    baseline: list[GraftStageSettings] = Field([], description="Stages of ordinary training on the target.")
     training: dict[str, Any] = Field({}, description="`GraftConfig` fields, the same for all stages.")
     evaluation: AnswerSettings = Field(AnswerSettings(), description="What is asked after every stage.")
     hub: HubSettings = Field(HubSettings(), description="Where results are pushed.")
@@ -111,6 +111,14 @@ class GraftRecipe(Settings):
             raise ValueError(f"surrogate.replaced is {chosen!r}; give layers such as 16-26, or one of {known}")
         return self
 
+    @model_validator(mode="after")
+    def _translator_methods_are_known(self) -> GraftRecipe:
+        try:
+            method_steps(self.surrogate.translator)
+        except HfChainError as error:
+            raise ValueError(f"surrogate.translator: {error}") from error
+        return self
+
     def _require_data(self, source: str, where: str) -> None:
         if source not in self.data:
             raise ValueError(f"{where} names {source!r}; data has {', '.join(self.data)}")
@@ -119,6 +127,11 @@ class GraftRecipe(Settings):
     def run_dir(self) -> Path:
         """Folder of the run."""
         return Path(self.output_dir) / self.name
+
+    @property
+    def needs_surrogate(self) -> bool:
+        """Whether a stage is trained on a surrogate."""
+        return any(stage.decoder == "surrogate" for stage in self.stages)
 
     def training_of(self, stage: GraftStageSettings) -> dict[str, Any]:
         """`GraftConfig` fields of a stage: the recipe's, then its own."""

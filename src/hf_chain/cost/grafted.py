@@ -1,0 +1,60 @@
+"""MACs of a vision-language model, piece by piece in the order of its forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hf_chain.cost.frozen import Segment
+from hf_chain.cost.transformer import decoder_macs, encoder_macs
+
+NOTHING: Mapping[str, float] = {}
+
+
+def grafted_segments(
+    config: Any, rows: int, tokens: int, images: int, trained: Mapping[str, float] = NOTHING
+) -> list[Segment]:
+    """Cuts the forward pass on a batch into layers.
+
+    Args:
+        config (`GraftedVLMConfig`): the model.
+        rows (`int`): sequences B.
+        tokens (`int`): their length L, image positions and padding included.
+        images (`int`): images in all of them.
+        trained (`Mapping[str, float]`): trained share of the weights of `patches`, `encoder.0`, `encoder.1`, …,
+            `adapter`, `decoder.0`, `decoder.1`, …, and `head`; 0 for those that are not named.
+
+    Returns:
+        `list[Segment]`: patches and encoder layers, the adapter, decoder layers, the head.
+    """
+    vision, text = config.vision_config, config.text_config
+    segments = []
+    if images:
+        patches = encoder_macs(vision, layers=())
+        segments.append(_segment("patches", images * patches, trained))
+        for layer in range(vision.num_hidden_layers):
+            macs = images * (encoder_macs(vision, layers=(layer,)) - patches)
+            segments.append(_segment(f"encoder.{layer}", macs, trained))
+        segments.append(_segment("adapter", images * adapter_macs(config), trained))
+    return segments + decoder_segments(text, rows, tokens, trained)
+
+
+def decoder_segments(config: Any, rows: int, tokens: int, trained: Mapping[str, float] = NOTHING) -> list[Segment]:
+    """The layers and the head of a language model; arguments as for `grafted_segments`."""
+    layers = [
+        _segment(f"decoder.{layer}", rows * decoder_macs(config, tokens, layers=(layer,), head=False), trained)
+        for layer in range(config.num_hidden_layers)
+    ]
+    return [*layers, _segment("head", rows * decoder_macs(config, tokens, layers=()), trained)]
+
+
+def adapter_macs(config: Any) -> int:
+    """MACs of the adapter on one image."""
+    inner = config.adapter_hidden_size or config.embedding_size
+    sizes = [config.vision_config.hidden_size, *[inner] * (config.adapter_layers - 1), config.embedding_size]
+    weights = sum(before * after for before, after in zip(sizes, sizes[1:], strict=False))
+    return (config.tokens_per_image or 0) * weights
+
+
+def _segment(name: str, macs: int, trained: Mapping[str, float]) -> Segment:
+    return Segment(name, macs, trained.get(name, 0.0))

@@ -1,0 +1,44 @@
+"""The vision encoder of a graft: a published one, or a member of a chain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers.utils import logging
+
+from hf_chain.stages.graft.recipe import GraftRecipe
+from hf_chain.stages.ledger import Ledger, read_family
+from hf_chain.stages.recipe import Recipe, load_recipe
+from hf_chain.stages.runner import run
+
+logger = logging.get_logger(__name__)
+
+
+def encoder_source(recipe: GraftRecipe) -> str:
+    """Folder or Hub name of the encoder; trains the first member of a chain that has no finished one.
+
+    Raises:
+        HfChainError: when the chain's recipe is wrong or its training fails.
+    """
+    if recipe.encoder.chain is None:
+        return str(recipe.encoder.name_or_path)
+    chain = load_recipe(recipe.encoder.chain)
+    chain = chain.model_copy(update={"output_dir": recipe.output_dir})
+    found = largest_member(chain)
+    if found is None:
+        first = chain.model_copy(update={"name": f"{chain.name}-first", "members": chain.members[:1]})
+        logger.warning(f"{chain.name} has no finished member: its first one, {first.members[0].name}, is trained")
+        run(first)
+        found = largest_member(first)
+    return str(found)
+
+
+def largest_member(chain: Recipe) -> Path | None:
+    """Folder of the largest finished member of a chain's run; `None` when there is none."""
+    if not Ledger(chain.run_dir).path.exists():
+        return None
+    family = read_family(chain.run_dir)
+    saved = [
+        member for member in family.members if member.status == "saved" and (chain.run_dir / member.folder).is_dir()
+    ]
+    return chain.run_dir / max(saved, key=lambda member: member.parameters).folder if saved else None

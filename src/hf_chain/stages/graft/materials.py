@@ -1,0 +1,128 @@
+"""The conversations of a graft: loaded, checked, and cut into what trains, calibrates and evaluates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from datasets import Dataset, IterableDataset, concatenate_datasets
+from transformers.utils import logging
+
+from hf_chain.data.chat.collator import ChatCollator
+from hf_chain.data.chat.quality import check_chat
+from hf_chain.data.chat.reweighting import ResponseReweighting
+from hf_chain.data.chat.settings import ChatDataSettings
+from hf_chain.data.chat.sources import load_chat
+from hf_chain.data.chat.stream import ChatStream
+from hf_chain.data.text.batches import TokenBatches, token_batches
+from hf_chain.errors import HfChainError
+from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings
+
+logger = logging.get_logger(__name__)
+
+Rows: TypeAlias = Dataset | IterableDataset
+
+
+@dataclass
+class Conversations:
+    """All data of a grafting recipe, loaded when it is first asked for.
+
+    Args:
+        recipe (`GraftRecipe`): the recipe.
+        main_process (`bool`): whether this process leaves reports of bad rows in `<run>/data`.
+    """
+
+    recipe: GraftRecipe
+    main_process: bool = True
+
+    @cached_property
+    def _loaded(self) -> dict[str, dict[str, Rows]]:
+        return {}
+
+    def splits(self, name: str) -> dict[str, Rows]:
+        """The splits of the data called `name`."""
+        if name not in self._loaded:
+            self._loaded[name] = load_chat(self.recipe.data[name], self.recipe.seed)
+        return self._loaded[name]
+
+    def collator(self, processor: Any, stage: GraftStageSettings | None = None) -> ChatCollator:
+        """Makes the batches of a stage."""
+        recipe, order = self.recipe, self.recipe.reweighting_order
+        return ChatCollator(
+            processor,
+            max_length=recipe.max_length,
+            special_tokens_in_loss=stage is None or stage.special_tokens_in_loss,
+            image_prompts=recipe.image_prompts,
+            reweighting=ResponseReweighting(order=order) if order is not None else None,
+            seed=recipe.seed,
+        )
+
+    def training_rows(self, names: Sequence[str], collator: ChatCollator) -> Dataset | ChatStream:
+        """The checked training rows of all named data together.
+
+        Raises:
+            HfChainError: when too many rows are bad, or a stream is to be mixed with other data.
+        """
+        settings = [self.recipe.data[name] for name in names]
+        if any(one.streaming for one in settings):
+            if len(names) > 1:
+                raise HfChainError(
+                    f"data {' and '.join(names)} are trained on together, but one is a stream: unset streaming"
+                )
+            return ChatStream(
+                self.splits(names[0])["train"],
+                collator.encoder,
+                max_bad_share=settings[0].max_bad_share,
+                report_file=self._report(names[0]),
+            )
+        return concatenate_datasets(
+            [self._checked(name, one, collator) for name, one in zip(names, settings, strict=True)]
+        )
+
+    def evaluation_rows(self) -> dict[str, Dataset]:
+        """Name, such as `validation` or `photos/test`, to rows that are asked after every stage.
+
+        Raises:
+            HfChainError: when a split is not there.
+        """
+        wanted = self.recipe.evaluation
+        rows: dict[str, Dataset] = {}
+        for name in wanted.data:
+            splits = self.splits(name)
+            for split in wanted.splits:
+                if split not in splits:
+                    raise HfChainError(f"evaluation.splits has {split!r}; data.{name} has {', '.join(splits)}")
+                rows[split if len(wanted.data) == 1 else f"{name}/{split}"] = splits[split]
+        return rows
+
+    def calibration(self, tokenizer: Any, samples: int, *, skip: int = 0) -> TokenBatches:
+        """Batches of conversations for the trajectory and the translator, responses marked.
+
+        Args:
+            tokenizer (`PreTrainedTokenizerBase`): the target's.
+            samples (`int`): conversations.
+            skip (`int`): conversations to leave out at the start.
+        """
+        settings = self.recipe.surrogate.calibration
+        rows = self.splits(settings.data or next(iter(self.recipe.data)))["train"]
+        return token_batches(
+            rows.skip(skip).select_columns(["messages"]),
+            tokenizer,
+            batch_size=settings.batch_size,
+            max_tokens=self.recipe.max_length or 2048,
+            max_samples=samples,
+        )
+
+    def _checked(self, name: str, settings: ChatDataSettings, collator: ChatCollator) -> Dataset:
+        return check_chat(
+            self.splits(name)["train"],
+            collator.encoder,
+            name=name,
+            max_bad_share=settings.max_bad_share,
+            report_file=self._report(name),
+        )
+
+    def _report(self, name: str) -> Any:
+        return self.recipe.run_dir / "data" / f"{name}-bad-rows.json" if self.main_process else None

@@ -1,0 +1,64 @@
+"""The runner of a graft: walks its stages and leaves models, a ledger and a comparison."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers.utils import logging
+
+from hf_chain.stages.environment import check_launch, describe_environment, is_main_process, wait_for_everyone
+from hf_chain.stages.graft.encoder_source import encoder_source
+from hf_chain.stages.graft.materials import Conversations
+from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings
+from hf_chain.stages.graft.surrogate_stage import SurrogateStage
+from hf_chain.stages.graft.target_stage import TargetStage
+from hf_chain.stages.graft.vlm_stage import VLMStage
+from hf_chain.stages.graft.workplace import Workplace
+from hf_chain.stages.ledger import Ledger, read_family
+from hf_chain.stages.validation import check_same_recipe
+
+logger = logging.get_logger(__name__)
+
+
+def run_graft(recipe: GraftRecipe) -> Path:
+    """Walks the stages of a recipe, or what is left of them.
+
+    Killed anywhere, the same call goes on, and ends with the same weights.
+
+    Args:
+        recipe (`GraftRecipe`): the recipe.
+
+    Returns:
+        `Path`: the folder of the run.
+
+    Raises:
+        HfChainError: when the recipe, the data or the machine does not allow the run.
+    """
+    check_launch()
+    main_process = is_main_process()
+    ledger = Ledger(recipe.run_dir)
+    if ledger.path.exists() and (begun := read_family(recipe.run_dir)).recipe:
+        check_same_recipe(recipe, begun)
+    place = Workplace(recipe, ledger, Conversations(recipe, main_process), main_process)
+    place.conversations.evaluation_rows()
+    encoder = encoder_source(recipe)
+    if main_process:
+        decided = recipe.model_dump(mode="json")
+        ledger.append("run_started", recipe=decided, plan={}, environment=describe_environment())
+    wait_for_everyone()
+    if recipe.target.new is not None:
+        TargetStage(place, recipe.target.new).run()
+        wait_for_everyone()
+    if recipe.needs_surrogate:
+        SurrogateStage(place).run()
+        wait_for_everyone()
+    for stages in (recipe.stages, recipe.baseline):
+        before: GraftStageSettings | None = None
+        for settings in stages:
+            logger.warning(f"{recipe.name}: {settings.name}")
+            VLMStage(place, settings, before, encoder).run()
+            before = settings
+    if main_process:
+        ledger.append("run_finished")
+        logger.warning(f"{recipe.name}: done; see {recipe.run_dir}")
+    return recipe.run_dir

@@ -1,0 +1,105 @@
+"""The target: a language model that exists, or a small one that is trained here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from hf_chain.data.chat.collator import ChatCollator
+from hf_chain.data.chat.quality import check_chat
+from hf_chain.data.chat.sources import load_chat
+from hf_chain.data.chat.tokenizer import train_chat_tokenizer
+from hf_chain.evaluation.question_answering import evaluate_answers
+from hf_chain.stages.files import weights_sha256, whole_folder, write_json
+from hf_chain.stages.graft.parts_of_recipe import NewTargetSettings
+from hf_chain.stages.graft.training import train_parts, training_figures
+from hf_chain.stages.graft.workplace import Workplace
+from hf_chain.stages.training_run import remove_checkpoints
+
+NAME = "target"
+TOKENIZER_ROWS = 5_000
+"""Conversations that the tokenizer is trained on."""
+
+
+@dataclass
+class TargetStage:
+    """Trains the small language model of recipes that bring none.
+
+    It stands for a model that others have trained and published: what it took is noted, and is no part of the cost of
+    the graft.
+    """
+
+    place: Workplace
+    settings: NewTargetSettings
+
+    def run(self) -> None:
+        """Trains the model, or what is left of that, and saves it as a stock folder."""
+        place, settings = self.place, self.settings
+        if place.is_saved(NAME):
+            return
+        recipe, folder = place.recipe, place.folder(NAME)
+        splits = load_chat(settings.data, recipe.seed)
+        tokenizer = train_chat_tokenizer(
+            splits["train"].select(range(min(TOKENIZER_ROWS, len(splits["train"])))),
+            settings.vocab_size,
+            settings.max_length,
+        )
+        model = self._model(tokenizer)
+        place.note("started", NAME, index=place.stage_names.index(NAME), parameters=model.num_parameters())
+        collator = ChatCollator(tokenizer)
+        trainer = train_parts(
+            model,
+            {"decoder": None},
+            check_chat(splits["train"], collator.encoder, name=f"{NAME} data"),
+            collator,
+            tokenizer,
+            epochs=settings.epochs,
+            training=settings.training,
+            seed=recipe.seed,
+            checkpoints=place.checkpoints(NAME),
+            stage=NAME,
+            main_process=place.main_process,
+        )
+        if not place.main_process:
+            trainer.save_model(str(folder))
+            return
+        with whole_folder(folder) as unfinished:
+            trainer.save_model(str(unfinished))
+            place.note("trained", NAME, **training_figures(trainer), epochs=settings.epochs)
+            found = evaluate_answers(
+                trainer.model,
+                tokenizer,
+                splits["validation"],
+                batch_size=recipe.evaluation.batch_size,
+                max_new_tokens=recipe.evaluation.max_new_tokens,
+                max_samples=recipe.evaluation.max_samples,
+            )
+            place.note("evaluated", NAME, metrics_after={"described": found.metrics}, evaluation_macs=found.macs)
+            write_json(unfinished / "training_log.json", trainer.state.log_history)
+            (unfinished / "training_args.bin").unlink(missing_ok=True)
+        place.note("saved", NAME, folder=folder.name, weights_sha256=weights_sha256(folder))
+        remove_checkpoints(place.checkpoints(NAME))
+
+    def _model(self, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+        settings = self.settings
+        heads = settings.hidden_size // settings.head_size
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=settings.hidden_size,
+            intermediate_size=settings.intermediate_size or 3 * settings.hidden_size,
+            num_hidden_layers=settings.num_hidden_layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            max_position_embeddings=settings.max_length,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            tie_word_embeddings=True,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.place.recipe.seed)
+            return LlamaForCausalLM._from_config(
+                config, attn_implementation=self.place.recipe.target.attn_implementation
+            )

@@ -1,0 +1,88 @@
+"""Training of one stage of a graft, and what it took."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset
+from transformers import PreTrainedModel
+
+from hf_chain.stages.environment import check_engine
+from hf_chain.stages.graft.step_cost import batch_macs
+from hf_chain.stages.training_run import TRAINING_DEFAULTS, train_or_resume
+from hf_chain.trainer.graft_config import GraftConfig
+from hf_chain.trainer.graft_trainer import GraftTrainer
+
+
+def train_parts(
+    model: PreTrainedModel,
+    parts: dict[str, float | None],
+    rows: Any,
+    collator: Any,
+    processor: Any,
+    *,
+    epochs: float,
+    training: dict[str, Any],
+    seed: int,
+    checkpoints: Path,
+    stage: str,
+    main_process: bool,
+) -> GraftTrainer:
+    """Trains parts of a model, or what is left of that after a kill.
+
+    Args:
+        model (`PreTrainedModel`): a grafted vision-language model, or a decoder.
+        parts (`dict`): trained parts and their learning rates.
+        rows (`Dataset` or `ChatStream`): checked chat rows.
+        collator (`ChatCollator`): makes the batches.
+        processor (`ProcessorMixin` or `PreTrainedTokenizerBase`): saved with the model.
+        epochs (`float`): passes over the rows.
+        training (`dict`): further `GraftConfig` fields.
+        seed (`int`): seed of data order and dropout.
+        checkpoints (`Path`): folder of the checkpoints.
+        stage (`str`): name of the stage.
+        main_process (`bool`): whether this process writes.
+
+    Returns:
+        `GraftTrainer`: after training.
+    """
+    args = GraftConfig(
+        output_dir=str(checkpoints),
+        parts=parts,
+        stage=stage,
+        num_train_epochs=epochs,
+        seed=seed,
+        use_cpu=not torch.cuda.is_available(),
+        **TRAINING_DEFAULTS | training,
+    )
+    if isinstance(rows, IterableDataset):
+        # Every process reads the stream and takes its slices, so that two processes see what one would.
+        args.accelerator_config.dispatch_batches = False
+    trainer = GraftTrainer(model, args, train_dataset=rows, data_collator=collator, processing_class=processor)
+    trainer.batch_macs = batch_macs(trainer.model)
+    check_engine(args.world_size, trainer.is_deepspeed_enabled, trainer.is_fsdp_enabled)
+    train_or_resume(trainer, main_process)
+    return trainer
+
+
+def training_figures(trainer: GraftTrainer) -> dict[str, Any]:
+    """Samples, MACs and seconds of the whole training, attempts before a restart included."""
+    seconds, macs_before = 0.0, 0.0
+    for entry in trainer.state.log_history:
+        if speed := entry.get("tflops_per_second"):
+            seconds += 2 * (entry["macs"] - macs_before) / speed / 1e12
+            macs_before = entry["macs"]
+    macs = trainer.state.total_flos / 2
+    if macs_before:
+        # The steps after the last log entry went at the same speed.
+        seconds *= macs / macs_before
+    else:
+        seconds = next(e["train_runtime"] for e in reversed(trainer.state.log_history) if "train_runtime" in e)
+    steps, args = trainer.state.global_step, trainer.args
+    return {
+        "samples": steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "training_macs": {"student": int(macs), "teacher": 0, "total": int(macs)},
+        "seconds": round(seconds, 1),
+    }

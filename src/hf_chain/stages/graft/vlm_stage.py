@@ -1,0 +1,151 @@
+"""A stage with a vision-language model: joined or grafted, trained in parts or not at all, asked and saved."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers.utils import logging
+
+from hf_chain.evaluation.question_answering import AnswerEvaluation, evaluate_answers
+from hf_chain.grafting.graft import graft
+from hf_chain.models.grafted_vlm import GraftedVLMForConditionalGeneration, GraftedVLMProcessor, from_parts
+from hf_chain.stages.environment import wait_for_everyone
+from hf_chain.stages.files import weights_sha256, whole_folder, write_json, write_text
+from hf_chain.stages.graft.recipe import GraftStageSettings
+from hf_chain.stages.graft.training import train_parts, training_figures
+from hf_chain.stages.graft.workplace import Workplace
+from hf_chain.stages.training_run import remove_checkpoints
+from hf_chain.trainer.graft_trainer import GraftTrainer
+
+logger = logging.get_logger(__name__)
+
+SHOWN_ANSWERS = 20
+"""Questions of each split that are saved with the model, answered."""
+
+
+@dataclass
+class VLMStage:
+    """One stage of the recipe, or of its baseline.
+
+    Args:
+        place (`Workplace`): what all stages share.
+        settings (`GraftStageSettings`): what the recipe says of it.
+        before (`GraftStageSettings`, *optional*): the stage it goes on from; without one a new adapter is made.
+        encoder (`str`): folder or Hub name of the encoder.
+    """
+
+    place: Workplace
+    settings: GraftStageSettings
+    before: GraftStageSettings | None
+    encoder: str
+
+    def run(self) -> None:
+        """Does what is left to do; the result is the same wherever an earlier attempt ended."""
+        place, name = self.place, self.settings.name
+        if place.is_saved(name):
+            logger.warning(f"{name}: already in {place.folder(name)}")
+            return
+        model, processor = self._build()
+        place.note(
+            "started",
+            name,
+            index=place.stage_names.index(name),
+            parent=self.before.name if self.before else self.encoder,
+            operator="graft" if self._grafts else None,
+            parameters=model.num_parameters(),
+            epochs=self.settings.epochs if self.settings.parts else 0.0,
+        )
+        trainer = self._train(model, processor) if self.settings.parts else None
+        self._save(model if trainer is None else trainer.model, processor, trainer)
+        wait_for_everyone()
+        # Later models are built whole, not sharded by an engine that is no longer there.
+        unset_hf_deepspeed_config()
+        del trainer, model
+        gc.collect()
+
+    @property
+    def _grafts(self) -> bool:
+        return self.before is not None and self.before.decoder != self.settings.decoder
+
+    def _build(self) -> tuple[GraftedVLMForConditionalGeneration, GraftedVLMProcessor]:
+        place, recipe = self.place, self.place.recipe
+        loading: dict[str, Any] = {}
+        if recipe.target.attn_implementation is not None:
+            loading["attn_implementation"] = recipe.target.attn_implementation
+        if self.before is None:
+            on_target = self.settings.decoder == "target"
+            decoder = place.target_source if on_target else str(place.folder("surrogate"))
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(recipe.seed)
+                return from_parts(self.encoder, decoder, **recipe.model.model_dump(), **loading)
+        folder = place.folder(self.before.name)
+        processor = GraftedVLMProcessor.from_pretrained(folder)
+        if self._grafts:
+            return graft(folder, place.target_source, **loading), processor
+        return GraftedVLMForConditionalGeneration.from_pretrained(folder, dtype="auto", **loading), processor
+
+    def _train(self, model: PreTrainedModel, processor: GraftedVLMProcessor) -> GraftTrainer:
+        place, settings, recipe = self.place, self.settings, self.place.recipe
+        collator = place.conversations.collator(processor, settings)
+        return train_parts(
+            model,
+            settings.parts,
+            place.conversations.training_rows(settings.data, collator),
+            collator,
+            processor,
+            epochs=settings.epochs,
+            training=recipe.training_of(settings),
+            seed=recipe.seed + place.stage_names.index(settings.name),
+            checkpoints=place.checkpoints(settings.name),
+            stage=settings.name,
+            main_process=place.main_process,
+        )
+
+    def _save(self, model: PreTrainedModel, processor: GraftedVLMProcessor, trainer: GraftTrainer | None) -> None:
+        place, name = self.place, self.settings.name
+        if not place.main_process:
+            if trainer is not None:
+                # Writes nothing, but takes part in gathering sharded weights.
+                trainer.save_model(str(place.folder(name)))
+            return
+        with whole_folder(place.folder(name)) as folder:
+            if trainer is None:
+                model.save_pretrained(folder)
+            else:
+                trainer.save_model(str(folder))
+                unset_hf_deepspeed_config()
+                place.note("trained", name, **training_figures(trainer))
+                write_json(folder / "training_log.json", trainer.state.log_history)
+                (folder / "training_args.bin").unlink(missing_ok=True)
+            processor.save_pretrained(folder)
+            found = self._ask(model, processor)
+            place.note(
+                "evaluated",
+                name,
+                metrics_after={split: one.metrics for split, one in found.items()},
+                evaluation_macs=sum(one.macs for one in found.values()),
+            )
+            shown = {split: [asdict(answer) for answer in one.answers[:SHOWN_ANSWERS]] for split, one in found.items()}
+            write_json(folder / "answers.json", shown)
+            write_text(folder / "recipe.yaml", place.recipe.to_yaml())
+        place.note("saved", name, folder=place.folder(name).name, weights_sha256=weights_sha256(place.folder(name)))
+        remove_checkpoints(place.checkpoints(name))
+
+    def _ask(self, model: PreTrainedModel, processor: GraftedVLMProcessor) -> dict[str, AnswerEvaluation]:
+        wanted = self.place.recipe.evaluation
+        return {
+            split: evaluate_answers(
+                model,
+                processor,
+                rows,
+                batch_size=wanted.batch_size,
+                max_new_tokens=wanted.max_new_tokens,
+                max_samples=wanted.max_samples,
+            )
+            for split, rows in self.place.conversations.evaluation_rows().items()
+        }

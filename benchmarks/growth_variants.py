@@ -35,9 +35,9 @@ from hf_chain.stages.ledger import FamilyRecord, read_family
 SMALL = "members.small.training"
 VARIANTS: dict[str, list[str]] = {
     "exact": [],
-    "exact, learning rate ×2": [f"{SMALL}.learning_rate=2e-3"],
-    "exact, learning rate ×½": [f"{SMALL}.learning_rate=5e-4"],
-    "exact, learning rate ×¼": [f"{SMALL}.learning_rate=2.5e-4"],
+    "exact, learning rate ×4": [f"{SMALL}.learning_rate=1e-3"],
+    "exact, learning rate ×2": [f"{SMALL}.learning_rate=5e-4"],
+    "exact, learning rate ×½": [f"{SMALL}.learning_rate=1.25e-4"],
     "exact, warm-up 20 %": [f"{SMALL}.warmup_steps=0.2"],
     "exact, no feature loss": [f"{SMALL}.feature_loss_weight=0"],
     "exact, feature loss to 0 (cosine)": [f"{SMALL}.feature_loss_schedule=cosine"],
@@ -45,11 +45,11 @@ VARIANTS: dict[str, list[str]] = {
     "exact, symmetric copies": [],
     "exact, padding for tiling": [],
     "copy": ["operator=copy"],
-    "copy, learning rate ×2": ["operator=copy", f"{SMALL}.learning_rate=2e-3"],
-    "copy, learning rate ×½": ["operator=copy", f"{SMALL}.learning_rate=5e-4"],
+    "copy, learning rate ×4": ["operator=copy", f"{SMALL}.learning_rate=1e-3"],
+    "copy, learning rate ×2": ["operator=copy", f"{SMALL}.learning_rate=5e-4"],
     "copy, no feature loss": ["operator=copy", f"{SMALL}.feature_loss_weight=0"],
-    "copy_fused": ["operator=copy_fused"],
-    "random": ["operator=random"],
+    "copy_fused, learning rate ×4": ["operator=copy_fused", f"{SMALL}.learning_rate=1e-3"],
+    "random, learning rate ×4": ["operator=random", f"{SMALL}.learning_rate=1e-3"],
 }
 """Name to what it changes in the recipe."""
 
@@ -73,7 +73,7 @@ def main() -> None:
             first = arguments.output_dir / f"first-{seed}"
         for name in arguments.variants:
             with RULES.get(name, nullcontext)():
-                slug = name.translate(str.maketrans({" ": "-", ",": "", "×": "x", "½": "0.5", "¼": "0.25", "%": ""}))
+                slug = name.translate(str.maketrans({" ": "-", ",": "", "×": "x", "½": "0.5", "%": ""}))
                 slug = slug.translate(str.maketrans("", "", "()"))
                 run_variant(
                     arguments.recipe,

@@ -40,6 +40,9 @@ class MemberSettings(Settings):
     epochs: float = Field(gt=0, description="Passes over the training data.")
     operator: Operator | None = Field(None, description="Growth operator; null takes the one of the recipe.")
     training: dict[str, Any] = Field({}, description="`ChainConfig` fields of this member, over those of the recipe.")
+    training_alone: dict[str, Any] = Field(
+        {}, description="Further `ChainConfig` fields where it is trained from scratch, which suits higher rates."
+    )
 
     @field_validator("name")
     @classmethod
@@ -90,6 +93,7 @@ class Recipe(Settings):
         _check_training(self.training, "training")
         for member in self.members:
             _check_training(self.training_of(member), f"members.{member.name}.training")
+            _check_training(member.training_alone, f"members.{member.name}.training_alone")
         return self
 
     @model_validator(mode="after")
@@ -129,7 +133,12 @@ class Recipe(Settings):
     def as_independent(self) -> Recipe:
         """The baseline of this chain: same members, data and training, each from scratch for the baseline epochs."""
         epochs = self.baseline_epochs or self.members[0].epochs
-        members = [member.model_copy(update={"epochs": epochs}) for member in self.members]
+        members = [
+            member.model_copy(
+                update={"epochs": epochs, "training": member.training | member.training_alone, "training_alone": {}}
+            )
+            for member in self.members
+        ]
         update = {"name": f"{self.name}-independent", "independent": True, "predecessor": None, "members": members}
         return self.model_copy(update=update)
 

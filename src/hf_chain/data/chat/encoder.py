@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -140,14 +141,17 @@ class ChatEncoder:
         return encoded["input_ids"], spans
 
     def _weights(self, spans: list[tuple[int, int]], responses: tuple[Response, ...], weighted: bool) -> list[float]:
+        starts, ends = [start for start, _ in spans], [end for _, end in spans]
+
+        def tokens(start: int, end: int) -> range:
+            return range(bisect_right(ends, start), bisect_left(starts, end))
+
         weights = [0.0] * len(spans)
         for response in responses:
-            content = [n for n, (start, end) in enumerate(spans) if start < response.end and end > response.start]
+            content = tokens(response.start, response.end)
             weight = self.reweighting.weight(len(content)) if self.reweighting is not None and weighted else 1.0
-            if self.special_tokens_in_loss:
-                first, last = response.turn_start, response.turn_end
-                content = [n for n, (start, end) in enumerate(spans) if start < last and end > first]
-            for number in content:
+            whole = tokens(response.turn_start, response.turn_end)
+            for number in whole if self.special_tokens_in_loss else content:
                 weights[number] = weight
         # Nothing predicts the first token.
         weights[0] = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hf_chain.evaluation.captioning import CaptionEvaluation, cider_d, evaluate_captions
 from hf_chain.evaluation.evaluate import Evaluation, evaluate_clip
 from hf_chain.evaluation.generate import Generated, generate_answers
-from hf_chain.evaluation.question_answering import AnswerEvaluation, Answered, evaluate_answers
+from hf_chain.evaluation.question_answering import Answered, AnswerEvaluation, evaluate_answers
 from hf_chain.evaluation.retrieval import CaptionIndex, retrieval_metrics
 from hf_chain.evaluation.settings import EvaluationSettings
 from hf_chain.evaluation.yes_no import yes_no_metrics

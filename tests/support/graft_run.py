@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from torch.utils.data import IterableDataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -30,11 +33,22 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def run(folder: Path, **settings: Any) -> GraftTrainer:
+class Stream(IterableDataset):
+    """The rows of a data set, one after the other."""
+
+    def __init__(self, rows: Chats) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        yield from (self.rows[row] for row in range(len(self.rows)))
+
+
+def run(folder: Path, stream: bool = False, **settings: Any) -> GraftTrainer:
     """Trains to the end, from the last whole checkpoint in `folder` on, and saves into `folder/final`."""
-    dataset = Chats(STEPS * GLOBAL_BATCH, WITH_IMAGES)
-    cost = {"batch_macs": lambda batch: int(batch["attention_mask"].sum())}
-    trainer = tiny_graft_trainer(folder, tiny_vlm(), train_dataset=dataset, **cost, **(SETTINGS | settings))
+    dataset: Any = Chats(STEPS * GLOBAL_BATCH, WITH_IMAGES)
+    if stream:
+        dataset = Stream(dataset)
+    trainer = tiny_graft_trainer(folder, tiny_vlm(), train_dataset=dataset, **(SETTINGS | settings))
     checkpoint = last_complete_checkpoint(folder, trainer.args.world_size)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.save_model(str(folder / "final"))

@@ -126,7 +126,7 @@ def tiny_decoder(seed: int = 0, **fields: Any) -> PreTrainedModel:
         return LlamaForCausalLM(LlamaConfig(**(TEXT | {"hf_chain_surrogate": SURROGATE} | fields)))
 
 
-OWN = ("train_dataset", "data_collator", "callbacks", "batch_macs", "processing_class")
+OWN = ("train_dataset", "eval_dataset", "data_collator", "callbacks")
 """Arguments of the trainer itself."""
 
 

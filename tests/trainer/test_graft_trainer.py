@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainerCallback
 
 from hf_chain.errors import HfChainError
+from hf_chain.trainer.batch_cost import batch_cost
+from hf_chain.trainer.gradient_check import GradientCheck
 from hf_chain.trainer.graft_config import GraftConfig
 from hf_chain.trainer.lora import attach_lora
 from hf_chain.trainer.part_optimizer import check_engine_config, optimizer_groups
+from hf_chain.trainer.parts import freeze_all_but, resolve_parts
 from support.grafts import (
     Chats,
     collate,
@@ -189,6 +193,25 @@ def test_image_parts_are_asked_at_the_first_step_with_images(tmp_path: Path) -> 
     assert trainer.state.global_step == 3
 
 
+@pytest.mark.parametrize("reached", [True, False])
+def test_an_engine_that_frees_its_gradients_is_asked_all_the_same(tmp_path: Path, reached: bool) -> None:
+    trainer = tiny_graft_trainer(tmp_path, parts=["adapter", "encoder.last:1"])
+    check = GradientCheck(trainer.parts, [], trainer.accelerator, frees_gradients=True)
+    model, batch = trainer.model, collate([Chats()[row] for row in range(4)])
+    if not reached:
+        model.vision_tower.register_forward_hook(
+            lambda module, inputs, output: output.__class__(last_hidden_state=output.last_hidden_state.detach())
+        )
+    model(**batch).loss.backward()
+    model.zero_grad()
+    if reached:
+        check.ask()
+        assert not check.pending
+    else:
+        with pytest.raises(HfChainError, match="part encoder.last:1 got no gradient for vision_tower"):
+            check.ask()
+
+
 # The loss
 
 
@@ -266,16 +289,40 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
 # Meters
 
 
+@pytest.mark.parametrize("images", [set(range(8)), set()])
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_cost_is_what_the_flop_counter_finds(stage: str, images: set[int]) -> None:
+    """Attention's backward costs two forwards where its weights are frozen too, which is counted as one."""
+    model = tiny_vlm(text={"hidden_size": 64, "intermediate_size": 128, "vocab_size": 128})
+    model.set_attn_implementation("eager")
+    if stage == "lora":
+        attach_lora(model.language_model, {"r": 4})
+    parts = resolve_parts(model, STAGES[stage], 1e-3)
+    freeze_all_but(model, parts)
+    batch = collate([Chats(8, images)[row] for row in range(8)])
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.disable_input_require_grads()
+        with FlopCounterMode(display=False) as counter:
+            model.train()(**batch, use_cache=False).loss.backward()
+        # Recomputing a layer stops before its last product, whose result nothing needs.
+        tolerance = 0.08 if checkpointing else 0.03
+        found = counter.get_total_flops() / 2
+        assert batch_cost(model, parts, checkpointing)(batch) == pytest.approx(found, rel=tolerance)
+
+
 def test_throughput_and_cost_are_logged(tmp_path: Path) -> None:
-    trainer = tiny_graft_trainer(tmp_path, batch_macs=lambda batch: 10 * batch["input_ids"].numel())
+    trainer = tiny_graft_trainer(tmp_path, train_sampling_strategy="sequential")
     trainer.train()
-    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
-    batches = trainer.get_train_dataloader()
-    assert entries[-1]["macs"] == sum(10 * batch["input_ids"].numel() for batch in batches)
-    ratio = entries[0]["images_per_second"] / entries[0]["tokens_per_second"]
-    first = next(iter(tiny_graft_trainer(tmp_path).get_train_dataloader()))
-    assert ratio == pytest.approx(len(first["pixel_values"]) / first["attention_mask"].sum().item())
-    assert entries[0]["tflops_per_second"] > 0
+    batches = list(trainer.get_train_dataloader())
+    costs = [trainer.cost(batch) for batch in batches]
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert [entry["macs"] for entry in logged] == pytest.approx([sum(costs[: n + 1]) for n in range(4)])
+    for entry, batch in zip(logged, batches, strict=True):
+        per_token = len(batch["pixel_values"]) / batch["attention_mask"].sum().item()
+        assert entry["images_per_second"] / entry["tokens_per_second"] == pytest.approx(per_token)
+        assert entry["tflops_per_second"] > 0
 
 
 # Settings

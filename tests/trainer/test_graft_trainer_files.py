@@ -32,7 +32,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 @pytest.mark.parametrize("parts", [ENCODER, LORA])
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, parts: dict[str, float]) -> None:
     settings: dict[str, Any] = SAVING | LORA_SETTINGS | {"lr_scheduler_type": "cosine", "warmup_steps": 0.2}
-    settings |= {"batch_macs": lambda batch: batch["input_ids"].numel(), "gradient_accumulation_steps": 2}
+    settings["gradient_accumulation_steps"] = 2
     whole = tiny_graft_trainer(tmp_path, parts=parts, **settings)
     whole.train()
     resumed = tiny_graft_trainer(tmp_path, parts=parts, **settings)
@@ -92,6 +92,19 @@ def test_trainable_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path)
     (tmp_path / "final" / "trainable.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(HfChainError, match="has no whole trainable.safetensors"):
         load_trainable(tiny_vlm(), tmp_path / "final")
+
+
+def test_the_best_checkpoint_is_loaded_with_its_adapter(tmp_path: Path) -> None:
+    # The highest loss counts as the best here, as that is not the last one.
+    best = {"eval_strategy": "steps", "eval_steps": 3, "load_best_model_at_end": True, "greater_is_better": True}
+    trainer = tiny_graft_trainer(tmp_path, parts=["lora", "adapter"], eval_dataset=Chats(4), **SAVING | best)
+    trainer.train()
+    assert trainer.state.best_model_checkpoint is not None
+    stock = AutoModelForImageTextToText.from_pretrained(trainer.state.best_model_checkpoint)
+    stock.language_model = PeftModel.from_pretrained(
+        stock.language_model, f"{trainer.state.best_model_checkpoint}/lora"
+    )
+    torch.testing.assert_close(logits(stock), logits(trainer.model))
 
 
 # LoRA

@@ -52,6 +52,9 @@ class GraftConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.accelerator_config.dispatch_batches is None:
+            # A stream's batch cannot be cut by rows: it has as many images as it has. Every process makes its own.
+            self.accelerator_config.dispatch_batches = False
         check_graft_values({name: getattr(self, name) for name in CHECKED if hasattr(self, name)})
 
 

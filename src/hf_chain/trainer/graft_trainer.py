@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import logging
 
 from hf_chain.losses.response import response_loss, response_targets
+from hf_chain.trainer.batch_cost import batch_cost
 from hf_chain.trainer.gradient_check import GradientCheck
 from hf_chain.trainer.graft_config import GraftConfig
 from hf_chain.trainer.lora import FOLDER as LORA_FOLDER
@@ -23,7 +26,9 @@ from hf_chain.trainer.stage_trainer import StageTrainer
 from hf_chain.trainer.token_meter import TokenMeter
 from hf_chain.trainer.trainable_files import save_adapter, save_trainable
 
-Batch = Mapping[str, torch.Tensor]
+logger = logging.get_logger(__name__)
+
+CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
 NO_MODEL_INPUTS = ("labels", "loss_weights")
 
 
@@ -37,14 +42,13 @@ class GraftTrainer(StageTrainer):
         model (`PreTrainedModel`): a `GraftedVLMForConditionalGeneration`, or a decoder with a language-model head. The
             part `lora` is attached to it when it is not there yet.
         args (`GraftConfig`): the arguments.
-        batch_macs (`Callable`, *optional*): maps a batch to the multiply-accumulate operations of a training step on
-            it; without it the cost is not logged.
         kwargs: as for `Trainer`: `train_dataset`, `data_collator`, `processing_class`, `callbacks`, … The collator
             gives `input_ids`, `attention_mask`, `labels` `[B, L]` (−100 outside of responses), and where they are
             needed `pixel_values`, `position_ids` of packed sequences and `loss_weights` `[B, L]`.
 
     Attributes:
         parts (`tuple[Part, ...]`): what is trained.
+        cost (`BatchCost`): MACs of a training step on a batch; what has been spent is in `state.total_flos`.
 
     Raises:
         HfChainError: when a part is not in the model, at the first step when one got no gradient, and when the loss
@@ -54,24 +58,22 @@ class GraftTrainer(StageTrainer):
     args: GraftConfig
     optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        args: GraftConfig,
-        batch_macs: Callable[[Batch], int] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, args: GraftConfig, **kwargs: Any) -> None:
         if "lora" in args.parts and not has_lora(decoder_of(model)):
             attach_lora(decoder_of(model), args.lora, args.seed)
         self.parts = resolve_parts(model, args.parts, args.learning_rate)
         freeze_all_but(model, self.parts)
+        use_cache = getattr(model.config, "use_cache", None)
         super().__init__(model=model, args=args, compute_loss_func=response_loss, **kwargs)
+        if use_cache is not None:
+            # The Trainer would switch the cache off in the saved model; `compute_loss` does so for training alone.
+            model.config.use_cache = use_cache
         if self.is_deepspeed_enabled:
             check_engine_config(self.accelerator.state.deepspeed_plugin.deepspeed_config)
         # `compute_loss` divides by the weight of the whole accumulated batch, so the model shall not, nor the Trainer.
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
-        self.batch_macs = batch_macs
+        self.cost = batch_cost(model, self.parts, any(getattr(args, name, False) for name in CHECKPOINTING))
         self.meter = TokenMeter(lambda value: self.accelerator.reduce(value.to(self.args.device), "sum"))
         self.gradient_check: GradientCheck | None = None
         self._group_parts: list[str] = []
@@ -88,7 +90,8 @@ class GraftTrainer(StageTrainer):
         if not batches:
             return batches, None
         weight = torch.stack([response_targets(batch)[1].sum() for batch in batches]).sum()
-        return batches, self.accelerator.reduce(weight.to(device), "sum")
+        weight = self.accelerator.reduce(weight.to(device), "sum")
+        return batches, torch.where(weight > 0, weight, 1.0)
 
     def _step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
@@ -139,7 +142,7 @@ class GraftTrainer(StageTrainer):
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Operations of a training step on this batch; the Trainer sums them up and keeps them in checkpoints."""
-        return 0 if self.batch_macs is None else 2 * self.batch_macs(inputs)
+        return 2 * self.cost(inputs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds learning rates, tokens/s, images/s, TFLOP/s and MACs so far to what the Trainer logs."""
@@ -156,7 +159,7 @@ class GraftTrainer(StageTrainer):
         super().save_model(output_dir, _internal_call)
         folder, model = Path(output_dir or self.args.output_dir), self._unwrapped
         if _internal_call:
-            save_adapter(model, self.parts, folder, self.args.should_save)
+            save_adapter(model, folder, self.args.should_save)
         else:
             save_trainable(model, self.parts, folder, self.args.stage, self.args.should_save)
 
@@ -165,11 +168,24 @@ class GraftTrainer(StageTrainer):
             super()._save(output_dir, None if state_dict is None else stock_state(state_dict))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        with self._loading(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if self.is_deepspeed_enabled:
+            # Its own checkpoint holds LoRA as well.
+            super()._load_best_model()
+            return
+        with self._loading(self.state.best_model_checkpoint):
+            super()._load_best_model()
+
+    @contextmanager
+    def _loading(self, checkpoint: str) -> Iterator[None]:
         decoder = decoder_of(self._unwrapped)
         with lora_aside(decoder):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            yield
         if has_lora(decoder):
-            load_lora(decoder, Path(resume_from_checkpoint) / LORA_FOLDER)
+            load_lora(decoder, Path(checkpoint) / LORA_FOLDER)
 
     @property
     def _unwrapped(self) -> PreTrainedModel:
@@ -206,3 +222,13 @@ class _GraftCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.trainer.note_learning_rates()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        check = self.trainer.gradient_check
+        if check is not None and check.pending:
+            logger.warning(
+                f"there was no image in the whole training, so {len(check.pending)} trained parameters, such as "
+                f"{min(check.pending)}, are as they were"
+            )

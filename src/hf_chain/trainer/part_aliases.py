@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import decoder_layers
+from hf_chain.grafting.lineage import FIELD, read_lineage
 from hf_chain.models.grafted_vlm.vision_towers import tower_family
 from hf_chain.trainer.lora import is_lora
 
@@ -25,6 +26,22 @@ def decoder_of(model: PreTrainedModel) -> PreTrainedModel:
 def is_vision_language(model: nn.Module) -> bool:
     """Whether the model has an encoder, an adapter and a decoder."""
     return all(hasattr(model, name) for name in VLM_ATTRIBUTES)
+
+
+def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The layers of a vision-language model's encoder.
+
+    Raises:
+        HfChainError: when it keeps them in no list.
+    """
+    depth = model.vision_tower.config.num_hidden_layers
+    for module in model.vision_tower.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return module
+    raise HfChainError(
+        f"{type(model.vision_tower).__name__} has no list of {depth} layers: name its parameters by a pattern, such "
+        "as vision_tower.*"
+    )
 
 
 def image_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
@@ -53,7 +70,7 @@ def alias_parameters(model: PreTrainedModel, alias: str) -> Iterable[nn.Paramete
 def known_aliases(model: PreTrainedModel) -> list[str]:
     """The aliases that stand for something in `model`."""
     known = [alias for alias, parameters in ALIASES.items() if parameters(model)]
-    return [*known, f"encoder.last:1 to :{len(_encoder_layers(model))}"] if is_vision_language(model) else known
+    return [*known, f"encoder.last:1 to :{len(encoder_layers(model))}"] if is_vision_language(model) else known
 
 
 def _of_vision_language(name: str) -> Callable[[PreTrainedModel], list[nn.Parameter] | None]:
@@ -78,11 +95,11 @@ def _final_norm(model: PreTrainedModel) -> list[nn.Parameter] | None:
 
 def _translator(model: PreTrainedModel) -> list[nn.Parameter] | None:
     decoder = decoder_of(model)
-    lineage = getattr(decoder.config, "hf_chain_surrogate", None)
-    if lineage is None:
+    if getattr(decoder.config, FIELD, None) is None:
         return None
     layers = decoder_layers(decoder)
-    return [parameter for index in lineage["translator_layers"] for parameter in layers[index].parameters()]
+    lineage = read_lineage(decoder.config)
+    return [parameter for index in lineage.translator_layers for parameter in layers[index].parameters()]
 
 
 def _decoder(model: PreTrainedModel) -> list[nn.Parameter]:
@@ -94,19 +111,8 @@ def _lora(model: PreTrainedModel) -> list[nn.Parameter]:
     return [parameter for name, parameter in decoder_of(model).named_parameters() if is_lora(name)]
 
 
-def _encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    depth = model.vision_tower.config.num_hidden_layers
-    for module in model.vision_tower.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth:
-            return module
-    raise HfChainError(
-        f"{type(model.vision_tower).__name__} has no list of {depth} layers: name its parameters by a pattern, such "
-        "as vision_tower.*"
-    )
-
-
 def _last_layers(model: PreTrainedModel, count: int) -> list[nn.Parameter]:
-    layers = _encoder_layers(model)
+    layers = encoder_layers(model)
     if not 1 <= count <= len(layers):
         raise HfChainError(f"part encoder.last:{count} asks for {count} layers: the encoder has 1 to {len(layers)}")
     return [parameter for layer in layers[-count:] for parameter in layer.parameters()]

@@ -38,7 +38,7 @@ def save_trainable(
         stage (`str`, *optional*): name of the stage.
         main_process (`bool`): whether this process writes.
     """
-    save_adapter(model, parts, folder, main_process)
+    save_adapter(model, folder, main_process)
     own = {name: value for part in parts for name, value in part.parameters.items() if not is_lora(name)}
     tensors = _gathered(own, main_process)
     if main_process:
@@ -54,12 +54,11 @@ def save_trainable(
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def save_adapter(model: PreTrainedModel, parts: Sequence[Part], folder: Path, main_process: bool = True) -> None:
-    """Writes the decoder's LoRA, where it is trained, to `lora/`; for all processes, as `save_trainable`."""
+def save_adapter(model: PreTrainedModel, folder: Path, main_process: bool = True) -> None:
+    """Writes the decoder's LoRA, where it has one, to `lora/`; for all processes, as `save_trainable`."""
     decoder = decoder_of(model)
     prefix = next(f"{name}." if name else "" for name, module in model.named_modules() if module is decoder)
-    named = {name: value for part in parts for name, value in part.parameters.items() if is_lora(name)}
-    tensors = _gathered(named, main_process)
+    tensors = _gathered({name: p for name, p in model.named_parameters() if is_lora(name)}, main_process)
     if tensors:
         save_lora(decoder, folder / LORA_FOLDER, {name.removeprefix(prefix): value for name, value in tensors.items()})
 

@@ -191,7 +191,7 @@ def test_bad_input_is_refused_in_one_line() -> None:
         measure_trajectory(model, [{"input_ids": short, "attention_mask": short}])
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
-    with refused("LlamaForCausalLM are not finite in torch.float32: load it with"):
+    with refused("LlamaForCausalLM are not finite: load it with"):
         measure_trajectory(model, batches(samples(), 2))
     with refused("model_type 'bert' is not known"):
         measure_trajectory(BertModel(BertConfig(num_hidden_layers=1, hidden_size=12)), [])
@@ -206,5 +206,5 @@ def test_other_files_are_no_trajectories(text: str) -> None:
 def test_a_trajectory_with_a_missing_layer_is_refused() -> None:
     content = json.loads(measure_trajectory(tiny_decoder("llama"), batches(samples(), 2)).to_json())
     content["vocabulary_kl"].pop()
-    with refused(f"of {LAYERS} layers needs {LAYERS + 1} distances"):
+    with refused(f"a trajectory of {LAYERS} layers needs {LAYERS + 1} distances"):
         Trajectory.from_json(json.dumps(content))

@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from hf_chain.cost.transformer import decoder_macs
 from hf_chain.errors import HfChainError
-from hf_chain.grafting.anatomy import decoder_layers, text_config
-from hf_chain.grafting.layer_predictions import counted_positions, predict_from_layers
+from hf_chain.grafting.anatomy import decoder_layers, num_layers, text_config
+from hf_chain.grafting.layer_predictions import LayerPredictions, counted_positions, predict_from_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -107,6 +107,8 @@ class Trajectory:
         """
         try:
             return cls(**json.loads(text))
+        except HfChainError:
+            raise
         except (ValueError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise HfChainError(f"this is no trajectory, {reason}: measure it again with measure_trajectory") from error
@@ -128,61 +130,18 @@ def measure_trajectory(model: PreTrainedModel, batches: Iterable[dict[str, torch
     Raises:
         HfChainError: when the family is unknown, no sample has two predicted tokens, or a prediction is not finite.
     """
-    config, depth = text_config(model.config), len(decoder_layers(model))
-    head_macs = decoder_macs(config, 1, layers=())
-    distances, divergences = [], []
-    influence = torch.zeros(depth, dtype=torch.float64)
-    rows = tokens = length = macs = 0
+    measured = _Measurement(text_config(model.config), model.config.name_or_path or type(model).__name__)
     training = model.training
     model.eval()
     try:
         for batch in tqdm(batches, desc="Measuring the trajectory", leave=False):
             counted = counted_positions(batch)
-            lengths = [n for n in counted.sum(1).tolist() if n]
-            rows += len(counted)
-            if not lengths:
-                continue
-            predictions = predict_from_layers(model, batch, counted)
-            if not predictions.vocabulary_kl.isfinite().all():
-                raise HfChainError(
-                    f"predictions of {_name(model)} are not finite in {model.dtype}: load it with dtype=torch.bfloat16"
-                    " or torch.float32"
-                )
-            for true_token, divergence in zip(
-                predictions.true_token.split(lengths, 1), predictions.vocabulary_kl.split(lengths, 1), strict=True
-            ):
-                distances.append(prediction_distance(true_token))
-                divergences.append(divergence.double().mean(1))
-            influence += (1 - predictions.cosine.double()).sum(1)
-            tokens += sum(lengths)
-            length += int(batch["attention_mask"][counted.any(1)].sum())
-            macs += len(counted) * (decoder_macs(config, counted.shape[1], head=False) + head_macs)
-            macs += (depth + 1) * sum(lengths) * head_macs
+            measured.samples += len(counted)
+            if counted.any():
+                measured.add(batch, counted, predict_from_layers(model, batch, counted))
     finally:
         model.train(training)
-    if not distances:
-        raise HfChainError(
-            f"none of {rows} samples has two predicted tokens, so there is no trajectory: give longer texts"
-        )
-    layer_parameters, other_parameters = _parameters(config)
-    mean_length = round(length / len(distances))
-    distance, kl = (torch.stack(values) for values in (distances, divergences))
-    return Trajectory(
-        prediction_distance=_quantile(distance, 0.5),
-        vocabulary_kl=_quantile(kl, 0.5),
-        block_influence=(influence / tokens).tolist(),
-        prediction_distance_quartiles=[_quantile(distance, 0.25), _quantile(distance, 0.75)],
-        vocabulary_kl_quartiles=[_quantile(kl, 0.25), _quantile(kl, 0.75)],
-        samples=len(distances),
-        skipped_samples=rows - len(distances),
-        tokens=tokens,
-        macs=macs,
-        layer_parameters=layer_parameters,
-        other_parameters=other_parameters,
-        layer_macs=[decoder_macs(config, mean_length, layers=[layer], head=False) for layer in range(depth)],
-        other_macs=mean_length * head_macs,
-        model=_name(model),
-    )
+    return measured.trajectory()
 
 
 def prediction_distance(true_token: torch.Tensor) -> torch.Tensor:
@@ -202,6 +161,62 @@ def prediction_distance(true_token: torch.Tensor) -> torch.Tensor:
     return (share[-1] * (share[-1] / share).log()).sum(1)
 
 
+class _Measurement:
+    """Sums over the batches of a target."""
+
+    def __init__(self, config: PreTrainedConfig, name: str) -> None:
+        self.config, self.name = config, name
+        self.head_macs = decoder_macs(config, 1, layers=())
+        self.distances: list[torch.Tensor] = []
+        self.divergences: list[torch.Tensor] = []
+        self.influence = torch.zeros(num_layers(config), dtype=torch.float64)
+        self.samples = self.tokens = self.length = self.macs = 0
+
+    def add(self, batch: dict[str, torch.Tensor], counted: torch.Tensor, predictions: LayerPredictions) -> None:
+        if not predictions.vocabulary_kl.isfinite().all():
+            raise HfChainError(
+                f"predictions of {self.name} are not finite: load it with dtype=torch.bfloat16 or torch.float32"
+            )
+        lengths = [length for length in counted.sum(1).tolist() if length]
+        self.distances += map(prediction_distance, predictions.true_token.split(lengths, 1))
+        self.divergences += [kl.double().mean(1) for kl in predictions.vocabulary_kl.split(lengths, 1)]
+        self.influence += (1 - predictions.cosine.double()).sum(1)
+        self.tokens += sum(lengths)
+        self.length += int(batch["attention_mask"][counted.any(1)].sum())
+        rows, padded_length = counted.shape
+        # The forward's head runs on the last position of each row, the measurement's on every state that counts.
+        heads = rows + len(predictions.true_token) * sum(lengths)
+        self.macs += rows * decoder_macs(self.config, padded_length, head=False) + heads * self.head_macs
+
+    def trajectory(self) -> Trajectory:
+        if not self.distances:
+            raise HfChainError(
+                f"none of {self.samples} samples has two predicted tokens, so nothing was measured: give longer texts"
+            )
+        mean_length = round(self.length / len(self.distances))
+        distance, kl = torch.stack(self.distances), torch.stack(self.divergences)
+        layer_parameters, other_parameters = _parameters(self.config)
+        return Trajectory(
+            prediction_distance=_quantile(distance, 0.5),
+            vocabulary_kl=_quantile(kl, 0.5),
+            block_influence=(self.influence / self.tokens).tolist(),
+            prediction_distance_quartiles=[_quantile(distance, 0.25), _quantile(distance, 0.75)],
+            vocabulary_kl_quartiles=[_quantile(kl, 0.25), _quantile(kl, 0.75)],
+            samples=len(self.distances),
+            skipped_samples=self.samples - len(self.distances),
+            tokens=self.tokens,
+            macs=self.macs,
+            layer_parameters=layer_parameters,
+            other_parameters=other_parameters,
+            layer_macs=[
+                decoder_macs(self.config, mean_length, layers=[layer], head=False)
+                for layer in range(num_layers(self.config))
+            ],
+            other_macs=mean_length * self.head_macs,
+            model=self.name,
+        )
+
+
 def _parameters(config: PreTrainedConfig) -> tuple[list[int], int]:
     """Parameters of each layer and of the rest of the decoder, free of the target's other towers, types and places."""
     with torch.device("meta"):
@@ -214,7 +229,3 @@ def _quantile(values: torch.Tensor, at: float) -> list[float]:
     """Quantile over the samples of `[samples, L + 1]`."""
     quantile: list[float] = values.quantile(at, dim=0).tolist()
     return quantile
-
-
-def _name(model: PreTrainedModel) -> str:
-    return model.config.name_or_path or type(model).__name__

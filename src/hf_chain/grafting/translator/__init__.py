@@ -1,0 +1,31 @@
+"""Translators: what stands for the layers that a surrogate lacks, how it is made, and how good it is."""
+
+from __future__ import annotations
+
+from hf_chain.grafting.translator.compare import COMPARED, compare_translators
+from hf_chain.grafting.translator.fit import METHODS, fit_translator
+from hf_chain.grafting.translator.least_squares import RidgeFit, closed_form
+from hf_chain.grafting.translator.perplexity import perplexity
+from hf_chain.grafting.translator.report import TranslatorQuality, TranslatorReport, translator_table
+from hf_chain.grafting.translator.splice_error import dropping_error, splice_error
+from hf_chain.grafting.translator.train import TranslatorTrainer, TranslatorTraining
+from hf_chain.grafting.translator.translator_config import OBJECTIVES, TranslatorConfig
+
+__all__ = [
+    "COMPARED",
+    "METHODS",
+    "OBJECTIVES",
+    "RidgeFit",
+    "TranslatorConfig",
+    "TranslatorQuality",
+    "TranslatorReport",
+    "TranslatorTrainer",
+    "TranslatorTraining",
+    "closed_form",
+    "compare_translators",
+    "dropping_error",
+    "fit_translator",
+    "perplexity",
+    "splice_error",
+    "translator_table",
+]

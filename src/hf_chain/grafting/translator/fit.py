@@ -1,0 +1,144 @@
+"""`fit_translator`: one method or several after another, and the report of what came out."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from hf_chain.errors import HfChainError
+from hf_chain.grafting.anatomy import decoder_layers, text_config
+from hf_chain.grafting.lineage import SurrogateLineage, read_lineage, write_lineage
+from hf_chain.grafting.translator.least_squares import RidgeFit, closed_form
+from hf_chain.grafting.translator.quality import measure_quality
+from hf_chain.grafting.translator.report import TranslatorReport
+from hf_chain.grafting.translator.train import TranslatorTraining, train
+from hf_chain.grafting.translator.translator_config import OBJECTIVES, TranslatorConfig
+from hf_chain.grafting.translator.truncated import Batch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+METHODS = ("inherit", "closed_form", "train", *(f"train:{objective}" for objective in OBJECTIVES))
+"""Ways to make a translator; `train` alone takes the objective of its arguments."""
+
+Method = str | Sequence[str]
+"""A method, or several that are applied one after the other."""
+
+
+def fit_translator(
+    surrogate: PreTrainedModel,
+    target: PreTrainedModel,
+    batches: Iterable[Batch],
+    method: Method = "closed_form",
+    *,
+    held_out: Iterable[Batch] | None = None,
+    args: TranslatorConfig | None = None,
+) -> TranslatorReport:
+    """Makes the translators of a surrogate, in place. No other weight changes; its lineage names the method.
+
+    Args:
+        surrogate (`PreTrainedModel`): a surrogate with its lineage, see `build_surrogate`.
+        target (`PreTrainedModel`): what it was cut from.
+        batches (`Iterable[Batch]`): text that can be gone through more than once, a list or a `TokenBatches`:
+            `input_ids` and `attention_mask` `[B, L]`.
+        method (`str` or `Sequence[str]`): `inherit` puts the target's own layers back; `closed_form` fits by least
+            squares; `train`, or `train:hidden`, `train:logits` and `train:lm`, trains. Several go one after the other.
+        held_out (`Iterable[Batch]`, *optional*): other text, on which the report measures the quality.
+        args (`TranslatorConfig`, *optional*): how to train; its objective holds for plain `train`.
+
+    Returns:
+        `TranslatorReport`: splice error, perplexity, time and cost.
+
+    Raises:
+        HfChainError: for an unknown method, a target the surrogate was not cut from, text that can be read only once,
+            and what `closed_form` and `train` refuse.
+    """
+    steps = method_steps(method)
+    lineage = read_lineage(surrogate.config)
+    _check_target(surrogate, target, lineage)
+    for name, text in (("batches", batches), ("held_out", held_out)):
+        if isinstance(text, Iterator):
+            raise HfChainError(f"{name} can be read only once: give a list of batches, or token_batches(...)")
+    fits: list[RidgeFit] = []
+    trainings: list[TranslatorTraining] = []
+    made = [lineage.translator_method]
+    start = time.perf_counter()
+    for step in steps:
+        if step == "inherit":
+            inherit(surrogate, target, lineage)
+            made = []
+        elif step == "closed_form":
+            fits += closed_form(surrogate, target, batches)
+        else:
+            step, training = _train(surrogate, target, batches, step, args)
+            trainings.append(training)
+        made.append(step)
+    seconds = time.perf_counter() - start
+    method = "+".join(name for name in made if name != "inherit") or "inherit"
+    write_lineage(surrogate.config, replace(lineage, translator_method=method))
+    return TranslatorReport(
+        method=method,
+        replaced=[str(span) for span in lineage.replaced],
+        translators=lineage.translators,
+        seconds=seconds,
+        macs=sum(fit.macs for fit in fits) + sum(training.macs for training in trainings),
+        fits=fits,
+        trainings=trainings,
+        quality=None if held_out is None else measure_quality(surrogate, target, held_out),
+    )
+
+
+def method_steps(method: Method) -> list[str]:
+    """The methods to apply, in order.
+
+    Raises:
+        HfChainError: when there is none, or one is unknown.
+    """
+    steps = [method] if isinstance(method, str) else list(method)
+    for step in steps:
+        if step not in METHODS:
+            raise HfChainError(f"translator method {step!r} is unknown: use one or several of {', '.join(METHODS)}")
+    if not steps:
+        raise HfChainError(f"no translator method is given: use one or several of {', '.join(METHODS)}")
+    return steps
+
+
+def inherit(surrogate: PreTrainedModel, target: PreTrainedModel, lineage: SurrogateLineage) -> None:
+    """Puts the target's own layers back in place of the translators (arXiv 2505.22664)."""
+    own, original = decoder_layers(surrogate), decoder_layers(target)
+    for layer in lineage.translator_layers:
+        own[layer].load_state_dict(original[lineage.kept_layers[layer]].state_dict())
+
+
+def _train(
+    surrogate: PreTrainedModel,
+    target: PreTrainedModel,
+    batches: Iterable[Batch],
+    step: str,
+    args: TranslatorConfig | None,
+) -> tuple[str, TranslatorTraining]:
+    """Trains, and says by which objective."""
+    with TemporaryDirectory() as folder:
+        # The Trainer makes its folder even when it saves nothing.
+        args = TranslatorConfig(output_dir=folder) if args is None else copy.copy(args)
+        args.objective = step.partition(":")[2] or args.objective
+        return f"train:{args.objective}", train(surrogate, target, batches, args)
+
+
+def _check_target(surrogate: PreTrainedModel, target: PreTrainedModel, lineage: SurrogateLineage) -> None:
+    found, needed = text_config(target.config), text_config(surrogate.config)
+    for name, value, expected in (
+        ("model_type", found.model_type, needed.model_type),
+        ("layers", found.num_hidden_layers, lineage.target_layers),
+        ("hidden_size", found.hidden_size, needed.hidden_size),
+        ("vocab_size", found.vocab_size, needed.vocab_size),
+    ):
+        if value != expected:
+            raise HfChainError(
+                f"the target has {name}={value}, the surrogate was cut from {lineage.target} with {name}={expected}:"
+                " give that one"
+            )

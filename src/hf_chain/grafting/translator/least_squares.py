@@ -1,0 +1,131 @@
+"""Fitting translators by least squares, without a gradient step.
+
+Source: ReplaceMe (arXiv 2505.02819) folds a linear map for dropped layers into the MLP's last projection. Here that
+projection, and the attention's, are fitted themselves, which contains its map and stays a stock layer as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from transformers.utils import logging
+
+from hf_chain.grafting.anatomy import decoder_layers
+from hf_chain.grafting.translator.calibration_pass import CalibrationPass
+from hf_chain.grafting.translator.layer_writes import layer_writes
+from hf_chain.grafting.translator.refit import Refit, refit_of
+from hf_chain.grafting.translator.splice import Splice, splices
+from hf_chain.grafting.translator.truncated import Batch, evaluating
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class RidgeFit:
+    """What least squares did to the translator of one range.
+
+    Attributes:
+        replaced (`str`): the range.
+        refitted (`list[str]`): the weights that changed, in the order of fitting.
+        ridges (`list[float]`): the ridge strength of each.
+        error_before (`float`): splice error on held-out calibration sequences before.
+        error_after (`float`): and after; never larger.
+        tokens (`int`): calibration tokens without padding, the held-out ones included.
+        macs (`int`): multiply-accumulate operations of all passes and solutions.
+    """
+
+    replaced: str
+    refitted: list[str]
+    ridges: list[float]
+    error_before: float
+    error_after: float
+    tokens: int
+    macs: int
+
+
+def closed_form(surrogate: PreTrainedModel, target: PreTrainedModel, batches: Iterable[Batch]) -> list[RidgeFit]:
+    """Fits the last translator layer of every range by least squares, in place.
+
+    With s the surrogate's hidden state at the splice, t the target's and a the inputs of a projection of the layer,
+    the ridge regression of t − s on a is added to the projection. The MLP's goes first, then the attention's, then the
+    MLP's again, each on the new state of the layer; the best state on held-out sequences stays. Ranges are fitted in
+    order, each on what the surrogate hands it by then.
+
+    In memory are the hidden states of one batch, and 2 F² numbers in float64 for a projection with F inputs.
+
+    Args:
+        surrogate (`PreTrainedModel`): a surrogate with its lineage.
+        target (`PreTrainedModel`): what it was cut from.
+        batches (`Iterable[Batch]`): calibration text, gone through four times for each range.
+
+    Returns:
+        `list[RidgeFit]`: one for each range.
+
+    Raises:
+        HfChainError: when the family is unknown or cannot hold the fit, when there are fewer than 5 sequences, or when
+            hidden states are not finite.
+    """
+    writes = layer_writes(surrogate)
+    fits = []
+    with evaluating(surrogate, target):
+        for splice in splices(surrogate):
+            layer = decoder_layers(surrogate)[splice.surrogate_layer]
+            mlp, attention = refit_of(layer, writes.mlp), refit_of(layer, writes.attention)
+            fits.append(_fit(surrogate, target, splice, (mlp, attention, mlp), batches))
+    return fits
+
+
+@dataclass(frozen=True)
+class _State:
+    """Weights of a translator between two fits."""
+
+    error: float
+    weights: list[torch.Tensor]
+    steps: list[tuple[str, float]]
+
+
+def _fit(
+    surrogate: PreTrainedModel,
+    target: PreTrainedModel,
+    splice: Splice,
+    schedule: Sequence[Refit],
+    batches: Iterable[Batch],
+) -> RidgeFit:
+    weights = list({id(weight): weight for refit in schedule for weight in refit.weights()}.values())
+    errors: list[float] = []
+    steps: list[tuple[str, float]] = []
+    macs = 0
+    # The last pass only measures: what a fit does is never taken from its own prediction.
+    for refit in (*schedule, None):
+        measured = CalibrationPass(surrogate, target, splice, refit, batches)
+        errors.append(measured.error)
+        if measured.error <= min(errors):
+            best = _State(measured.error, [weight.detach().clone() for weight in weights], list(steps))
+        solved = measured.solve() if refit is not None else None
+        if refit is not None and solved is not None:
+            solution, ridge = solved
+            refit.fold(solution)
+            steps.append((refit.kind, ridge))
+        macs += measured.macs
+    for weight, value in zip(weights, best.weights, strict=True):
+        weight.detach().copy_(value)
+    if not best.steps:
+        logger.warning(
+            f"closed_form left the translator of layers {splice.replaced} as it was: no fit lowered its splice error,"
+            f" {best.error:.3f}, on {measured.tokens} tokens; give more calibration text, or use method 'train'"
+        )
+    return RidgeFit(
+        replaced=str(splice.replaced),
+        refitted=[kind for kind, _ in best.steps],
+        ridges=[ridge for _, ridge in best.steps],
+        error_before=errors[0],
+        error_after=best.error,
+        tokens=measured.tokens,
+        macs=macs,
+    )

@@ -1,0 +1,82 @@
+"""Ridge regression from sums that are added up batch by batch, so that no batch has to be kept."""
+
+from __future__ import annotations
+
+import torch
+
+
+class NormalEquations:
+    """The sums of a weighted least-squares problem, in float64.
+
+    For tokens i with features a_i, residuals r_i and weights w_i, the solution X minimises
+
+        Σ_i w_i ‖r_i − a_i X‖² + ρ · mean(diag(G)) · ‖X‖²,    G = Σ_i w_i a_iᵀ a_i,
+
+    where an intercept, the last row of X, has no penalty.
+
+    Args:
+        features (`int`): size F of a feature vector.
+        outputs (`int`): size D of a residual.
+        intercept (`bool`): whether X gets a row for a constant feature.
+        device (`torch.device`, *optional*): where the sums are; the CPU by default.
+    """
+
+    def __init__(
+        self, features: int, outputs: int, intercept: bool = False, device: torch.device | str = "cpu"
+    ) -> None:
+        size = features + intercept
+        self.features, self.intercept = features, intercept
+        self.gram = torch.zeros(size, size, dtype=torch.float64, device=device)
+        self.cross = torch.zeros(size, outputs, dtype=torch.float64, device=device)
+        self.residual = torch.zeros((), dtype=torch.float64, device=device)
+        self.tokens = 0
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulate operations of adding the tokens up."""
+        size, outputs = self.cross.shape
+        return self.tokens * size * (size + outputs)
+
+    @property
+    def solution_macs(self) -> int:
+        """And of one solution: a Cholesky factorisation, two triangular systems."""
+        size, outputs = self.cross.shape
+        return size**3 // 6 + size**2 * outputs
+
+    def add(self, features: torch.Tensor, residuals: torch.Tensor, weights: torch.Tensor) -> None:
+        """Adds N tokens.
+
+        Args:
+            features (`torch.Tensor` of shape `[N, F]`): a.
+            residuals (`torch.Tensor` of shape `[N, D]`): r.
+            weights (`torch.Tensor` of shape `[N]`): w, not negative.
+        """
+        a, r, w = (value.to(self.gram.device, torch.float64) for value in (features, residuals, weights))
+        if self.intercept:
+            a = torch.cat([a, torch.ones_like(a[:, :1])], dim=1)
+        weighted = a * w[:, None]
+        self.gram.addmm_(weighted.T, a)
+        self.cross.addmm_(weighted.T, r)
+        self.residual += (w * r.square().sum(1)).sum()
+        self.tokens += len(a)
+
+    def solve(self, ridge: float) -> torch.Tensor | None:
+        """The solution X at one ridge strength.
+
+        Args:
+            ridge (`float`): ρ, relative to the mean diagonal of G.
+
+        Returns:
+            `torch.Tensor` of shape `[F, D]`, or `[F + 1, D]` with the intercept; `None` where this ridge is too weak
+            for float64 to tell the features apart.
+        """
+        diagonal = self.gram.diagonal()
+        penalty = torch.full_like(diagonal, ridge * diagonal[: self.features].mean().item())
+        penalty[self.features :] = 0
+        factor, failed = torch.linalg.cholesky_ex(self.gram + penalty.diag())
+        return None if failed else torch.cholesky_solve(self.cross, factor)
+
+    def error(self, solution: torch.Tensor) -> float:
+        """Σ_i w_i ‖r_i − a_i X‖² of a solution, from the sums alone."""
+        fitted = (solution * (self.gram @ solution - 2 * self.cross)).sum()
+        return (self.residual + fitted).item()

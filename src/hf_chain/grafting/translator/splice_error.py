@@ -1,0 +1,110 @@
+"""The error at the splice: how far the surrogate's hidden state is from the target's after a replaced range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from hf_chain.grafting.translator.splice import splices
+from hf_chain.grafting.translator.truncated import (
+    Batch,
+    evaluating,
+    forward_inputs,
+    real_tokens,
+    truncated,
+    without_layers,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from hf_chain.grafting.ranges import LayerRange
+
+
+class SpliceErrorSum:
+    """The splice error, added up token by token in float64.
+
+    With t_i the target's hidden state after the range at token i and s_i the surrogate's,
+
+        E² = Σ_i w_i ‖s_i − t_i‖² / Σ_i w_i ‖t_i − t̄‖²,   w_i = ‖t_i‖⁻²,   t̄ = Σ_i w_i t_i / Σ_i w_i.
+
+    0 is the target itself, 1 is as bad as a constant. A token counts relative to its own length because every later
+    layer normalises it; else the first token, hundreds of times longer in most LLMs (arXiv 2402.17762), would count
+    alone.
+    """
+
+    def __init__(self) -> None:
+        self.difference = self.weight = self.tokens = 0.0
+        self.weighted_sum: torch.Tensor | float = 0.0
+
+    def add(self, surrogate: torch.Tensor, target: torch.Tensor) -> None:
+        """Adds N tokens, `[N, d]` each."""
+        target = target.double()
+        weights = token_weights(target)
+        difference = (surrogate.to(target.device).double() - target).square().sum(1)
+        self.difference += (weights * difference).sum().item()
+        self.weight += weights.sum().item()
+        self.weighted_sum = self.weighted_sum + (weights[:, None] * target).sum(0)
+        self.tokens += len(target)
+
+    @property
+    def error(self) -> float:
+        """E; not a number before there are two different tokens."""
+        mean_part = torch.as_tensor(self.weighted_sum).square().sum().item() / max(self.weight, 1e-300)
+        spread = self.tokens - mean_part
+        return math.sqrt(self.difference / spread) if spread > 0 else math.nan
+
+
+def token_weights(target: torch.Tensor) -> torch.Tensor:
+    """w_i = ‖t_i‖⁻² of hidden states `[N, d]`, in float64."""
+    return target.double().square().sum(1).clamp_min(1e-300).reciprocal()
+
+
+def splice_error(surrogate: PreTrainedModel, target: PreTrainedModel, batches: Iterable[Batch]) -> list[float]:
+    """The error at each splice, see `SpliceErrorSum`; only the layers up to the last splice are run.
+
+    Args:
+        surrogate (`PreTrainedModel`): a surrogate with its lineage.
+        target (`PreTrainedModel`): what it was cut from.
+        batches (`Iterable[Batch]`): text.
+
+    Returns:
+        `list[float]`: one error for each replaced range, first layers first.
+    """
+    found = splices(surrogate)
+    return _errors(surrogate, target, [(s.surrogate_layer, s.target_layer) for s in found], batches)
+
+
+def dropping_error(target: PreTrainedModel, ranges: Sequence[LayerRange], batches: Iterable[Batch]) -> list[float]:
+    """The error at each splice when the ranges are dropped and nothing stands for them.
+
+    Args:
+        target (`PreTrainedModel`): the language model; it is not changed.
+        ranges (`Sequence[LayerRange]`): the dropped layers, first ones first.
+        batches (`Iterable[Batch]`): text.
+    """
+    return _errors(target, target, [(span.last, span.last) for span in ranges], batches, dropped=ranges)
+
+
+def _errors(
+    surrogate: PreTrainedModel,
+    target: PreTrainedModel,
+    layers: Sequence[tuple[int, int]],
+    batches: Iterable[Batch],
+    dropped: Sequence[LayerRange] = (),
+) -> list[float]:
+    sums = [SpliceErrorSum() for _ in layers]
+    surrogate_layers, target_layers = zip(*layers, strict=True)
+    with evaluating(surrogate, target):
+        for batch in batches:
+            real = real_tokens(batch)
+            with truncated(target, target_layers):
+                expected = target(**forward_inputs(target, batch))
+            with without_layers(surrogate, dropped), truncated(surrogate, surrogate_layers):
+                found = surrogate(**forward_inputs(surrogate, batch))
+            for total, s, t in zip(sums, found, expected, strict=True):
+                total.add(s[real.to(s.device)], t[real.to(t.device)])
+    return [total.error for total in sums]

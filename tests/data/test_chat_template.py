@@ -74,8 +74,7 @@ def test_a_prompt_is_how_the_whole_conversation_begins(name):
     template = ChatTemplate(chat_tokenizer(name))
     whole = template.render(CHAT)
     prompt = template.prompt(CHAT[:3])
-    if name != "asks_for_thought":
-        assert whole.text.startswith(prompt) or name == "thinking"
+    assert whole.text.startswith(prompt) or name == "asks_for_thought"
     assert template.end_of_turn == (TEMPLATES[name][1] if name else "<|end|>")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -129,7 +130,7 @@ def _scan(rows: Dataset, encoder: ChatEncoder, name: str) -> tuple[list[int], li
 
 
 def _remember(path: Path, content: dict[str, Any]) -> None:
-    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

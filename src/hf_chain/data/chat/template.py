@@ -138,7 +138,8 @@ class ChatTemplate:
             raise ValueError(f"the chat template refuses it, {' '.join(str(error).split())}") from error
 
     def _apply(self, messages: Messages, **options: Any) -> str:
+        # Responses hold no thoughts, so a template that can ask for them (Qwen3) shall not; others ignore it.
         text = self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, chat_template=self.template, **options
+            list(messages), tokenize=False, chat_template=self.template, enable_thinking=False, **options
         )
         return str(text)

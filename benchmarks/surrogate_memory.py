@@ -14,7 +14,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +90,7 @@ def _in_a_process(folder: str, naive: bool, name: str, options: dict[str, Any]) 
     return {"way": way, "result": name} | json.loads(done.stdout.splitlines()[-1])
 
 
-def _measure(
-    target: str, output: str, naive: bool, dtype: str | None = None, write: bool = False
-) -> dict[str, float | int]:
+def _measure(target: str, output: str, naive: bool, dtype: str | None = None, write: bool = False) -> dict[str, int]:
     """Makes one surrogate and returns sizes in bytes: its own, the process's before, and the peak."""
     from torch import nn
     from transformers import LlamaForCausalLM
@@ -103,7 +100,7 @@ def _measure(
     from hf_chain.grafting.surrogate import build_surrogate
 
     logging.disable_progress_bar()
-    before, start = _memory("VmRSS"), time.perf_counter()
+    before = _memory("VmRSS")
     if naive:
         model = LlamaForCausalLM.from_pretrained(target, dtype=dtype or "auto")
         kept = kept_layers(parse_ranges(REPLACED), len(model.model.layers), TRANSLATORS)
@@ -117,7 +114,6 @@ def _measure(
         "surrogate": sum(weight.nbytes for weight in model.parameters()),
         "before": before,
         "peak": _memory("VmHWM"),
-        "seconds": time.perf_counter() - start,
     }
 
 
@@ -140,7 +136,7 @@ def _write_page(size: int, results: list[dict[str, Any]]) -> None:
         verdict = "" if result["way"] != "build_surrogate" else "yes" if above < AIM else "**no**"
         numbers = (result["surrogate"], result["before"], result["peak"], grown, above)
         cells = " | ".join(f"{number / 1e6:,.0f}" for number in numbers)
-        rows.append(f"| {result['way']} | {result['result']} | {cells} | {verdict} | {result['seconds']:.0f} |")
+        rows.append(f"| {result['way']} | {result['result']} | {cells} | {verdict} |")
     lines = [
         "# Memory of cutting a surrogate",
         "",
@@ -151,8 +147,8 @@ def _write_page(size: int, results: list[dict[str, Any]]) -> None:
         " surrogate's own size."
         " Made by `python benchmarks/surrogate_memory.py`.",
         "",
-        "| way | result | surrogate | before | peak | peak − before | − surrogate | aim met | seconds |",
-        "|---|---|---:|---:|---:|---:|---:|---|---:|",
+        "| way | result | surrogate | before | peak | peak − before | − surrogate | aim met |",
+        "|---|---|---:|---:|---:|---:|---:|---|",
         *rows,
         "",
         "transformers maps files into memory, so that layers deleted before anything reads them cost nothing, as long"

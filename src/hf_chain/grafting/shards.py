@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,10 +105,11 @@ class Checkpoint:
         return {name: LazyTensor(self.folder / shard, name) for name, shard in shards.items()}
 
     def _no_safetensors(self) -> str:
-        if self.revision is None:
-            files = [path.name for path in self.folder.iterdir()]
-        else:
-            files = HfApi().list_repo_files(self.name, revision=self.revision)
+        files = [path.name for path in self.folder.iterdir()]
+        if self.revision is not None:
+            # The answer only makes the message better.
+            with suppress(Exception):
+                files = HfApi().list_repo_files(self.name, revision=self.revision)
         other = next((name for name in sorted(files) if name.endswith((".bin", ".pt", ".pth", ".gguf"))), None)
         if other is None:
             return f"{self.name} holds no weights ({SAFE_WEIGHTS_NAME} or its index): give a whole model"
@@ -209,9 +209,17 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError) as error:
-        if path.is_file() and os.access(path, os.R_OK) and path.open("rb").read(len(_POINTER)) == _POINTER:
+        if _is_pointer(path):
             raise HfChainError(f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` there") from error
         reason = " ".join(str(error).split())[:200]
         raise HfChainError(
             f"{path} is no readable safetensors file ({reason}): it is encrypted, cut short or damaged, get it again"
         ) from error
+
+
+def _is_pointer(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_POINTER)) == _POINTER
+    except OSError:
+        return False

@@ -12,7 +12,7 @@ from transformers import AutoModel, CLIPImageProcessorPil, PreTrainedModel, PreT
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hf_chain.models.grafted_vlm import GraftedVLMForConditionalGeneration, GraftedVLMProcessor, from_parts
-from support.decoders import VOCABULARY, tiny_decoder
+from support.decoders import tiny_decoder
 
 IMAGE_SIZE, PATCH = 16, 8
 
@@ -26,15 +26,20 @@ _TOWER = {
     "initializer_range": 0.3,
 }
 _DINO = _TOWER | {"mlp_ratio": 2}
-TOWERS: dict[str, dict[str, Any]] = {
+_FIELDS: dict[str, dict[str, Any]] = {
     "clip": {"vision_config": _TOWER, "text_config": {"hidden_size": 16, "num_attention_heads": 2}},
     "clip_vision_model": _TOWER,
     "siglip_vision_model": _TOWER,
     "dinov2": _DINO,
     "dinov2_with_registers": _DINO | {"num_register_tokens": 2},
     "vit": _TOWER,
+    "siglip2_vision_model": {key: value for key, value in _TOWER.items() if key != "image_size"} | {"num_patches": 16},
 }
 """`model_type` -> fields of a vision tower's configuration; `clip` is a dual encoder."""
+TOWERS = [name for name in _FIELDS if name != "siglip2_vision_model"]
+"""Those that take images of one size."""
+
+_SHALLOW: dict[str, dict[str, Any]] = {"gpt2": {"n_layer": 3}, "gemma3": {}}
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<' + message['role'] + '>' + message['content'] | trim + '</s>' }}{% endfor %}"
@@ -60,7 +65,7 @@ def tiny_tower(model_type: str = "clip_vision_model", seed: int = 0, **fields: A
     """A vision tower, or a dual encoder, with uneven weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModel.from_config(CONFIG_MAPPING[model_type](**(TOWERS[model_type] | fields)))
+        model = AutoModel.from_config(CONFIG_MAPPING[model_type](**(_FIELDS[model_type] | fields)))
         with torch.no_grad():
             for weight in model.parameters():
                 weight += torch.randn_like(weight) * 0.1
@@ -83,7 +88,7 @@ def tiny_parts(
         torch.manual_seed(1)
         return from_parts(
             tiny_tower(tower),
-            tiny_decoder(decoder, **(decoder_fields or {})),
+            tiny_decoder(decoder, **(_SHALLOW.get(decoder, {"num_hidden_layers": 3}) | (decoder_fields or {}))),
             tiny_tokenizer(),
             image_processor(),
             **options,
@@ -96,4 +101,7 @@ def photos(number: int, seed: int = 0) -> list[Image.Image]:
     return [Image.fromarray(random.integers(0, 255, (20, 28, 3), dtype=np.uint8)) for _ in range(number)]
 
 
-__all__ = ["VOCABULARY", "image_processor", "photos", "tiny_decoder", "tiny_parts", "tiny_tokenizer", "tiny_tower"]
+def processed(processor: GraftedVLMProcessor, prompts: list[str], **options: Any) -> dict[str, torch.Tensor]:
+    """A padded batch of prompts with an image for each image token."""
+    images = photos(sum(prompt.count("<image>") for prompt in prompts))
+    return dict(processor(text=prompts, images=images or None, padding=True, return_tensors="pt", **options))

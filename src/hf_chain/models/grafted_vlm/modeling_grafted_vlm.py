@@ -247,6 +247,22 @@ class GraftedVLMForConditionalGeneration(GraftedVLMImageModel, GenerationMixin):
             **kwargs,
         )
 
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Continues prompts, as `GenerationMixin.generate` does.
+
+        Raises:
+            HfChainError: for a repetition penalty where the placeholder is no token of the language model.
+        """
+        settings = kwargs.get("generation_config") or self.generation_config
+        penalty = kwargs.get("repetition_penalty", settings.repetition_penalty)
+        if penalty not in (None, 1.0) and self.config.image_token_id >= self.config.text_config.vocab_size:
+            # It looks up the logit of every token of the prompt.
+            raise HfChainError(
+                f"repetition_penalty={penalty} needs an image token within the vocabulary of"
+                f" {self.config.text_config.vocab_size}: give from_parts a reserved token as image_token"
+            )
+        return super().generate(*args, **kwargs)
+
     def prepare_inputs_for_generation(
         self, input_ids: torch.Tensor, *args: Any, is_first_iteration: bool = False, **kwargs: Any
     ) -> dict[str, Any]:

@@ -86,6 +86,26 @@ class GraftedVLMProcessor(ProcessorMixin):
             kwargs.setdefault("add_special_tokens", False)
         return super().__call__(images=nested or None, text=text, **kwargs)
 
+    def apply_chat_template(self, conversation: Any, chat_template: str | None = None, **kwargs: Any) -> Any:
+        """Renders a chat as a prompt; with `tokenize=True` and `return_dict=True` makes a batch of it.
+
+        Args:
+            conversation (`list[dict]` or `list[list[dict]]`): messages, whose content is text with image tokens, or
+                parts such as `{"type": "image"}` and `{"type": "text", "text": "…"}`.
+            chat_template (`str`, *optional*): another template than the processor's.
+            kwargs: as in `ProcessorMixin.apply_chat_template`.
+
+        Raises:
+            HfChainError: when there is no template.
+        """
+        if chat_template is None and self.chat_template is None:
+            raise HfChainError(
+                "the tokenizer has no chat template: give chat_template= to from_parts, or write the prompt yourself"
+            )
+        if chat_template is not None and "{" in chat_template:
+            chat_template = with_images(chat_template, self.image_token)
+        return super().apply_chat_template(conversation, chat_template=chat_template, **kwargs)
+
     def _check(self, placeholders: int, images: int, where: str) -> None:
         if placeholders != images:
             remedy = "give the missing images" if placeholders > images else f"put an {self.image_token} for each"

@@ -10,7 +10,6 @@ from torch.utils.data import IterableDataset
 from transformers import PreTrainedModel
 
 from hf_chain.stages.environment import check_engine
-from hf_chain.stages.graft.step_cost import batch_macs
 from hf_chain.stages.training_run import TRAINING_DEFAULTS, train_or_resume
 from hf_chain.trainer.graft_config import GraftConfig
 from hf_chain.trainer.graft_trainer import GraftTrainer
@@ -61,7 +60,6 @@ def train_parts(
         # Every process reads the stream and takes its slices, so that two processes see what one would.
         args.accelerator_config.dispatch_batches = False
     trainer = GraftTrainer(model, args, train_dataset=rows, data_collator=collator, processing_class=processor)
-    trainer.batch_macs = batch_macs(trainer.model)
     check_engine(args.world_size, trainer.is_deepspeed_enabled, trainer.is_fsdp_enabled)
     train_or_resume(trainer, main_process)
     return trainer

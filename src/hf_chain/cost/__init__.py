@@ -1,5 +1,6 @@
 """Cost: analytic MACs, memory and hours of a model, a member's training and a whole family; imports no torch."""
 
+from hf_chain.cost.comparison import GraftComparison, comparison_table
 from hf_chain.cost.family import FamilyCost
 from hf_chain.cost.macs import TowerMACs, clip_macs, clip_parameters, kept_patches
 from hf_chain.cost.memory import MemoryEstimate, clip_memory
@@ -9,12 +10,14 @@ from hf_chain.cost.units import hours, human
 
 __all__ = [
     "FamilyCost",
+    "GraftComparison",
     "MemberCost",
     "MemoryEstimate",
     "TowerMACs",
     "clip_macs",
     "clip_memory",
     "clip_parameters",
+    "comparison_table",
     "evaluation_macs",
     "hours",
     "human",

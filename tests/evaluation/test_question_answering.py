@@ -48,9 +48,9 @@ def taught():
     model, tokenizer = tiny_language_model(), chat_tokenizer()
     rows = rows_of(QUESTIONS[:3])
     batch = ChatCollator(tokenizer)([rows[n] for n in range(3)])
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
     model.train()
-    for _ in range(60):
+    for _ in range(35):
         optimizer.zero_grad()
         model(**batch).loss.backward()
         optimizer.step()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -18,6 +18,7 @@ from hf_chain.data.chat.sources import load_chat
 from hf_chain.data.chat.stream import ChatStream
 from hf_chain.data.text.batches import TokenBatches, token_batches
 from hf_chain.errors import HfChainError
+from hf_chain.stages.graft.calibration_text import TextAlone
 from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings
 
 logger = logging.get_logger(__name__)
@@ -81,6 +82,11 @@ class Conversations:
             [self._checked(name, one, collator) for name, one in zip(names, settings, strict=True)]
         )
 
+    def sample(self, names: Sequence[str], count: int) -> Iterator[Any]:
+        """The first `count` training rows of each of the named data, unchecked."""
+        for name in names:
+            yield from self.splits(name)["train"].select_columns(["messages"]).take(count)
+
     def evaluation_rows(self) -> dict[str, Dataset]:
         """Name, such as `validation` or `photos/test`, to rows that are asked after every stage.
 
@@ -98,7 +104,7 @@ class Conversations:
         return rows
 
     def calibration(self, tokenizer: Any, samples: int, *, skip: int = 0) -> TokenBatches:
-        """Batches of conversations for the trajectory and the translator, responses marked.
+        """Batches of conversations, without their images, for the trajectory and the translator.
 
         Args:
             tokenizer (`PreTrainedTokenizerBase`): the target's.
@@ -106,9 +112,10 @@ class Conversations:
             skip (`int`): conversations to leave out at the start.
         """
         settings = self.recipe.surrogate.calibration
-        rows = self.splits(settings.data or next(iter(self.recipe.data)))["train"]
+        name = settings.data or next(iter(self.recipe.data))
+        rows = self.splits(name)["train"].select_columns(["messages"])
         return token_batches(
-            rows.skip(skip).select_columns(["messages"]),
+            TextAlone(rows.skip(skip), f"data.{name}"),
             tokenizer,
             batch_size=settings.batch_size,
             max_tokens=self.recipe.max_length or 2048,

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from hf_chain.data.chat.settings import ChatDataSettings
 from hf_chain.settings import Settings
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -21,7 +20,7 @@ class NewTargetSettings(Settings):
     head_size: int = Field(32, ge=2, description="Width of an attention head.")
     vocab_size: int = Field(1_000, ge=300, description="Most entries of its tokenizer, which is trained here.")
     max_length: int = Field(512, ge=16, description="Context in tokens.")
-    data: ChatDataSettings = Field(description="Conversations it learns from.")
+    data: list[str] = Field(["text"], min_length=1, description="Names of the conversations it learns from.")
     epochs: float = Field(1.0, gt=0, description="Passes over them.")
     training: dict[str, Any] = Field({}, description="`GraftConfig` fields.")
 
@@ -54,8 +53,8 @@ class EncoderSettings(Settings):
     name_or_path: str | None = Field(None, description="Hub name or folder of a vision model or a dual encoder.")
     chain: str | None = Field(
         None,
-        description="Recipe of a chain: its largest finished member is the encoder; where there is none, its first "
-        "member is trained.",
+        description="Recipe of a chain, beside this one: its largest finished member is the encoder; where there is "
+        "none, its first member is trained.",
     )
 
     @model_validator(mode="after")

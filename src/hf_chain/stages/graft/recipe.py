@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from hf_chain.data.chat.settings import ChatDataSettings
 from hf_chain.errors import HfChainError
@@ -79,6 +79,8 @@ class GraftRecipe(Settings):
     evaluation: AnswerSettings = Field(AnswerSettings(), description="What is asked after every stage.")
     hub: HubSettings = Field(HubSettings(), description="Where results are pushed.")
 
+    _folder: Path = PrivateAttr(Path())
+
     @model_validator(mode="after")
     def _stages_make_a_graft(self) -> GraftRecipe:
         reserved = ("target", "surrogate")
@@ -99,6 +101,8 @@ class GraftRecipe(Settings):
             check_training(training, f"{stage.name}.training", known_graft_fields(), check_graft_values)
         for source in self.evaluation.data:
             self._require_data(source, "evaluation.data")
+        for source in self.target.new.data if self.target.new else ():
+            self._require_data(source, "target.new.data")
         if self.surrogate.calibration.data is not None:
             self._require_data(self.surrogate.calibration.data, "surrogate.calibration.data")
         return self
@@ -106,9 +110,11 @@ class GraftRecipe(Settings):
     @model_validator(mode="after")
     def _criterion_is_known(self) -> GraftRecipe:
         chosen = self.surrogate.replaced
-        if chosen not in CRITERIA and not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", chosen):
-            known = ", ".join(CRITERIA)
-            raise ValueError(f"surrogate.replaced is {chosen!r}; give layers such as 16-26, or one of {known}")
+        known = [name for name in CRITERIA if name != "explicit"]
+        if chosen not in known and not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", chosen):
+            raise ValueError(
+                f"surrogate.replaced is {chosen!r}; give layers such as 16-26, or one of {', '.join(known)}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -127,6 +133,13 @@ class GraftRecipe(Settings):
     def run_dir(self) -> Path:
         """Folder of the run."""
         return Path(self.output_dir) / self.name
+
+    @property
+    def chain_path(self) -> Path:
+        """The encoder's chain, which is named from the recipe's own folder, or else from the working directory."""
+        chain = Path(str(self.encoder.chain))
+        beside = self._folder / chain
+        return beside if beside.exists() else chain
 
     @property
     def needs_surrogate(self) -> bool:
@@ -148,4 +161,6 @@ def load_graft_recipe(path: str | Path, overrides: Sequence[str] = ()) -> GraftR
     Raises:
         HfChainError: when the file is missing, is no YAML, or says something that is not allowed.
     """
-    return validated(GraftRecipe, read_values(path, overrides), origin=str(path))
+    recipe = validated(GraftRecipe, read_values(path, overrides), origin=str(path))
+    recipe._folder = Path(path).parent
+    return recipe

@@ -8,8 +8,6 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from hf_chain.data.chat.collator import ChatCollator
-from hf_chain.data.chat.quality import check_chat
-from hf_chain.data.chat.sources import load_chat
 from hf_chain.data.chat.tokenizer import train_chat_tokenizer
 from hf_chain.evaluation.question_answering import evaluate_answers
 from hf_chain.stages.files import weights_sha256, whole_folder, write_json
@@ -20,7 +18,7 @@ from hf_chain.stages.training_run import remove_checkpoints
 
 NAME = "target"
 TOKENIZER_ROWS = 5_000
-"""Conversations that the tokenizer is trained on."""
+"""Conversations of each source that the tokenizer is trained on."""
 
 
 @dataclass
@@ -40,11 +38,9 @@ class TargetStage:
         if place.is_saved(NAME):
             return
         recipe, folder = place.recipe, place.folder(NAME)
-        splits = load_chat(settings.data, recipe.seed)
+        conversations = place.conversations
         tokenizer = train_chat_tokenizer(
-            splits["train"].select(range(min(TOKENIZER_ROWS, len(splits["train"])))),
-            settings.vocab_size,
-            settings.max_length,
+            conversations.sample(settings.data, TOKENIZER_ROWS), settings.vocab_size, settings.max_length
         )
         model = self._model(tokenizer)
         place.note("started", NAME, index=place.stage_names.index(NAME), parameters=model.num_parameters())
@@ -52,7 +48,7 @@ class TargetStage:
         trainer = train_parts(
             model,
             {"decoder": None},
-            check_chat(splits["train"], collator.encoder, name=f"{NAME} data"),
+            conversations.training_rows(settings.data, collator),
             collator,
             tokenizer,
             epochs=settings.epochs,
@@ -71,7 +67,7 @@ class TargetStage:
             found = evaluate_answers(
                 trainer.model,
                 tokenizer,
-                splits["validation"],
+                conversations.splits(settings.data[0])["validation"],
                 batch_size=recipe.evaluation.batch_size,
                 max_new_tokens=recipe.evaluation.max_new_tokens,
                 max_samples=recipe.evaluation.max_samples,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hf_chain.auto_classes import register_auto_classes
+from hf_chain.lazy import lazy_names
 
 if TYPE_CHECKING:
     from hf_chain.cost import clip_macs
@@ -90,11 +90,7 @@ __all__ = [
     "measure_trajectory",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
-        raise AttributeError(f"module 'hf_chain' has no attribute {name!r}")
-    return getattr(import_module(f"hf_chain.{_ROOMS[name]}"), name)
+__getattr__ = lazy_names(__name__, _ROOMS)
 
 
 def __dir__() -> list[str]:

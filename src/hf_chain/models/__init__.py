@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hf_chain.lazy import lazy_names
 
 if TYPE_CHECKING:
     from hf_chain.models.chain_clip import ChainCLIPConfig, ChainCLIPModel, ChainCLIPOutput
@@ -35,8 +36,4 @@ __all__ = [
     "from_parts",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
-        raise AttributeError(f"module 'hf_chain.models' has no attribute {name!r}")
-    return getattr(import_module(f"hf_chain.models.{_ROOMS[name]}"), name)
+__getattr__ = lazy_names(__name__, _ROOMS)

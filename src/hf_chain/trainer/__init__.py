@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hf_chain.lazy import lazy_names
 
 if TYPE_CHECKING:
     from hf_chain.trainer.chain_config import ChainConfig
@@ -21,8 +22,4 @@ _FILES = {
 
 __all__ = ["ChainConfig", "ChainTrainer", "GraftConfig", "GraftTrainer"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _FILES:
-        raise AttributeError(f"module 'hf_chain.trainer' has no attribute {name!r}")
-    return getattr(import_module(f"hf_chain.trainer.{_FILES[name]}"), name)
+__getattr__ = lazy_names(__name__, _FILES)

@@ -5,8 +5,9 @@ Names are imported when they are used: a recipe needs `ChatDataSettings` alone, 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hf_chain.lazy import lazy_names
 
 if TYPE_CHECKING:
     from hf_chain.data.chat.collator import ChatCollator
@@ -57,8 +58,4 @@ __all__ = [
     "train_chat_tokenizer",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_names(__name__, _MODULES)

@@ -1,0 +1,26 @@
+"""Names of a package that are imported when they are first used, so that `import hf_chain` starts nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+
+def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """The `__getattr__` of a package (PEP 562).
+
+    Args:
+        package (`str`): the package's `__name__`.
+        modules (`Mapping[str, str]`): public name to the module inside the package that it lives in.
+
+    Returns:
+        `Callable`: raises `AttributeError` for other names, as a module does.
+    """
+
+    def find(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f"{package}.{modules[name]}"), name)
+
+    return find

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainerCallback
@@ -20,6 +21,7 @@ from hf_chain.trainer.graft_config import GraftConfig
 from hf_chain.trainer.lora import attach_lora
 from hf_chain.trainer.part_optimizer import check_engine_config, optimizer_groups
 from hf_chain.trainer.parts import freeze_all_but, resolve_parts
+from support.decoders import tiny_decoder as tiny_family
 from support.grafts import (
     Chats,
     collate,
@@ -126,6 +128,26 @@ def test_bf16_trains(tmp_path: Path) -> None:
     trainer.train()
     assert losses(trainer)[-1] < losses(trainer)[0]
     assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("stage", ["translator", "lora", "everything"])
+def test_a_bf16_model_is_trained_in_float32(tmp_path: Path, stage: str) -> None:
+    """In bfloat16 itself a step of 1e-5 would not move a weight."""
+    model, kept = tiny_vlm().to(torch.bfloat16), Gradients()
+    settings = {"bf16": True, "learning_rate": 1e-5, "max_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    trainer = tiny_graft_trainer(tmp_path, model, parts=STAGES[stage], callbacks=[kept], **settings)
+    before = weights(model)
+    trainer.train()
+    assert all(value is None or value.dtype == torch.float32 for value in kept.steps[0].values())
+    checkpoint = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
+    for name in {name for part in trainer.parts for name in part.parameters if ".lora_" not in name}:
+        assert checkpoint[name].dtype == torch.float32 and not torch.equal(checkpoint[name], before[name].float())
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+def test_a_bf16_model_without_autocast_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HfChainError, match="adapter.0.weight is bfloat16, in which small steps are rounded away: set"):
+        tiny_graft_trainer(tmp_path, tiny_vlm().to(torch.bfloat16), bf16=False).train()
 
 
 # Learning rates
@@ -258,6 +280,19 @@ def test_a_packed_conversation_does_not_predict_the_first_token_of_the_next(tmp_
         trainer.train()
         ends.append(losses(trainer))
     assert ends[0] == pytest.approx(ends[1], rel=1e-6)
+
+
+def test_packing_is_refused_for_a_model_that_mixes_packed_conversations(tmp_path: Path) -> None:
+    class Packing:
+        packing = True
+
+        def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+            return collate_packed(samples)
+
+    settings: dict[str, Any] = {"parts": ["decoder"], "train_dataset": Chats(8, set()), "data_collator": Packing()}
+    tiny_graft_trainer(tmp_path, tiny_decoder(), **settings)
+    with pytest.raises(HfChainError, match="OPTForCausalLM does not keep packed sequences apart"):
+        tiny_graft_trainer(tmp_path, tiny_family("opt"), **settings)
 
 
 def test_weights_count_tokens(tmp_path: Path) -> None:

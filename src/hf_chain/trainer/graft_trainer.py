@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
-from hf_chain.losses.response import response_loss, response_targets
+from hf_chain.data.chat.packing import check_packing
+from hf_chain.losses import response_loss, response_targets
 from hf_chain.trainer.batch_cost import batch_cost
 from hf_chain.trainer.gradient_check import GradientCheck
 from hf_chain.trainer.graft_config import GraftConfig
 from hf_chain.trainer.lora import FOLDER as LORA_FOLDER
 from hf_chain.trainer.lora import attach_lora, has_lora, load_lora, lora_aside, stock_state
+from hf_chain.trainer.master_weights import trained_in_float32
 from hf_chain.trainer.part_aliases import decoder_of, image_parameters
 from hf_chain.trainer.part_optimizer import check_engine_config, optimizer_groups
 from hf_chain.trainer.parts import freeze_all_but, resolve_parts
@@ -51,8 +53,8 @@ class GraftTrainer(StageTrainer):
         cost (`BatchCost`): MACs of a training step on a batch; what has been spent is in `state.total_flos`.
 
     Raises:
-        HfChainError: when a part is not in the model, at the first step when one got no gradient, and when the loss
-            stops being finite.
+        HfChainError: when a part is not in the model, when the collator packs and the model would not keep packed
+            conversations apart, at the first step when a part got no gradient, and when the loss stops being finite.
     """
 
     args: GraftConfig
@@ -70,6 +72,9 @@ class GraftTrainer(StageTrainer):
             model.config.use_cache = use_cache
         if self.is_deepspeed_enabled:
             check_engine_config(self.accelerator.state.deepspeed_plugin.deepspeed_config)
+        if getattr(self.data_collator, "packing", False) and not self.is_deepspeed_enabled:
+            # DeepSpeed has not placed the model yet.
+            check_packing(model)
         # `compute_loss` divides by the weight of the whole accumulated batch, so the model shall not, nor the Trainer.
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
@@ -79,6 +84,15 @@ class GraftTrainer(StageTrainer):
         self._group_parts: list[str] = []
         self._rates: dict[str, float] = {}
         self.add_callback(_GraftCallback(self))
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains as `Trainer` does, with trained parameters in float32; DeepSpeed keeps copies of its own for that."""
+        with nullcontext() if self.is_deepspeed_enabled else trained_in_float32(self.parts, self._autocast):
+            return super().train(*args, **kwargs)
+
+    @property
+    def _autocast(self) -> bool:
+        return self.accelerator.mixed_precision in ("bf16", "fp16")
 
     # One batch's way: tokens -> logits -> mean over all response tokens -> gradient
 

@@ -81,13 +81,14 @@ def tiny_parts(
     tower: str = "clip_vision_model",
     decoder: str = "llama",
     decoder_fields: dict[str, Any] | None = None,
+    tower_fields: dict[str, Any] | None = None,
     **options: Any,
 ) -> tuple[GraftedVLMForConditionalGeneration, GraftedVLMProcessor]:
     """A model and its processor, with an adapter whose output matters."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         return from_parts(
-            tiny_tower(tower),
+            tiny_tower(tower, **(tower_fields or {})),
             tiny_decoder(decoder, **(_SHALLOW.get(decoder, {"num_hidden_layers": 3}) | (decoder_fields or {}))),
             tiny_tokenizer(),
             image_processor(),

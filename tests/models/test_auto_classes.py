@@ -1,0 +1,40 @@
+"""`import hf_chain` is cheap, and the Auto classes know our models all the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.grafted_parts import tiny_parts
+
+LOAD = """
+from transformers import AutoModelForImageTextToText, AutoProcessor
+model = AutoModelForImageTextToText.from_pretrained({folder!r})
+print(type(model).__name__, type(AutoProcessor.from_pretrained({folder!r})).__name__)
+"""
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip()
+
+
+def test_import_is_cheap() -> None:
+    code = "import sys, hf_chain; print([name for name in ('torch', 'transformers', 'numpy') if name in sys.modules])"
+    assert run(code) == "[]"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["import hf_chain", ""])
+def test_a_grafted_model_loads_with_the_auto_classes(first: str, tmp_path: Path) -> None:
+    """Whichever is imported first; the Trainer imports the Auto classes in the midst of its own import."""
+    model, processor = tiny_parts()
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    imports = f"{first}\nfrom transformers import Trainer, LlavaForConditionalGeneration\nimport hf_chain\n"
+    expected = "GraftedVLMForConditionalGeneration GraftedVLMProcessor"
+    assert run(imports + LOAD.format(folder=str(tmp_path))) == expected

@@ -149,5 +149,5 @@ def test_bad_input() -> None:
         pass
 
     decoder_layers(surrogate)[1].mlp.down_proj.__class__ = Quantised
-    with pytest.raises(HfChainError, match="cannot write into mlp.down_proj, a Quantised"):
+    with pytest.raises(HfChainError, match="cannot write into mlp.down_proj, which is Quantised"):
         closed_form(surrogate, target, some_text())

@@ -16,7 +16,7 @@ from transformers.utils import logging
 from hf_chain.grafting.anatomy import decoder_layers
 from hf_chain.grafting.translator.calibration_pass import CalibrationPass
 from hf_chain.grafting.translator.layer_writes import layer_writes
-from hf_chain.grafting.translator.refit import Refit, refit_of
+from hf_chain.grafting.translator.refit import Refit, refits_of
 from hf_chain.grafting.translator.splice import Splice, splices
 from hf_chain.grafting.translator.truncated import Batch, evaluating
 
@@ -54,15 +54,16 @@ def closed_form(surrogate: PreTrainedModel, target: PreTrainedModel, batches: It
 
     With s the surrogate's hidden state at the splice, t the target's and a the inputs of a projection of the layer,
     the ridge regression of t − s on a is added to the projection. The MLP's goes first, then the attention's, then the
-    MLP's again, each on the new state of the layer; the best state on held-out sequences stays. Ranges are fitted in
-    order, each on what the surrogate hands it by then.
+    MLP's again, each on the new state of the layer; behind a norm, its gain follows. The best state on held-out
+    sequences stays. Ranges are fitted in order, each on what the surrogate hands it by then.
 
     In memory are the hidden states of one batch, and 2 F² numbers in float64 for a projection with F inputs.
 
     Args:
         surrogate (`PreTrainedModel`): a surrogate with its lineage.
         target (`PreTrainedModel`): what it was cut from.
-        batches (`Iterable[Batch]`): calibration text, gone through four times for each range.
+        batches (`Iterable[Batch]`): calibration text, gone through four times for each range, seven
+            where norms stand behind the projections (Gemma-2, Gemma-3, OLMo-2).
 
     Returns:
         `list[RidgeFit]`: one for each range.
@@ -76,8 +77,8 @@ def closed_form(surrogate: PreTrainedModel, target: PreTrainedModel, batches: It
     with evaluating(surrogate, target):
         for splice in splices(surrogate):
             layer = decoder_layers(surrogate)[splice.surrogate_layer]
-            mlp, attention = refit_of(layer, writes.mlp), refit_of(layer, writes.attention)
-            fits.append(_fit(surrogate, target, splice, (mlp, attention, mlp), batches))
+            mlp, attention = refits_of(layer, writes.mlp), refits_of(layer, writes.attention)
+            fits.append(_fit(surrogate, target, splice, [*mlp, *attention, *mlp], batches))
     return fits
 
 
@@ -97,7 +98,7 @@ def _fit(
     schedule: Sequence[Refit],
     batches: Iterable[Batch],
 ) -> RidgeFit:
-    weights = list({id(weight): weight for refit in schedule for weight in refit.weights()}.values())
+    weights = list({id(weight): weight for refit in schedule for weight in refit.weights}.values())
     errors: list[float] = []
     steps: list[tuple[str, float]] = []
     macs = 0

@@ -80,3 +80,44 @@ class NormalEquations:
         """Σ_i w_i ‖r_i − a_i X‖² of a solution, from the sums alone."""
         fitted = (solution * (self.gram @ solution - 2 * self.cross)).sum()
         return (self.residual + fitted).item()
+
+
+class ChannelEquations:
+    """The same for a solution that maps every channel to itself: F = D, and X is diagonal, `[D]`.
+
+    Args:
+        channels (`int`): D.
+        device (`torch.device`, *optional*): where the sums are; the CPU by default.
+    """
+
+    def __init__(self, channels: int, device: torch.device | str = "cpu") -> None:
+        self.gram = torch.zeros(channels, dtype=torch.float64, device=device)
+        self.cross = torch.zeros(channels, dtype=torch.float64, device=device)
+        self.residual = torch.zeros((), dtype=torch.float64, device=device)
+        self.tokens = 0
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulate operations of adding the tokens up."""
+        return 2 * self.tokens * len(self.gram)
+
+    @property
+    def solution_macs(self) -> int:
+        """And of one solution."""
+        return len(self.gram)
+
+    def add(self, features: torch.Tensor, residuals: torch.Tensor, weights: torch.Tensor) -> None:
+        """Adds N tokens, as `NormalEquations.add` does."""
+        a, r, w = (value.to(self.gram.device, torch.float64) for value in (features, residuals, weights))
+        self.gram += w @ a.square()
+        self.cross += w @ (a * r)
+        self.residual += (w * r.square().sum(1)).sum()
+        self.tokens += len(a)
+
+    def solve(self, ridge: float) -> torch.Tensor:
+        """The diagonal of X, `[D]`, at one ridge strength, relative to the mean diagonal of G."""
+        return self.cross / (self.gram + ridge * self.gram.mean()).clamp_min(torch.finfo(torch.float64).tiny)
+
+    def error(self, solution: torch.Tensor) -> float:
+        """Σ_i w_i ‖r_i − a_i X‖² of a solution, from the sums alone."""
+        return (self.residual + (solution * (self.gram * solution - 2 * self.cross)).sum()).item()

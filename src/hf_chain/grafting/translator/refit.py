@@ -1,51 +1,72 @@
-"""Refitting one write of a layer: what its features are, and how the solution folds into its weights."""
+"""Refitting what a layer writes: what the features are, and how a solution folds into its weights."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from hf_chain.errors import HfChainError
-from hf_chain.grafting.translator.normal_equations import NormalEquations
+from hf_chain.grafting.translator.normal_equations import ChannelEquations, NormalEquations
 
 if TYPE_CHECKING:
     from hf_chain.grafting.translator.layer_writes import Write
 
+Equations = NormalEquations | ChannelEquations
 
-class Refit(Protocol):
-    """One write of a layer that is fitted again."""
 
-    kind: str
+class Refit(ABC):
+    """One weight of a layer that is fitted again.
 
-    def weights(self) -> list[nn.Parameter]:
-        """The parameters that `fold` changes."""
+    Args:
+        kind (`str`): the name of the weight or its module, for reports.
+        watched (`nn.Module`): the module whose inputs or outputs are the features.
+        weights (`list[nn.Parameter]`): the parameters that `fold` changes.
+    """
 
-    def equations(self) -> NormalEquations:
-        """Empty sums of the right sizes, where the features are."""
+    def __init__(self, kind: str, watched: nn.Module, weights: list[nn.Parameter]) -> None:
+        self.kind, self.watched, self.weights = kind, watched, weights
+        self._inputs = self._outputs = torch.empty(0)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """While it is open, forward passes of the layer leave their features behind."""
+        """While it is open, a forward pass of the layer leaves its features behind."""
 
+        def keep(module: nn.Module, args: tuple[torch.Tensor, ...], output: Any) -> None:
+            self._inputs = args[0].flatten(0, -2)
+            self._outputs = (output[0] if isinstance(output, tuple) else output).flatten(0, -2)
+
+        hook = self.watched.register_forward_hook(keep)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    @abstractmethod
+    def equations(self) -> Equations:
+        """Empty sums of the right sizes."""
+
+    @abstractmethod
     def problem(self, tokens: torch.Tensor, missing: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features `[N, F]` and residuals `[N, D]` of the last forward pass.
+        """Features and residuals of the last forward pass, `[N, F]` and `[N, d]`.
 
         Args:
             tokens (`torch.Tensor` of shape `[B, L]`): which N of its tokens.
-            missing (`torch.Tensor` of shape `[N, d]`): what the layer should have written in addition.
+            missing (`torch.Tensor` of shape `[N, d]`): what the layer should have written in addition, in float64.
         """
 
+    @abstractmethod
     def fold(self, solution: torch.Tensor) -> None:
-        """Adds a solution `[F, D]`, with the intercept as the last row where there is one, to the weights."""
+        """Adds a solution of the equations to the weights."""
 
 
-def refit_of(layer: nn.Module, write: Write) -> Refit:
-    """How a write of this layer is fitted.
+def refits_of(layer: nn.Module, write: Write) -> list[Refit]:
+    """What of a write is fitted, in order.
 
     Args:
         layer (`nn.Module`): a translator layer.
@@ -56,128 +77,126 @@ def refit_of(layer: nn.Module, write: Write) -> Refit:
     """
     # Families with experts may have layers without.
     if write.mixture and hasattr(layer.get_submodule(write.mixture), "experts"):
-        return MixtureRefit(layer, write)
-    return ProjectionRefit(layer, write)
+        return [MixtureRefit(layer, write)]
+    if write.norm:
+        return [NormedProjectionRefit(layer, write), GainRefit(layer, write)]
+    return [ProjectionRefit(layer, write)]
 
 
-class ProjectionRefit:
+class ProjectionRefit(Refit):
     """Refits a projection W from its own inputs a: X maps a to what is missing, and W ← W + X.
 
-    A bias is a free intercept. Behind a norm with gain g the layer adds g ⊙ aW / ρ with ρ = rms(aW). There ρ is held
-    fixed: X maps a / ρ to what is missing, divided by g. As ρ moves with W, the error must be measured afterwards.
+    A bias is a free intercept.
     """
 
     def __init__(self, layer: nn.Module, write: Write) -> None:
-        self.kind = write.projection
         projection = layer.get_submodule(write.projection)
         # Quantised layers are subclasses.
         if type(projection) not in (nn.Linear, Conv1D):
-            raise HfChainError(
-                f"closed_form cannot write into {write.projection}, a {type(projection).__name__}: load the surrogate"
-                " with plain weights, not quantised ones"
-            )
-        self.projection = cast(nn.Linear, projection)
-        self.norm = layer.get_submodule(write.norm) if write.norm else None
-        self.norm_offset = write.norm_offset
-        self._inputs = self._outputs = torch.empty(0)
+            raise _quantised(write.projection, type(projection).__name__)
+        super().__init__(write.projection, projection, list(projection.parameters()))
+        weight = self.weights[0]
+        # As [inputs, outputs], a view.
+        self.matrix = weight if isinstance(projection, Conv1D) else weight.T
 
-    def weights(self) -> list[nn.Parameter]:
-        return list(self.projection.parameters())
-
-    def equations(self) -> NormalEquations:
-        features, outputs = _in_out(self.projection).shape
-        intercept = self.projection.bias is not None and self.norm is None
-        return NormalEquations(features, outputs, intercept, _where_float64(self.projection.weight))
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        def keep(module: nn.Module, args: Any, output: torch.Tensor) -> None:
-            self._inputs, self._outputs = args[0].flatten(0, -2), output.flatten(0, -2)
-
-        hook = self.projection.register_forward_hook(keep)
-        try:
-            yield
-        finally:
-            hook.remove()
+    def equations(self) -> Equations:
+        inputs, outputs = self.matrix.shape
+        return NormalEquations(inputs, outputs, len(self.weights) == 2, self.matrix.device)
 
     def problem(self, tokens: torch.Tensor, missing: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        tokens = tokens.flatten().to(self._inputs.device)
-        features = self._inputs[tokens]
-        if self.norm is None:
-            return features, missing
-        size = self._outputs[tokens].double().square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)
-        gain = cast(torch.Tensor, self.norm.weight).detach().double() + self.norm_offset
-        # A channel that the norm switches off cannot be fitted.
-        share = torch.where(gain.abs() > 1e-6, gain.reciprocal(), 0.0)
-        return features / size, missing * share.to(missing.device)
+        return self._inputs[tokens.flatten()], missing
 
     @torch.no_grad()
     def fold(self, solution: torch.Tensor) -> None:
-        weight = _in_out(self.projection)
-        _add(weight, solution[: len(weight)])
-        if len(solution) > len(weight):
-            _add(self.projection.bias, solution[-1])
+        _add(self.matrix, solution[: len(self.matrix)])
+        if len(self.weights) == 2:
+            _add(self.weights[1], solution[-1])
 
 
-class MixtureRefit:
-    """Maps the output m of a mixture of experts: X maps m to what is missing, and W_e ← W_e (1 + X) in every expert e.
+class NormedProjectionRefit(ProjectionRefit):
+    """Refits a projection W with a norm behind it, where the layer adds g ⊙ aW / ρ with ρ = rms(aW) and the gain g.
 
-    As the output is a weighted sum of the experts', this is the map on their sum, exactly, whatever the router chose.
-    Source: ReplaceMe (arXiv 2505.02819), section 3, which folds a map on the MLP's output into its last projection.
+    No linear map folds into that. Each token's ρ is held fixed: X maps a / ρ to what is missing, divided by g. As ρ
+    moves with W, the gain has to be fitted afterwards, and the error to be measured.
+    """
+
+    def __init__(self, layer: nn.Module, write: Write) -> None:
+        super().__init__(layer, write)
+        assert write.norm is not None
+        self.norm, self.offset = layer.get_submodule(write.norm), write.norm_offset
+
+    def equations(self) -> Equations:
+        inputs, outputs = self.matrix.shape
+        return NormalEquations(inputs, outputs, device=self.matrix.device)
+
+    def problem(self, tokens: torch.Tensor, missing: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        gain = cast(torch.Tensor, self.norm.weight).detach().to(missing) + self.offset
+        # A channel that the norm switches off cannot be fitted.
+        share = torch.where(gain.abs() > 1e-6, gain.reciprocal(), 0.0)
+        chosen = tokens.flatten()
+        return self._inputs[chosen].double() / _size(self._outputs[chosen]), missing * share
+
+
+class GainRefit(Refit):
+    """Refits the gain of the norm behind a projection W: x maps every channel of aW / ρ to what is missing there."""
+
+    def __init__(self, layer: nn.Module, write: Write) -> None:
+        assert write.norm is not None
+        gain = cast(nn.Parameter, layer.get_submodule(write.norm).weight)
+        super().__init__(write.norm, layer.get_submodule(write.projection), [gain])
+
+    def equations(self) -> Equations:
+        return ChannelEquations(len(self.weights[0]), self.weights[0].device)
+
+    def problem(self, tokens: torch.Tensor, missing: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        outputs = self._outputs[tokens.flatten()]
+        return outputs.double() / _size(outputs), missing
+
+    @torch.no_grad()
+    def fold(self, solution: torch.Tensor) -> None:
+        _add(self.weights[0], solution)
+
+
+class MixtureRefit(Refit):
+    """Maps the output m of a mixture of experts: X maps m to what is missing, and W ← W (1 + X) in every expert.
+
+    As the output is a weighted sum of the experts', that maps it exactly, whatever the router chooses.
+    Source: ReplaceMe (arXiv 2505.02819), which folds a map of the MLP's output into its last projection.
     """
 
     def __init__(self, layer: nn.Module, write: Write) -> None:
         assert write.experts is not None and write.mixture is not None
-        self.kind = write.experts
-        self.mixture = layer.get_submodule(write.mixture)
-        experts, name = write.experts.rsplit(".", 1)
-        self.experts = cast(nn.Parameter, getattr(layer.get_submodule(experts), name))
-        if not self.experts.is_floating_point():
-            raise HfChainError(
-                f"closed_form cannot write into {write.experts} of type {self.experts.dtype}: load the surrogate with"
-                " plain weights, not quantised ones"
-            )
-        self._outputs = torch.empty(0)
+        module, name = write.experts.rsplit(".", 1)
+        experts = cast(nn.Parameter, getattr(layer.get_submodule(module), name))
+        if not experts.is_floating_point():
+            raise _quantised(write.experts, str(experts.dtype))
+        super().__init__(write.experts, layer.get_submodule(write.mixture), [experts])
 
-    def weights(self) -> list[nn.Parameter]:
-        return [self.experts]
-
-    def equations(self) -> NormalEquations:
-        outputs = self.experts.shape[1]
-        return NormalEquations(outputs, outputs, device=_where_float64(self.experts))
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        def keep(module: nn.Module, args: Any, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
-            self._outputs = (output[0] if isinstance(output, tuple) else output).flatten(0, -2)
-
-        hook = self.mixture.register_forward_hook(keep)
-        try:
-            yield
-        finally:
-            hook.remove()
+    def equations(self) -> Equations:
+        # An expert's weight is [outputs, inputs].
+        outputs = self.weights[0].shape[1]
+        return NormalEquations(outputs, outputs, device=self.weights[0].device)
 
     def problem(self, tokens: torch.Tensor, missing: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._outputs[tokens.flatten().to(self._outputs.device)], missing
+        return self._outputs[tokens.flatten()], missing
 
     @torch.no_grad()
     def fold(self, solution: torch.Tensor) -> None:
-        for expert in self.experts:
-            # An expert's weight is [d, f]: outputs first.
-            _add(expert, solution.T @ expert.to(solution.device, solution.dtype))
+        for expert in self.weights[0]:
+            _add(expert, solution.T @ expert.to(solution))
 
 
-def _in_out(projection: nn.Module) -> torch.Tensor:
-    """The weight as `[inputs, outputs]`, a view."""
-    weight = cast(torch.Tensor, projection.weight)
-    return weight if isinstance(projection, Conv1D) else weight.T
+def _size(outputs: torch.Tensor) -> torch.Tensor:
+    """ρ, the root mean square of every token's projection, `[N, 1]` in float64."""
+    return outputs.double().square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)
 
 
 def _add(weight: torch.Tensor, change: torch.Tensor) -> None:
     """Adds in float64 and rounds once."""
-    weight.copy_(weight.to(change.device, change.dtype) + change)
+    weight.copy_(weight.to(change) + change)
 
 
-def _where_float64(weight: torch.Tensor) -> torch.device:
-    """The weight's device, or the CPU where the device has no float64."""
-    return torch.device("cpu") if weight.device.type == "mps" else weight.device
+def _quantised(name: str, kind: str) -> HfChainError:
+    return HfChainError(
+        f"closed_form cannot write into {name}, which is {kind}: load the surrogate with plain weights, not quantised"
+    )

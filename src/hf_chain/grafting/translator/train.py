@@ -17,7 +17,7 @@ from hf_chain.grafting.translator.cost import forward_macs, step_macs
 from hf_chain.grafting.translator.objectives import hidden_loss, lm_loss, logits_loss
 from hf_chain.grafting.translator.splice import splices, translator_modules
 from hf_chain.grafting.translator.translator_config import TranslatorConfig
-from hf_chain.grafting.translator.truncated import Batch, real_tokens
+from hf_chain.grafting.translator.truncated import Batch, real_tokens, replaced_forward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -151,13 +151,12 @@ def train(
             f"the surrogate is in {surrogate.dtype}, whose steps are too coarse for training: set bf16=True in"
             " TranslatorConfig, which keeps the trained weights in float32"
         )
-    with _trainable(surrogate):
+    # Mixed precision replaces the model's forward.
+    with _trainable(surrogate), replaced_forward(surrogate, surrogate.forward):
         trainer = TranslatorTrainer(surrogate, target, args, samples)
         trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-        result = trainer.result()
-        # Mixed precision replaced the model's forward.
         trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-    return result
+        return trainer.result()
 
 
 @contextmanager

@@ -1,0 +1,118 @@
+"""Methods go one after the other, reports say what came out, and lineage says how it was made."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_chain.errors import HfChainError
+from hf_chain.grafting.lineage import read_lineage
+from hf_chain.grafting.translator import (
+    TranslatorConfig,
+    compare_translators,
+    fit_translator,
+    perplexity,
+    splice_error,
+    translator_table,
+)
+from support.decoders import some_tokens, tiny_decoder
+from support.translators import changed_weights, some_text, target_and_surrogate, text_batch, weights_of
+
+
+def short(folder: Path) -> TranslatorConfig:
+    return TranslatorConfig(output_dir=str(folder), max_steps=2, use_cpu=True, disable_tqdm=True)
+
+
+def test_methods_follow_each_other(tmp_path: Path) -> None:
+    target, surrogate = target_and_surrogate()
+    own = weights_of(surrogate)
+    methods = ("closed_form", "train:logits")
+    report = fit_translator(
+        surrogate, target, some_text(), methods, held_out=some_text(1, seed=9), args=short(tmp_path)
+    )
+    assert report.method == read_lineage(surrogate.config).translator_method == "closed_form+train:logits"
+    assert report.replaced == ["1-4"] and report.seconds > 0
+    assert report.macs == report.fits[0].macs + report.trainings[0].macs > 0
+    assert fit_translator(surrogate, target, some_text(), "train", args=short(tmp_path)).method.endswith(
+        "+train:hidden"
+    )
+    assert fit_translator(surrogate, target, [], "inherit").macs == 0
+    assert not changed_weights(surrogate, own)
+    assert read_lineage(surrogate.config).translator_method == "inherit"
+
+
+def test_report_holds_what_can_be_measured() -> None:
+    target, surrogate = target_and_surrogate()
+    held_out = some_text(1, seed=9)
+    report = fit_translator(surrogate, target, some_text(), "closed_form", held_out=held_out)
+    quality = report.quality
+    assert quality is not None
+    assert quality.splice_error == splice_error(surrogate, target, held_out)
+    assert quality.perplexity == perplexity(surrogate, held_out)
+    reference = quality.reference
+    assert reference.target_perplexity == perplexity(target, held_out)
+    lost = math.log(reference.dropping_perplexity) - math.log(reference.target_perplexity)
+    won = math.log(reference.dropping_perplexity) - math.log(quality.perplexity)
+    assert quality.recovered == pytest.approx(won / lost)
+    assert json.loads(report.to_json())["quality"]["reference"]["target_perplexity"] == reference.target_perplexity
+
+
+@torch.no_grad()
+def test_splice_error_is_its_equation() -> None:
+    target, surrogate = target_and_surrogate()
+    tokens = some_tokens(4, 10)
+    t, s = (
+        model(input_ids=tokens, output_hidden_states=True).hidden_states[state].flatten(0, 1).double()
+        for model, state in ((target, 5), (surrogate, 2))
+    )
+    w = 1 / t.square().sum(1)
+    mean = (w[:, None] * t).sum(0) / w.sum()
+    spread = (w * (t - mean).square().sum(1)).sum()
+    expected = ((w * (s - t).square().sum(1)).sum() / spread).sqrt().item()
+    assert splice_error(surrogate, target, [text_batch(tokens)]) == pytest.approx([expected])
+    padded = text_batch(torch.cat([tokens, tokens], dim=1))
+    padded["attention_mask"][:, 10:] = 0
+    assert splice_error(surrogate, target, [padded]) == pytest.approx([expected], rel=1e-5)
+
+
+def test_comparison_has_a_row_for_each_method_and_leaves_the_target_alone(tmp_path: Path) -> None:
+    target = tiny_decoder("llama")
+    before = weights_of(target)
+    methods = ["inherit", "closed_form", ("closed_form", "train:lm")]
+    reports = compare_translators(target, "1-4", some_text(), some_text(1, seed=9), methods, args=short(tmp_path))
+    assert [report.method for report in reports] == ["inherit", "closed_form", "closed_form+train:lm"]
+    inherit, closed_form, _ = (report.quality for report in reports)
+    assert inherit and closed_form and closed_form.splice_error < inherit.splice_error
+    assert inherit.reference == closed_form.reference
+    table = translator_table(reports).splitlines()
+    assert [row.split("|")[1].strip() for row in table[2:]] == [
+        "target",
+        "none (layers dropped)",
+        "inherit",
+        "closed_form",
+        "closed_form+train:lm",
+    ]
+    assert not changed_weights(target, before)
+
+
+def test_bad_input() -> None:
+    target, surrogate = target_and_surrogate()
+    with pytest.raises(HfChainError, match="'linear' is unknown: use one or several of inherit, closed_form, train,"):
+        fit_translator(surrogate, target, some_text(), "linear")
+    with pytest.raises(HfChainError, match="no translator method is given"):
+        fit_translator(surrogate, target, some_text(), [])
+    with pytest.raises(HfChainError, match="batches can be read only once"):
+        fit_translator(surrogate, target, iter(some_text()))
+    with pytest.raises(HfChainError, match="target has layers=6, the surrogate was cut from .* with layers=8"):
+        fit_translator(surrogate, tiny_decoder("llama", num_hidden_layers=6), some_text())
+    with pytest.raises(HfChainError, match="is no surrogate"):
+        fit_translator(target, target, some_text())
+    with pytest.raises(HfChainError, match="no token to predict"):
+        perplexity(target, [text_batch(some_tokens(2, 1))])
+    report = fit_translator(surrogate, target, some_text(), "inherit")
+    with pytest.raises(HfChainError, match="report of inherit holds no quality"):
+        translator_table([report])

@@ -80,9 +80,14 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def is_distributed() -> bool:
+    """Whether several processes share the run."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def wait_for_everyone() -> None:
     """Waits until every process has come here; does nothing where there is one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if is_distributed():
         from accelerate import PartialState
 
         PartialState(cpu=not torch.cuda.is_available()).wait_for_everyone()

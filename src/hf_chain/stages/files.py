@@ -2,14 +2,55 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from hf_chain.errors import HfChainError
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """`whole_folder` for a result that replaces nothing; ask `check_new_folder` before the work that leads to it.
+
+    Raises:
+        HfChainError: when the folder exists or cannot be written.
+    """
+    check_new_folder(folder)
+    try:
+        with whole_folder(folder) as staging:
+            yield staging
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT):
+            raise
+        raise _cannot_be_made(folder, error) from error
+
+
+def check_new_folder(folder: Path) -> None:
+    """Refuses a folder that is there already, or whose place cannot be written; leaves no trace.
+
+    Raises:
+        HfChainError: naming the folder.
+    """
+    if folder.exists():
+        raise HfChainError(f"{folder} exists already: give a folder that does not")
+    existing = next(parent for parent in folder.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise _cannot_be_made(folder, error) from error
+
+
+def _cannot_be_made(folder: Path, error: OSError) -> HfChainError:
+    return HfChainError(f"{folder} cannot be made ({error.strerror}): choose another folder or change its rights")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What `hf-chain run` and `examples/chain_pretrain.py` share: flags over a recipe, then the runner."""
+"""What `hf-chain run` and the scripts in `examples/` share: flags over a recipe, then its runner."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hf_chain.errors import HfChainError
+from hf_chain.stages.graft.recipe import GraftRecipe, load_graft_recipe
 from hf_chain.stages.recipe import Recipe, load_recipe
+from hf_chain.stages.recipe_file import read_values
+
+VALIDATED_SHARE = 2
+"""Per cent of the conversations of `--dataset` that are asked after every stage."""
 
 
 @dataclass
-class RunArguments:
-    """Flags of a run; each stands over the recipe."""
+class RecipeArguments:
+    """Flags over any recipe."""
 
     config: str = field(metadata={"help": "The recipe, a YAML file."})
     set: list[str] = field(
@@ -19,16 +25,11 @@ class RunArguments:
     )
     output_dir: str | None = field(default=None, metadata={"help": "Folder of all runs."})
     seed: int | None = field(default=None, metadata={"help": "Seed of weights, data order and growth."})
-    independent: bool = field(default=False, metadata={"help": "Train every member from scratch: the baseline."})
-    push_to_hub: bool = field(default=False, metadata={"help": "Push every member to a repository of its own."})
+    push_to_hub: bool = field(default=False, metadata={"help": "Push every result to a repository of its own."})
     hub_prefix: str | None = field(default=None, metadata={"help": "Start of the repository names: user/family."})
 
-    def recipe(self) -> Recipe:
-        """The recipe with the flags applied.
-
-        Raises:
-            HfChainError: when the recipe or a flag does not fit.
-        """
+    def overrides(self) -> list[str]:
+        """The flags as values to replace; single flags win over `--set`."""
         overrides = list(self.set)
         # Quoted as JSON, which is YAML: a folder called 2024 is a text.
         if self.output_dir is not None:
@@ -39,12 +40,106 @@ class RunArguments:
             overrides.append(f"hub.prefix={json.dumps(self.hub_prefix)}")
         if self.push_to_hub:
             overrides.append("hub.push=true")
-        recipe = load_recipe(self.config, overrides)
+        return overrides
+
+
+@dataclass
+class RunArguments(RecipeArguments):
+    """Flags of a run; each stands over the recipe, which may be that of a chain or of a graft."""
+
+    independent: bool = field(default=False, metadata={"help": "Train every member from scratch: the baseline."})
+
+    def recipe(self) -> Recipe | GraftRecipe:
+        """The recipe with the flags applied.
+
+        Raises:
+            HfChainError: when the recipe or a flag does not fit.
+        """
+        if is_graft(self.config, self.overrides()):
+            if self.independent:
+                raise HfChainError(
+                    f"--independent is for chains, and {self.config} is the recipe of a graft, whose baseline is in "
+                    "its baseline section: leave the flag out"
+                )
+            return load_graft_recipe(self.config, self.overrides())
+        recipe = load_recipe(self.config, self.overrides())
         return recipe.as_independent() if self.independent else recipe
 
 
-def launch(arguments: RunArguments) -> Path:
-    """Runs a recipe and returns the folder of the run."""
-    from hf_chain.stages.runner import run
+@dataclass
+class GraftArguments(RecipeArguments):
+    """Flags of a graft; each stands over the recipe."""
 
-    return run(arguments.recipe())
+    target: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Hub name of the language model. Its cut is found by two_segment, unless --set "
+            "surrogate.replaced names one."
+        },
+    )
+    encoder: str | None = field(
+        default=None, metadata={"help": "Folder or Hub name of the vision encoder, or the recipe of a chain (.yaml)."}
+    )
+    dataset: str | None = field(
+        default=None,
+        metadata={
+            "help": "Conversations about images in place of all data: a LLaVA-style JSON file, a folder or a Hub "
+            f"name. {VALIDATED_SHARE} %% of them are held out."
+        },
+    )
+
+    def recipe(self) -> GraftRecipe:
+        """The recipe with the flags applied.
+
+        Raises:
+            HfChainError: when the recipe or a flag does not fit.
+        """
+        return load_graft_recipe(self.config, [*self._parts(), *self.overrides()])
+
+    def _parts(self) -> list[str]:
+        overrides = []
+        if self.target is not None:
+            # A cut belongs to its target.
+            overrides += [_replace("target", {"name_or_path": self.target}), "surrogate.replaced=two_segment"]
+        if self.encoder is not None:
+            kind = "chain" if self.encoder.endswith((".yaml", ".yml")) else "name_or_path"
+            overrides.append(_replace("encoder", {kind: self.encoder}))
+        if self.dataset is not None:
+            held_out = f"{100 - VALIDATED_SHARE}%"
+            source = {
+                "source": self.dataset,
+                "train_split": f"train[:{held_out}]",
+                "validation_split": f"train[{held_out}:]",
+            }
+            overrides += self._all_on("images", source)
+        return overrides
+
+    def _all_on(self, name: str, source: dict[str, str]) -> list[str]:
+        """Every stage, the calibration and the evaluation on one source."""
+        values = read_values(self.config)
+        overrides = [_replace("data", {name: source}), f"evaluation.data=[{name}]", "surrogate.calibration.data=null"]
+        for section in ("stages", "baseline"):
+            for stage in values.get(section) or []:
+                overrides.append(f"{section}.{stage['name']}.data=[{name}]")
+        return overrides
+
+
+def is_graft(path: str | Path, overrides: list[str]) -> bool:
+    """Whether a recipe is that of a graft, which names its target."""
+    return "target" in read_values(path, overrides)
+
+
+def launch(arguments: RunArguments | GraftArguments) -> Path:
+    """Runs a recipe and returns the folder of the run."""
+    recipe = arguments.recipe()
+    if isinstance(recipe, Recipe):
+        from hf_chain.stages.runner import run
+
+        return run(recipe)
+    from hf_chain.stages.graft.runner import run_graft
+
+    return run_graft(recipe)
+
+
+def _replace(section: str, value: dict) -> str:
+    return f"{section}={json.dumps(value)}"

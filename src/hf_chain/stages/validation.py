@@ -39,8 +39,10 @@ def check_recipe(recipe: Recipe, cost: FamilyCost) -> None:
     """
     check_growth(recipe, cost)
     _check_kernels(recipe, cost)
-    _check_trackers(recipe)
-    _check_disk(recipe.run_dir, cost)
+    for member in recipe.members:
+        check_trackers(recipe.training_of(member))
+    needed = BYTES_PER_PARAMETER * cost.largest.parameters + 4 * sum(member.parameters for member in cost.members)
+    check_disk(recipe.run_dir, needed)
     if recipe.predecessor is not None and not recipe.independent:
         _check_predecessor(recipe, recipe.predecessor, cost)
     if recipe.hub.push:
@@ -92,6 +94,44 @@ def check_same_recipe(recipe: Recipe | GraftRecipe, family: FamilyRecord) -> Non
             )
 
 
+def check_trackers(training: dict[str, Any]) -> None:
+    """Checks that the experiment trackers of a `training` section are installed.
+
+    Raises:
+        HfChainError: naming the first that is not.
+    """
+    wanted = training.get("report_to") or []
+    installed = get_available_reporting_integrations()
+    for name in [wanted] if isinstance(wanted, str) else wanted:
+        if name not in ("all", "none", *installed):
+            raise HfChainError(
+                f"training.report_to has {name!r}, which is not installed or unknown: install it or use one of "
+                f"{', '.join(['none', *installed])}"
+            )
+
+
+def check_disk(run_dir: Path, needed: int) -> None:
+    """Checks that a run folder can be written and has room for `needed` bytes; leaves no trace.
+
+    Raises:
+        HfChainError: naming the folder.
+    """
+    existing = next(parent for parent in (run_dir, *run_dir.absolute().parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise HfChainError(
+            f"{run_dir} cannot be written ({error.strerror}: {existing}): choose another output_dir"
+        ) from error
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise HfChainError(
+            f"{run_dir} needs about {human(needed)}B and the disk has {human(free)}B free: free some or choose "
+            "another output_dir"
+        )
+
+
 def _operator(recipe: Recipe, member: MemberSettings) -> str:
     return member.operator or recipe.operator
 
@@ -120,37 +160,6 @@ def _check_kernels(recipe: Recipe, cost: FamilyCost) -> None:
             raise HfChainError(
                 f"model.attn_implementation is {kernel!r}, which does not work here: {reason}"
             ) from error
-
-
-def _check_trackers(recipe: Recipe) -> None:
-    for member in recipe.members:
-        wanted = recipe.training_of(member).get("report_to") or []
-        installed = get_available_reporting_integrations()
-        for name in [wanted] if isinstance(wanted, str) else wanted:
-            if name not in ("all", "none", *installed):
-                raise HfChainError(
-                    f"training.report_to has {name!r}, which is not installed or unknown: install it or use one of "
-                    f"{', '.join(['none', *installed])}"
-                )
-
-
-def _check_disk(run_dir: Path, cost: FamilyCost) -> None:
-    existing = next(parent for parent in (run_dir, *run_dir.absolute().parents) if parent.exists())
-    try:
-        # Leaves no trace, so that a recipe that is refused makes no folder.
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise HfChainError(
-            f"{run_dir} cannot be written ({error.strerror}: {existing}): choose another output_dir"
-        ) from error
-    needed = BYTES_PER_PARAMETER * cost.largest.parameters + 4 * sum(member.parameters for member in cost.members)
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise HfChainError(
-            f"{run_dir} needs about {human(needed)}B and the disk has {human(free)}B free: free some or choose "
-            "another output_dir"
-        )
 
 
 def _deciding(recipe: dict[str, Any]) -> dict[str, Any]:

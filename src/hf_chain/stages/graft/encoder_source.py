@@ -20,17 +20,36 @@ def encoder_source(recipe: GraftRecipe) -> str:
     Raises:
         HfChainError: when the chain's recipe is wrong or its training fails.
     """
-    if recipe.encoder.chain is None:
-        return str(recipe.encoder.name_or_path)
-    chain = load_recipe(recipe.encoder.chain)
-    chain = chain.model_copy(update={"output_dir": recipe.output_dir})
-    found = largest_member(chain)
+    found = finished_encoder(recipe)
     if found is None:
-        first = chain.model_copy(update={"name": f"{chain.name}-first", "members": chain.members[:1]})
+        chain = chain_recipe(recipe)
+        first = _first_alone(chain)
         logger.warning(f"{chain.name} has no finished member: its first one, {first.members[0].name}, is trained")
         run(first)
-        found = largest_member(first)
-    return str(found)
+        found = str(largest_member(first))
+    return found
+
+
+def finished_encoder(recipe: GraftRecipe) -> str | None:
+    """Folder or Hub name of the encoder; `None` when it has yet to be trained.
+
+    Raises:
+        HfChainError: when the chain's recipe is wrong.
+    """
+    if recipe.encoder.chain is None:
+        return str(recipe.encoder.name_or_path)
+    chain = chain_recipe(recipe)
+    found = largest_member(chain) or largest_member(_first_alone(chain))
+    return None if found is None else str(found)
+
+
+def chain_recipe(recipe: GraftRecipe) -> Recipe:
+    """The recipe of the encoder's chain, whose runs are beside this one's.
+
+    Raises:
+        HfChainError: when it cannot be read or is wrong.
+    """
+    return load_recipe(recipe.chain_path).model_copy(update={"output_dir": recipe.output_dir})
 
 
 def largest_member(chain: Recipe) -> Path | None:
@@ -42,3 +61,7 @@ def largest_member(chain: Recipe) -> Path | None:
         member for member in family.members if member.status == "saved" and (chain.run_dir / member.folder).is_dir()
     ]
     return chain.run_dir / max(saved, key=lambda member: member.parameters).folder if saved else None
+
+
+def _first_alone(chain: Recipe) -> Recipe:
+    return chain.model_copy(update={"name": f"{chain.name}-first", "members": chain.members[:1]})

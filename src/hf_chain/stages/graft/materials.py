@@ -61,26 +61,24 @@ class Conversations:
         )
 
     def training_rows(self, names: Sequence[str], collator: ChatCollator) -> Dataset | ChatStream:
-        """The checked training rows of all named data together.
+        """The checked training rows of all named data together, or a stream.
 
         Raises:
-            HfChainError: when too many rows are bad, or a stream is to be mixed with other data.
+            HfChainError: when too many rows are bad.
         """
-        settings = [self.recipe.data[name] for name in names]
-        if any(one.streaming for one in settings):
-            if len(names) > 1:
-                raise HfChainError(
-                    f"data {' and '.join(names)} are trained on together, but one is a stream: unset streaming"
-                )
+        if self.stream_length(names) is not None:
             return ChatStream(
                 self.splits(names[0])["train"],
                 collator.encoder,
-                max_bad_share=settings[0].max_bad_share,
+                max_bad_share=self.recipe.data[names[0]].max_bad_share,
                 report_file=self._report(names[0]),
             )
-        return concatenate_datasets(
-            [self._checked(name, one, collator) for name, one in zip(names, settings, strict=True)]
-        )
+        return concatenate_datasets([self._checked(name, self.recipe.data[name], collator) for name in names])
+
+    def stream_length(self, names: Sequence[str]) -> int | None:
+        """Rows of an epoch where the data are a stream, which does not know them; `None` where they are not."""
+        settings = self.recipe.data[names[0]]
+        return settings.max_train_samples if settings.streaming else None
 
     def sample(self, names: Sequence[str], count: int) -> Iterator[Any]:
         """The first `count` training rows of each of the named data, unchecked."""

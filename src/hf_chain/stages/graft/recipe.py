@@ -108,6 +108,19 @@ class GraftRecipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _streams_can_be_trained_on(self) -> GraftRecipe:
+        for stage in (*self.stages, *self.baseline):
+            streams = [name for name in stage.data if self.data[name].streaming]
+            if streams and len(stage.data) > 1:
+                raise ValueError(f"{stage.name}.data mixes the stream {streams[0]} with others; unset its streaming")
+            if streams and self.data[streams[0]].max_train_samples is None:
+                raise ValueError(
+                    f"data.{streams[0]}.streaming is true without max_train_samples; say how many conversations an "
+                    "epoch has"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _criterion_is_known(self) -> GraftRecipe:
         chosen = self.surrogate.replaced
         known = [name for name in CRITERIA if name != "explicit"]

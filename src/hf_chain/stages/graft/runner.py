@@ -12,6 +12,7 @@ from hf_chain.stages.graft.materials import Conversations
 from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings
 from hf_chain.stages.graft.surrogate_stage import SurrogateStage
 from hf_chain.stages.graft.target_stage import TargetStage
+from hf_chain.stages.graft.validation import check_graft
 from hf_chain.stages.graft.vlm_stage import VLMStage
 from hf_chain.stages.graft.workplace import Workplace
 from hf_chain.stages.ledger import Ledger, read_family
@@ -40,7 +41,8 @@ def run_graft(recipe: GraftRecipe) -> Path:
     if ledger.path.exists() and (begun := read_family(recipe.run_dir)).recipe:
         check_same_recipe(recipe, begun)
     place = Workplace(recipe, ledger, Conversations(recipe, main_process), main_process)
-    place.conversations.evaluation_rows()
+    if main_process:
+        check_graft(recipe, place.conversations, [name for name in place.stage_names if place.is_saved(name)])
     encoder = encoder_source(recipe)
     if main_process:
         decided = recipe.model_dump(mode="json")

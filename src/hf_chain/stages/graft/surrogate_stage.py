@@ -12,15 +12,12 @@ from transformers.utils import logging
 
 from hf_chain.cost.transformer import decoder_macs
 from hf_chain.grafting.budget import Budget
-from hf_chain.grafting.criteria import CRITERIA, choose_ranges
-from hf_chain.grafting.ranges import LayerRange, parse_ranges
 from hf_chain.grafting.surrogate import build_surrogate
-from hf_chain.grafting.trajectory import measure_trajectory
-from hf_chain.grafting.trajectory_plot import plot_trajectory
-from hf_chain.grafting.trajectory_report import trajectory_report
 from hf_chain.grafting.translator.fit import fit_translator
 from hf_chain.grafting.translator.translator_config import TranslatorConfig
-from hf_chain.stages.files import weights_sha256, whole_folder, write_json, write_text
+from hf_chain.stages.files import weights_sha256, whole_folder, write_json
+from hf_chain.stages.graft.cut import Cut, choose_cut
+from hf_chain.stages.graft.grafted import on_gpus
 from hf_chain.stages.graft.workplace import Workplace
 
 logger = logging.get_logger(__name__)
@@ -44,14 +41,16 @@ class SurrogateStage:
         target, tokenizer = self._target(), AutoTokenizer.from_pretrained(source, revision=revision)
         place.note("started", NAME, index=place.stage_names.index(NAME), parent=source)
         with whole_folder(place.folder(NAME)) as folder:
-            ranges, calibration = self._ranges(target, tokenizer, folder)
-            logger.warning(f"{NAME}: layers {', '.join(map(str, ranges))} of {source} are replaced")
+            cut = self._cut(target, tokenizer)
+            replaced = ", ".join(map(str, cut.ranges))
+            cut.write(folder)
+            logger.warning(f"{NAME}: layers {replaced} of {source} are replaced")
             surrogate = build_surrogate(
                 source if place.recipe.target.dtype == "auto" else target,
-                ranges,
+                cut.ranges,
                 translators=settings.translators,
                 revision=revision,
-            )
+            ).to(target.device)
             report = fit_translator(
                 surrogate,
                 target,
@@ -70,34 +69,32 @@ class SurrogateStage:
                 NAME,
                 parameters=surrogate.num_parameters(),
                 macs_per_sample=decoder_macs(surrogate.config, 1),
-                operator=f"layers {', '.join(map(str, ranges))}, {report.method}",
-                training_macs={"student": report.macs, "teacher": calibration, "total": report.macs + calibration},
+                operator=f"layers {replaced}, {report.method}",
+                training_macs={"student": report.macs, "teacher": cut.macs, "total": report.macs + cut.macs},
                 seconds=round(time.perf_counter() - start, 1),
             )
         place.note("saved", NAME, folder=place.folder(NAME).name, weights_sha256=weights_sha256(place.folder(NAME)))
 
     def _target(self) -> PreTrainedModel:
         settings = self.place.recipe.target
-        loading = {} if settings.attn_implementation is None else {"attn_implementation": settings.attn_implementation}
+        loading = on_gpus()
+        if settings.attn_implementation is not None:
+            loading["attn_implementation"] = settings.attn_implementation
         source = self.place.target_source
         return AutoModelForCausalLM.from_pretrained(
             source, revision=settings.revision, dtype=settings.dtype, **loading
         ).eval()
 
-    def _ranges(self, target: PreTrainedModel, tokenizer: Any, folder: Path) -> tuple[tuple[LayerRange, ...], int]:
-        """The ranges to replace, and the MACs it took to find them."""
-        settings, place = self.place.recipe.surrogate, self.place
-        if settings.replaced not in CRITERIA:
-            return parse_ranges(settings.replaced), 0
-        trajectory = measure_trajectory(
-            target, place.conversations.calibration(tokenizer, settings.calibration.samples)
+    def _cut(self, target: PreTrainedModel, tokenizer: Any) -> Cut:
+        settings, text = self.place.recipe.surrogate, self.place.conversations.calibration
+        return choose_cut(
+            target,
+            settings.replaced,
+            text(tokenizer, settings.calibration.samples),
+            text(tokenizer, settings.calibration.translator_samples),
+            budget=Budget(**settings.budget.model_dump(exclude_none=True)) if settings.budget else None,
+            translators=settings.translators,
         )
-        budget = Budget(**settings.budget.model_dump(exclude_none=True)) if settings.budget else None
-        chosen = choose_ranges(trajectory, settings.replaced, budget=budget, translators=settings.translators)
-        write_text(folder / "trajectory.json", trajectory.to_json())
-        write_text(folder / "trajectory.md", trajectory_report(trajectory, chosen))
-        plot_trajectory(trajectory, folder / "trajectory.png", chosen)
-        return chosen, trajectory.macs
 
     def _training(self, folder: Path) -> TranslatorConfig | None:
         options = self.place.recipe.surrogate.translator_training

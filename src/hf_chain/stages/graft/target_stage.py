@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from hf_chain.data.chat.collator import ChatCollator
 from hf_chain.data.chat.tokenizer import train_chat_tokenizer
 from hf_chain.evaluation.question_answering import evaluate_answers
 from hf_chain.stages.files import weights_sha256, whole_folder, write_json
+from hf_chain.stages.graft.new_target import new_target_config
 from hf_chain.stages.graft.parts_of_recipe import NewTargetSettings
-from hf_chain.stages.graft.training import train_parts, training_figures
+from hf_chain.stages.graft.training import finished_model, train_parts, training_figures
 from hf_chain.stages.graft.workplace import Workplace
 from hf_chain.stages.training_run import remove_checkpoints
 
@@ -57,6 +58,7 @@ class TargetStage:
             checkpoints=place.checkpoints(NAME),
             stage=NAME,
             main_process=place.main_process,
+            stream_length=conversations.stream_length(settings.data),
         )
         if not place.main_process:
             trainer.save_model(str(folder))
@@ -65,7 +67,7 @@ class TargetStage:
             trainer.save_model(str(unfinished))
             place.note("trained", NAME, **training_figures(trainer), epochs=settings.epochs)
             found = evaluate_answers(
-                trainer.model,
+                finished_model(trainer, unfinished),
                 tokenizer,
                 conversations.splits(settings.data[0])["validation"],
                 batch_size=recipe.evaluation.batch_size,
@@ -79,21 +81,8 @@ class TargetStage:
         remove_checkpoints(place.checkpoints(NAME))
 
     def _model(self, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
-        settings = self.settings
-        heads = settings.hidden_size // settings.head_size
-        config = LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=settings.hidden_size,
-            intermediate_size=settings.intermediate_size or 3 * settings.hidden_size,
-            num_hidden_layers=settings.num_hidden_layers,
-            num_attention_heads=heads,
-            num_key_value_heads=heads,
-            max_position_embeddings=settings.max_length,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            tie_word_embeddings=True,
-        )
+        marks = ("bos_token_id", "eos_token_id", "pad_token_id")
+        config = new_target_config(self.settings, len(tokenizer), **{mark: getattr(tokenizer, mark) for mark in marks})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.place.recipe.seed)
             return LlamaForCausalLM._from_config(

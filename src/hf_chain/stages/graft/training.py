@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import IterableDataset
 from transformers import PreTrainedModel
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hf_chain.stages.environment import check_engine
 from hf_chain.stages.training_run import TRAINING_DEFAULTS, train_or_resume
 from hf_chain.trainer.graft_config import GraftConfig
 from hf_chain.trainer.graft_trainer import GraftTrainer
+from hf_chain.trainer.lora import FOLDER as LORA_FOLDER
+from hf_chain.trainer.lora import has_lora, load_lora, merge_lora
+from hf_chain.trainer.part_aliases import decoder_of
 
 
 def train_parts(
@@ -28,6 +33,7 @@ def train_parts(
     checkpoints: Path,
     stage: str,
     main_process: bool,
+    stream_length: int | None = None,
 ) -> GraftTrainer:
     """Trains parts of a model, or what is left of that after a kill.
 
@@ -43,6 +49,7 @@ def train_parts(
         checkpoints (`Path`): folder of the checkpoints.
         stage (`str`): name of the stage.
         main_process (`bool`): whether this process writes.
+        stream_length (`int`, *optional*): rows of an epoch, for a stream, which does not know them.
 
     Returns:
         `GraftTrainer`: after training.
@@ -57,12 +64,32 @@ def train_parts(
         **TRAINING_DEFAULTS | training,
     )
     if isinstance(rows, IterableDataset):
-        # Every process reads the stream and takes its slices, so that two processes see what one would.
-        args.accelerator_config.dispatch_batches = False
+        batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        args.max_steps = max(1, math.ceil(epochs * (stream_length or 0) / batch))
     trainer = GraftTrainer(model, args, train_dataset=rows, data_collator=collator, processing_class=processor)
     check_engine(args.world_size, trainer.is_deepspeed_enabled, trainer.is_fsdp_enabled)
     train_or_resume(trainer, main_process)
     return trainer
+
+
+def finished_model(trainer: GraftTrainer, folder: Path) -> PreTrainedModel:
+    """The trained model, whole and with LoRA in its weights, as its folder holds it afterwards too.
+
+    Args:
+        trainer (`GraftTrainer`): after training.
+        folder (`Path`): where the main process has saved it.
+    """
+    model = trainer.model
+    if trainer.is_deepspeed_enabled:
+        # Its parameters may be in pieces on all processes; models are loaded whole from here on.
+        unset_hf_deepspeed_config()
+        model = type(model).from_pretrained(folder, dtype="auto").to(trainer.args.device)
+        if (folder / LORA_FOLDER).is_dir():
+            load_lora(decoder_of(model), folder / LORA_FOLDER)
+    if has_lora(decoder_of(model)):
+        merge_lora(decoder_of(model))
+        model.save_pretrained(folder)
+    return model
 
 
 def training_figures(trainer: GraftTrainer) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from transformers.utils import logging
 from hf_chain.evaluation.question_answering import AnswerEvaluation, evaluate_answers
 from hf_chain.grafting.graft import graft
 from hf_chain.models.grafted_vlm import GraftedVLMForConditionalGeneration, GraftedVLMProcessor, from_parts
-from hf_chain.stages.environment import wait_for_everyone
+from hf_chain.stages.environment import is_distributed, wait_for_everyone
 from hf_chain.stages.files import weights_sha256, whole_folder, write_json, write_text
+from hf_chain.stages.graft.grafted import on_gpus
 from hf_chain.stages.graft.recipe import GraftStageSettings
-from hf_chain.stages.graft.training import train_parts, training_figures
+from hf_chain.stages.graft.training import finished_model, train_parts, training_figures
 from hf_chain.stages.graft.workplace import Workplace
 from hf_chain.stages.training_run import remove_checkpoints
 from hf_chain.trainer.graft_trainer import GraftTrainer
@@ -83,6 +84,8 @@ class VLMStage:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(recipe.seed)
                 return from_parts(self.encoder, decoder, **recipe.model.model_dump(), **loading)
+        if not self.settings.parts and not is_distributed():
+            loading |= on_gpus()
         folder = place.folder(self.before.name)
         processor = GraftedVLMProcessor.from_pretrained(folder)
         if self._grafts:
@@ -104,6 +107,7 @@ class VLMStage:
             checkpoints=place.checkpoints(settings.name),
             stage=settings.name,
             main_process=place.main_process,
+            stream_length=place.conversations.stream_length(settings.data),
         )
 
     def _save(self, model: PreTrainedModel, processor: GraftedVLMProcessor, trainer: GraftTrainer | None) -> None:
@@ -118,7 +122,7 @@ class VLMStage:
                 model.save_pretrained(folder)
             else:
                 trainer.save_model(str(folder))
-                unset_hf_deepspeed_config()
+                model = finished_model(trainer, folder)
                 place.note("trained", name, **training_figures(trainer))
                 write_json(folder / "training_log.json", trainer.state.log_history)
                 (folder / "training_args.bin").unlink(missing_ok=True)

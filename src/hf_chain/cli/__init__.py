@@ -1,0 +1,39 @@
+"""The command line: `hf-chain plan | run | grow | eval | push | report | surrogate | graft | export | chat`.
+
+Rooms are imported inside the commands, so that `--help` starts neither torch nor the network.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from hf_chain.cli.exits import exit_cleanly
+from hf_chain.cli.families import evaluate, grow, push, report
+from hf_chain.cli.grafts import chat, export, graft, surrogate
+from hf_chain.cli.recipes import plan, run
+
+__all__ = ["app", "exit_cleanly", "main"]
+
+app = typer.Typer(
+    help="Train something small first and hand its knowledge on.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (plan, run, grow, evaluate, push, report, surrogate, graft, export, chat):
+    app.command("eval" if command is evaluate else command.__name__)(command)
+
+
+def main() -> None:
+    """Entry point of `hf-chain`."""
+    exit_cleanly(_command)
+
+
+def _command() -> None:
+    # Not in its standalone mode typer leaves errors to us, and returns the status it would exit with.
+    status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    if status == 130:
+        raise KeyboardInterrupt
+    if status:
+        sys.exit(status)

@@ -1,0 +1,67 @@
+"""Commands on a recipe, of a chain or of a graft: `plan` and `run`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hf_chain.cli.arguments import Overrides, RecipePath
+
+
+def plan(
+    recipe: RecipePath,
+    set_: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    tflops: Annotated[float | None, typer.Option(help="TFLOP/s you expect, to plan hours.")] = None,
+) -> None:
+    """Say what a recipe costs, before anything is trained."""
+    import json
+
+    from hf_chain.stages.launch import RunArguments
+    from hf_chain.stages.recipe import Recipe
+
+    loaded = RunArguments(str(recipe), set_ or []).recipe()
+    if isinstance(loaded, Recipe):
+        from hf_chain.cost import plan_table
+        from hf_chain.stages.memory import memory_plan
+        from hf_chain.stages.planning import family_cost
+        from hf_chain.stages.validation import check_growth
+
+        cost = family_cost(loaded)
+        check_growth(loaded, cost)
+        values, table, memory = cost.to_json(), plan_table(cost, tflops), memory_plan(loaded, cost)
+    else:
+        from hf_chain.cost import memory_table
+        from hf_chain.stages.graft.plan import graft_table
+        from hf_chain.stages.graft.planning import plan_graft
+
+        planned = plan_graft(loaded)
+        values, table, memory = planned.to_json(), graft_table(planned, tflops), memory_table(planned.memory)
+    typer.echo(json.dumps(values, indent=2) if as_json else f"{table}\n\nMemory on one device\n\n{memory}")
+
+
+def run(
+    recipe: RecipePath,
+    set_: Overrides = None,
+    output_dir: Annotated[str | None, typer.Option(help="Folder of all runs.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, data order and growth.")] = None,
+    independent: Annotated[
+        bool, typer.Option("--independent", help="Train every member of a chain from scratch.")
+    ] = False,
+    push_to_hub: Annotated[bool, typer.Option("--push-to-hub", "--push_to_hub", help="Push every result.")] = False,
+    hub_prefix: Annotated[str | None, typer.Option(help="Start of the repository names: user/family.")] = None,
+) -> None:
+    """Train the family or the graft of a recipe, or what is left of it."""
+    from hf_chain.stages.launch import RunArguments, launch
+
+    arguments = RunArguments(
+        str(recipe),
+        set_ or [],
+        output_dir=output_dir,
+        seed=seed,
+        push_to_hub=push_to_hub,
+        hub_prefix=hub_prefix,
+        independent=independent,
+    )
+    typer.echo(launch(arguments))

@@ -1,0 +1,223 @@
+"""The models of a recipe without their weights: what can be planned and checked before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+
+from hf_chain.cost.transformer import decoder_macs
+from hf_chain.errors import HfChainError
+from hf_chain.grafting.anatomy import num_layers, text_config
+from hf_chain.grafting.layer_config import surrogate_config
+from hf_chain.grafting.lineage import SurrogateLineage, read_lineage, write_lineage
+from hf_chain.grafting.ranges import LayerRange, check_ranges, kept_layers, parse_ranges, translator_layers
+from hf_chain.models.grafted_vlm import GraftedVLMConfig, GraftedVLMForConditionalGeneration
+from hf_chain.models.grafted_vlm.language_models import cannot_load
+from hf_chain.models.grafted_vlm.vision_towers import tower_family
+from hf_chain.stages.graft.cut import CHOOSING
+from hf_chain.stages.graft.encoder_source import chain_recipe, finished_encoder
+from hf_chain.stages.graft.new_target import new_target_config
+from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings, Place
+from hf_chain.stages.planning import planned_config
+from hf_chain.trainer.lora import attach_lora
+from hf_chain.trainer.part_aliases import decoder_of
+from hf_chain.trainer.parts import Part, freeze_all_but, resolve_parts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+ASSUMED_START = 0.55
+"""Where a range is assumed to begin before it is chosen: about there it does in the paper's targets (arXiv 2505.22664,
+0.50 to 0.61 of the depth)."""
+
+BUDGET_TOKENS = 256
+"""Sequence length at which a budget of MACs is compared before there is text to measure."""
+
+
+@dataclass
+class Blueprint:
+    """Configurations of target, surrogate and encoder, and models of them on torch's meta device.
+
+    Args:
+        recipe (`GraftRecipe`): the recipe. Models on the Hub are asked for their configuration only.
+    """
+
+    recipe: GraftRecipe
+    _models: dict[str, GraftedVLMForConditionalGeneration] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def target(self) -> PreTrainedConfig:
+        """The target's configuration; of one that is yet to be trained, with the vocabulary it may have.
+
+        Raises:
+            HfChainError: when it cannot be read, or grafting does not know its family.
+        """
+        settings = self.recipe.target
+        if settings.new is not None:
+            return new_target_config(settings.new, settings.new.vocab_size)
+        config = _config("target", str(settings.name_or_path), revision=settings.revision)
+        text_config(config)
+        return config
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """The target's tokenizer; `None` when it is yet to be trained."""
+        settings = self.recipe.target
+        if settings.new is not None:
+            return None
+        try:
+            return AutoTokenizer.from_pretrained(settings.name_or_path, revision=settings.revision)
+        except (OSError, ValueError) as error:
+            raise cannot_load("tokenizer of target", settings.name_or_path, error) from error
+
+    @cached_property
+    def vision(self) -> PreTrainedConfig:
+        """The encoder's configuration.
+
+        Raises:
+            HfChainError: when it cannot be read, or its family is not known.
+        """
+        name = finished_encoder(self.recipe)
+        if name is None:
+            chain = chain_recipe(self.recipe)
+            config = planned_config(chain, chain.members[0], chain.tokenizer.vocab_size)
+        else:
+            config = _config("encoder", name)
+        config = getattr(config, "vision_config", config)
+        tower_family(config)
+        return config
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of a weight as the models are loaded."""
+        named = self.recipe.target.dtype
+        dtype = (self.text("target").dtype or torch.float32) if named == "auto" else getattr(torch, named)
+        return int(dtype.itemsize)
+
+    @property
+    def cut_is_assumed(self) -> bool:
+        """Whether a criterion has yet to choose the cut."""
+        return self.recipe.surrogate.replaced in CHOOSING and not self._surrogate_folder.exists()
+
+    @cached_property
+    def ranges(self) -> tuple[LayerRange, ...]:
+        """The replaced ranges: as named, as they were chosen, or assumed.
+
+        Raises:
+            HfChainError: when they do not fit the target.
+        """
+        settings, layers = self.recipe.surrogate, num_layers(self.target)
+        if settings.replaced not in CHOOSING:
+            return check_ranges(parse_ranges(settings.replaced), layers, settings.translators)
+        if not self.cut_is_assumed:
+            return read_lineage(AutoConfig.from_pretrained(self._surrogate_folder)).replaced
+        last = layers - 2
+        latest = last - settings.translators
+        if latest < 0:
+            raise HfChainError(
+                f"surrogate.translators is {settings.translators} and the target has {layers} layers, so no range that"
+                " drops a layer is left: lower it or take a deeper target"
+            )
+        first = min(round(ASSUMED_START * layers), latest)
+        while not self._is_affordable(span := LayerRange(first, last)) and first > 0:
+            first -= 1
+        return (span,)
+
+    def text(self, place: Place) -> PreTrainedConfig:
+        """The decoder's configuration, on the surrogate or on the target."""
+        if place == "target":
+            return text_config(self.target)
+        layers, translators = num_layers(self.target), self.recipe.surrogate.translators
+        kept = kept_layers(self.ranges, layers, translators)
+        config = surrogate_config(self.target, {layer: number for number, layer in enumerate(kept)})
+        stand_in = translator_layers(self.ranges, layers, translators)
+        write_lineage(config, SurrogateLineage("target", None, layers, self.ranges, kept, stand_in, translators))
+        return config
+
+    def model(self, place: Place, attn_implementation: str | None = None) -> GraftedVLMForConditionalGeneration:
+        """A new model without weights.
+
+        Raises:
+            HfChainError: when encoder and decoder make no model.
+        """
+        text = self.text(place)
+        if attn_implementation is not None:
+            text._attn_implementation = attn_implementation
+        settings = self.recipe.model.model_dump(exclude={"image_token"})
+        config = GraftedVLMConfig(vision_config=self.vision, text_config=text, **settings)
+        if tower_family(config.vision_config).any_size:
+            config.image_size = self._image_size
+        with torch.device("meta"):
+            return GraftedVLMForConditionalGeneration(config)
+
+    def parts(self, stage: GraftStageSettings) -> tuple[GraftedVLMForConditionalGeneration, tuple[Part, ...]]:
+        """The model of a stage, frozen as it is trained, and its trained parts.
+
+        Raises:
+            HfChainError: when a part is not in the model.
+        """
+        training = self.recipe.training_of(stage)
+        if "lora" in stage.parts:
+            model = self.model(stage.decoder)
+            attach_lora(decoder_of(model), training.get("lora"))
+        else:
+            if stage.decoder not in self._models:
+                self._models[stage.decoder] = self.model(stage.decoder)
+            model = self._models[stage.decoder]
+        try:
+            parts = resolve_parts(model, stage.parts, training.get("learning_rate", 5e-5))
+        except HfChainError as error:
+            raise HfChainError(f"stage {stage.name}: {error}") from error
+        freeze_all_but(model, parts)
+        return model, parts
+
+    @cached_property
+    def _image_size(self) -> int:
+        """Pixels of a side of what the encoder's image processor makes, for towers that take any size."""
+        name = finished_encoder(self.recipe)
+        try:
+            processor = AutoImageProcessor.from_pretrained(str(name))
+        except (OSError, ValueError) as error:
+            raise cannot_load("image processor", name, error) from error
+        oblong = Image.fromarray(np.zeros((30, 50, 3), dtype=np.uint8))
+        return int(np.asarray(processor(oblong, return_tensors="np")["pixel_values"][0]).shape[-1])
+
+    @property
+    def _surrogate_folder(self) -> Path:
+        number = 2 if self.recipe.target.new is not None else 1
+        return self.recipe.run_dir / f"{number:02d}-surrogate"
+
+    def _is_affordable(self, span: LayerRange) -> bool:
+        budget = self.recipe.surrogate.budget
+        if budget is None:
+            return True
+        config = text_config(self.target)
+        kept = kept_layers((span,), config.num_hidden_layers, self.recipe.surrogate.translators)
+        if budget.layers is not None:
+            return len(kept) <= budget.layers
+        if budget.macs_share is not None:
+            share = decoder_macs(config, BUDGET_TOKENS, layers=kept) / decoder_macs(config, BUDGET_TOKENS)
+            return share <= budget.macs_share
+        places = {layer: number for number, layer in enumerate(kept)}
+        return _parameters(surrogate_config(self.target, places)) <= (budget.parameters or 0)
+
+
+def _parameters(config: Any) -> int:
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return int(AutoModelForCausalLM.from_config(config).num_parameters())
+
+
+def _config(what: str, name: str, **loading: Any) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(name, **loading)
+    except (OSError, ValueError) as error:
+        raise cannot_load(what, name, error) from error

@@ -1,0 +1,99 @@
+"""Where a target is cut: layers that are named, or that a criterion chooses from its trajectory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_chain.grafting.anatomy import num_layers
+from hf_chain.grafting.budget import Budget
+from hf_chain.grafting.criteria import CRITERIA, choose_ranges
+from hf_chain.grafting.ranges import LayerRange, check_ranges, parse_ranges
+from hf_chain.grafting.surrogate import build_surrogate
+from hf_chain.grafting.trajectory import Trajectory, measure_trajectory
+from hf_chain.grafting.translator.least_squares import closed_form
+from hf_chain.grafting.translator.truncated import Batch
+from hf_chain.stages.files import write_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CHOOSING = tuple(name for name in CRITERIA if name != "explicit")
+"""Criteria that choose by themselves."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The ranges to replace, and what it took to find them.
+
+    Attributes:
+        ranges (`tuple[LayerRange]`): the ranges.
+        translators (`int`): layers that stand in for each.
+        macs (`int`): multiply-accumulate operations spent on the choice.
+        trajectory (`Trajectory`, *optional*): what a criterion read.
+    """
+
+    ranges: tuple[LayerRange, ...]
+    translators: int
+    macs: int = 0
+    trajectory: Trajectory | None = None
+
+    def write(self, folder: Path) -> None:
+        """Writes the trajectory as JSON, as Markdown and as a plot, where there is one."""
+        if self.trajectory is None:
+            return
+        from hf_chain.grafting.trajectory_plot import plot_trajectory
+        from hf_chain.grafting.trajectory_report import trajectory_report
+
+        write_text(folder / "trajectory.json", self.trajectory.to_json())
+        report = trajectory_report(self.trajectory, self.ranges, translators=self.translators)
+        write_text(folder / "trajectory.md", report)
+        plot_trajectory(self.trajectory, folder / "trajectory.png", self.ranges, translators=self.translators)
+
+
+def choose_cut(
+    target: PreTrainedModel,
+    replaced: str,
+    text: Iterable[Batch],
+    fitting_text: Iterable[Batch],
+    *,
+    budget: Budget | None = None,
+    translators: int = 1,
+) -> Cut:
+    """Reads the ranges, or measures the trajectory and chooses them.
+
+    Args:
+        target (`PreTrainedModel`): the language model.
+        replaced (`str`): ranges such as `16-26`, or one of `CHOOSING`.
+        text (`Iterable[Batch]`): what the trajectory is measured on.
+        fitting_text (`Iterable[Batch]`): what `splice_error` fits translators on.
+        budget (`Budget`, *optional*): the most that the surrogate may be; criteria follow it.
+        translators (`int`): layers that stand in for each range.
+
+    Raises:
+        HfChainError: when the ranges do not fit the target, or no range meets the budget.
+    """
+    if replaced not in CHOOSING:
+        return Cut(check_ranges(parse_ranges(replaced), num_layers(target.config), translators), translators)
+    trajectory = measure_trajectory(target, text)
+    errors = _SpliceErrors(target, fitting_text, translators) if replaced == "splice_error" else None
+    ranges = choose_ranges(trajectory, replaced, budget=budget, translators=translators, splice_errors=errors)
+    return Cut(ranges, translators, trajectory.macs + (errors.macs if errors else 0), trajectory)
+
+
+@dataclass
+class _SpliceErrors:
+    """The error that is left at the splice of a range by a translator fitted in closed form."""
+
+    target: PreTrainedModel
+    text: Iterable[Batch]
+    translators: int
+    macs: int = field(default=0, init=False)
+
+    def __call__(self, span: LayerRange) -> float:
+        surrogate = build_surrogate(self.target, span, translators=self.translators).to(self.target.device)
+        (fit,) = closed_form(surrogate, self.target, self.text)
+        self.macs += fit.macs
+        return fit.error_after

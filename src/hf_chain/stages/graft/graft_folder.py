@@ -1,0 +1,37 @@
+"""Grafting a trained encoder onto its target: what `hf-chain graft` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hf_chain.cost.units import human
+from hf_chain.grafting.graft import graft
+from hf_chain.stages.files import check_new_folder, new_folder
+from hf_chain.stages.graft.grafted import check_checkpoint, load_processor
+
+
+def graft_folder(vlm: str, target: str, output: Path) -> str:
+    """Plugs the image half of a model onto its target and writes the folder of the result.
+
+    Args:
+        vlm (`str`): folder or Hub name of the model that was trained on a surrogate.
+        target (`str`): folder or Hub name of the language model that the surrogate was cut from.
+        output (`Path`): new folder.
+
+    Returns:
+        `str`: what came out, in a line.
+
+    Raises:
+        HfChainError: when the two do not fit or cannot be read, or the folder cannot be made.
+    """
+    check_new_folder(output)
+    for name in (vlm, target):
+        check_checkpoint(name)
+    processor = load_processor(vlm)
+    model = graft(vlm, target)
+    with new_folder(output) as folder:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    decoder = model.language_model.num_parameters()
+    images = model.num_parameters() - decoder
+    return f"{output}: {human(images)} parameters of {vlm} on {human(decoder)} of {target}"

@@ -1,0 +1,31 @@
+"""The shape of a language model that is trained here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import LlamaConfig
+
+from hf_chain.stages.graft.parts_of_recipe import NewTargetSettings
+
+
+def new_target_config(settings: NewTargetSettings, vocab_size: int, **marks: Any) -> LlamaConfig:
+    """The configuration of a small Llama.
+
+    Args:
+        settings (`NewTargetSettings`): its sizes.
+        vocab_size (`int`): entries of its tokenizer.
+        marks: ids of the tokenizer's special tokens, such as `eos_token_id`.
+    """
+    heads = settings.hidden_size // settings.head_size
+    return LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=settings.hidden_size,
+        intermediate_size=settings.intermediate_size or 3 * settings.hidden_size,
+        num_hidden_layers=settings.num_hidden_layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=settings.max_length,
+        tie_word_embeddings=True,
+        **marks,
+    )

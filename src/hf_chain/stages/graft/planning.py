@@ -1,0 +1,164 @@
+"""Planning of a graft: what every stage will cost, from configurations and from the lengths of some conversations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import mean
+from typing import Any
+
+import torch
+
+from hf_chain.data.chat.tokenizer import train_chat_tokenizer
+from hf_chain.evaluation.generate import answer_macs, image_macs
+from hf_chain.models.grafted_vlm.processing_grafted_vlm import BOUNDARY_TOKENS
+from hf_chain.stages.graft.blueprint import Blueprint
+from hf_chain.stages.graft.cut_cost import CutCost
+from hf_chain.stages.graft.lengths import Lengths, measure_lengths
+from hf_chain.stages.graft.materials import Conversations
+from hf_chain.stages.graft.memory import CHECKPOINTING, Batch, stage_memory
+from hf_chain.stages.graft.plan import GraftPlan, Measured, StagePlan, SurrogatePlan
+from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings
+from hf_chain.trainer.batch_cost import batch_cost
+
+TOKENIZER_ROWS = 1_000
+"""Conversations that stand for those a new target's tokenizer is trained on."""
+
+
+def plan_graft(recipe: GraftRecipe) -> GraftPlan:
+    """Counts what a recipe's stages cost; nothing is trained and no weights are read.
+
+    The data are loaded, and conversations of each are measured with the target's tokenizer.
+
+    Args:
+        recipe (`GraftRecipe`): the recipe.
+
+    Raises:
+        HfChainError: when a model's configuration or the data cannot be read, or a part is in no model.
+    """
+    planner = _Planner(recipe)
+    return GraftPlan(
+        data={name: planner.measured(name) for name in planner.trained_names},
+        surrogate=planner.surrogate() if recipe.needs_surrogate else None,
+        stages=[planner.stage(settings) for settings in recipe.stages],
+        baseline=[planner.stage(settings) for settings in recipe.baseline],
+    )
+
+
+@dataclass
+class _Planner:
+    recipe: GraftRecipe
+
+    def __post_init__(self) -> None:
+        self.blueprint = Blueprint(self.recipe)
+        self.conversations = Conversations(self.recipe, main_process=False)
+        self._lengths: dict[str, Lengths] = {}
+
+    @property
+    def trained_names(self) -> list[str]:
+        """Data that stages are trained on, in their order."""
+        stages = (*self.recipe.stages, *self.recipe.baseline)
+        return list(dict.fromkeys(name for stage in stages if stage.parts for name in stage.data))
+
+    def measured(self, name: str) -> Measured:
+        lengths = self._lengths_of(name)
+        return Measured(lengths.rows, len(lengths.tokens), mean(lengths.tokens), mean(lengths.images))
+
+    def stage(self, settings: GraftStageSettings) -> StagePlan:
+        model, parts = self.blueprint.parts(settings)
+        training = self.recipe.training_of(settings)
+        size = training.get("per_device_train_batch_size", 8)
+        by_length = training.get("train_sampling_strategy") == "group_by_length"
+        macs, samples, largest = 0.0, 0, Batch(1, 1, 0)
+        cost = batch_cost(model, parts, any(training.get(name) for name in CHECKPOINTING)) if parts else None
+        for lengths in map(self._lengths_of, settings.data if cost else ()):
+            batches = list(lengths.batches(size, by_length))
+            rows = math.ceil(settings.epochs * lengths.rows)
+            samples += rows
+            macs += rows * sum(cost(_shapes(*batch)) for batch in batches) / len(lengths.tokens)  # type: ignore[misc]
+            largest = max([largest, *(Batch(*batch) for batch in batches)], key=lambda b: b.rows * b.length)
+        return StagePlan(
+            name=settings.name,
+            decoder=settings.decoder,
+            parts=list(settings.parts),
+            parameters=model.num_parameters(),
+            trained_parameters=sum(p.numel() for part in parts for p in part.parameters.values()),
+            samples=samples,
+            macs=round(macs),
+            evaluation_macs=self._evaluation_macs(model),
+            memory=stage_memory(model, largest, training, self.blueprint.weight_bytes),
+        )
+
+    def surrogate(self) -> SurrogatePlan:
+        target, surrogate = self.blueprint.text("target"), self.blueprint.text("surrogate")
+        cost = CutCost(self.recipe.surrogate, target, surrogate, self._calibration_tokens)
+        return SurrogatePlan(
+            replaced=[str(span) for span in self.blueprint.ranges],
+            assumed=self.blueprint.cut_is_assumed,
+            layers=surrogate.num_hidden_layers,
+            target_layers=target.num_hidden_layers,
+            cut_macs=cost.cut,
+            translator_macs=cost.translator,
+        )
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        new = self.recipe.target.new
+        if new is None:
+            return self.blueprint.tokenizer
+        rows = self.conversations.sample(new.data, TOKENIZER_ROWS)
+        return train_chat_tokenizer(rows, new.vocab_size, new.max_length)
+
+    @property
+    def _image_positions(self) -> int:
+        config = self.blueprint.parts(self.recipe.stages[0])[0].config
+        return (config.tokens_per_image or config.vision_config.num_patches) + BOUNDARY_TOKENS
+
+    def _lengths_of(self, name: str) -> Lengths:
+        if name not in self._lengths:
+            self._lengths[name] = self._measure(
+                self.conversations.splits(name)["train"], f"data.{name}", self.recipe.data[name].max_train_samples
+            )
+        return self._lengths[name]
+
+    def _measure(self, rows: Any, name: str, count: int | None = None) -> Lengths:
+        positions = self._image_positions
+        return measure_lengths(
+            rows,
+            self._tokenizer,
+            name=name,
+            image_positions=positions,
+            max_length=self.recipe.max_length,
+            count=count,
+        )
+
+    @cached_property
+    def _questions(self) -> list[Lengths]:
+        found = []
+        for name, rows in self.conversations.evaluation_rows().items():
+            lengths = self._measure(rows, name)
+            asked = min(lengths.rows, self.recipe.evaluation.max_samples or lengths.rows)
+            found.append(Lengths(asked, lengths.tokens, lengths.images, lengths.answers))
+        return found
+
+    def _evaluation_macs(self, model: Any) -> int:
+        total = 0.0
+        for asked in self._questions:
+            tokens, answer, images = (round(mean(x)) for x in (asked.tokens, asked.answers, asked.images))
+            total += asked.rows * (answer_macs(model, tokens, answer) + image_macs(model, images))
+        return round(total)
+
+    @property
+    def _calibration_tokens(self) -> int:
+        """Mean length of calibration text, which has no images."""
+        name = self.recipe.surrogate.calibration.data or next(iter(self.recipe.data))
+        lengths = self._lengths_of(name)
+        positions = self._image_positions
+        return round(mean(t - n * positions for t, n in zip(lengths.tokens, lengths.images, strict=True)))
+
+
+def _shapes(rows: int, length: int, images: int) -> dict[str, torch.Tensor]:
+    """A batch of which only the shapes count."""
+    batch = {"input_ids": torch.empty(rows, length, device="meta")}
+    return batch | ({"pixel_values": torch.empty(images, 1, device="meta")} if images else {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import decoder_layers
-from hf_chain.grafting.translator import closed_form, least_squares, splice_error
+from hf_chain.grafting.translator import calibration_passes, closed_form, least_squares, splice_error
 from support.decoders import DECODERS, some_tokens
 from support.translators import (
     RANGE,
@@ -29,6 +30,19 @@ PROJECTIONS = {
     "opt": "fc2",
     "gpt_neox": "mlp.dense_4h_to_h",
 }
+
+
+POST_NORM = ("gemma2", "gemma3_text", "gemma3", "olmo2")
+
+
+class Counted(list[dict[str, torch.Tensor]]):
+    """Text that counts how often it is gone through."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        self.passes += 1
+        return super().__iter__()
 
 
 @pytest.mark.parametrize("model_type", PROJECTIONS)
@@ -66,7 +80,8 @@ def test_every_family_gets_closer_and_keeps_its_other_weights(model_type: str) -
     target, surrogate = target_and_surrogate(model_type)
     text = some_text()
     before, weights, target_weights = splice_error(surrogate, target, text), weights_of(surrogate), weights_of(target)
-    (fit,) = closed_form(surrogate, target, text)
+    (fit,) = closed_form(surrogate, target, counted := Counted(text))
+    assert counted.passes == calibration_passes(target.config) == (7 if model_type in POST_NORM else 4)
     after = splice_error(surrogate, target, text)
     assert after[0] < 0.97 * before[0]
     assert fit.error_after < fit.error_before

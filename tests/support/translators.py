@@ -36,7 +36,7 @@ def target_and_surrogate(
 @torch.no_grad()
 def silence(model: PreTrainedModel, layers: range) -> None:
     """Lets layers without experts write nothing, so that they hand on what they get."""
-    writes = layer_writes(model)
+    writes = layer_writes(model.config)
     for layer in layers:
         for write in (writes.attention, writes.mlp):
             for weight in decoder_layers(model)[layer].get_submodule(write.projection).parameters():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hf_chain.grafting.translator.compare import COMPARED, compare_translators
 from hf_chain.grafting.translator.fit import METHODS, fit_translator
-from hf_chain.grafting.translator.least_squares import RidgeFit, closed_form
+from hf_chain.grafting.translator.least_squares import RidgeFit, calibration_passes, closed_form
 from hf_chain.grafting.translator.perplexity import perplexity
 from hf_chain.grafting.translator.report import TranslatorQuality, TranslatorReport, translator_table
 from hf_chain.grafting.translator.splice_error import dropping_error, splice_error
@@ -21,6 +21,7 @@ __all__ = [
     "TranslatorReport",
     "TranslatorTrainer",
     "TranslatorTraining",
+    "calibration_passes",
     "closed_form",
     "compare_translators",
     "dropping_error",

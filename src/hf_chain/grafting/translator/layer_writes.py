@@ -9,7 +9,7 @@ from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import text_config
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,16 @@ WRITES: dict[str, LayerWrites] = {
 """`model_type` -> its row. A new family is a new row."""
 
 
-def layer_writes(model: PreTrainedModel) -> LayerWrites:
+def layer_writes(config: PreTrainedConfig) -> LayerWrites:
     """The row of a model.
+
+    Args:
+        config (`PreTrainedConfig`): the model's configuration; of a composite one, its decoder counts.
 
     Raises:
         HfChainError: when the family has no row, or when its layers normalise the residual stream itself.
     """
-    config = text_config(model.config)
+    config = text_config(config)
     row = WRITES.get(config.model_type)
     if row is None:
         raise HfChainError(

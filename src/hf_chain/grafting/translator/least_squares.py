@@ -21,7 +21,7 @@ from hf_chain.grafting.translator.splice import Splice, splices
 from hf_chain.grafting.translator.truncated import Batch, evaluating
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 logger = logging.get_logger(__name__)
 
@@ -62,8 +62,7 @@ def closed_form(surrogate: PreTrainedModel, target: PreTrainedModel, batches: It
     Args:
         surrogate (`PreTrainedModel`): a surrogate with its lineage.
         target (`PreTrainedModel`): what it was cut from.
-        batches (`Iterable[Batch]`): calibration text, gone through four times for each range, seven
-            where norms stand behind the projections (Gemma-2, Gemma-3, OLMo-2).
+        batches (`Iterable[Batch]`): calibration text, gone through `calibration_passes` times for each range.
 
     Returns:
         `list[RidgeFit]`: one for each range.
@@ -72,7 +71,7 @@ def closed_form(surrogate: PreTrainedModel, target: PreTrainedModel, batches: It
         HfChainError: when the family is unknown or cannot hold the fit, when there are fewer than 5 sequences, or when
             hidden states are not finite.
     """
-    writes = layer_writes(surrogate)
+    writes = layer_writes(surrogate.config)
     fits = []
     with evaluating(surrogate, target):
         for splice in splices(surrogate):
@@ -80,6 +79,16 @@ def closed_form(surrogate: PreTrainedModel, target: PreTrainedModel, batches: It
             mlp, attention = refits_of(layer, writes.mlp), refits_of(layer, writes.attention)
             fits.append(_fit(surrogate, target, splice, [*mlp, *attention, *mlp], batches))
     return fits
+
+
+def calibration_passes(config: PreTrainedConfig) -> int:
+    """How often `closed_form` goes through the text for each range: once for each fit, and once to measure the last.
+
+    Args:
+        config (`PreTrainedConfig`): the surrogate's or the target's configuration.
+    """
+    writes = layer_writes(config)
+    return sum(2 if write.norm else 1 for write in (writes.mlp, writes.attention, writes.mlp)) + 1
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,9 @@ def _markdown(rows: list[dict[str, Any]], summary: dict[str, Any], family: Famil
         "",
         "Top-1 accuracy on the validation photographs of Tiny ImageNet (200 classes, chance 0.5 %), mean and range "
         "over the seeds. All arms have the same optimiser, data, captions and token dropping; evaluation and teacher "
-        "forwards count. Made by `python benchmarks/acceleration.py`.",
+        "forwards count. Twins trained alone have the recipe's `baseline_epochs` and learning rates for training from "
+        "scratch; the chain's first member is trained longer, and both chains grow at a quarter of those rates. "
+        "Made by `python benchmarks/acceleration.py`.",
         "",
         "| member | arm | seeds | epochs | after growth | top-1 | MACs | hours |",
         "|---|---|---|---:|---:|---:|---:|---:|",
@@ -143,7 +145,7 @@ def _markdown(rows: list[dict[str, Any]], summary: dict[str, Any], family: Famil
             "",
             f"**{arm}**: {found['ratio_macs']:.2f} times fewer MACs and {found['ratio_hours']:.2f} times fewer hours "
             f"than independent training (seeds {', '.join(map(str, found['seeds']))}); members after the first are "
-            f" {100 * found['mean_gain']:+.1f} points against their independent twins on average, "
+            f"{100 * found['mean_gain']:+.1f} points against their independent twins on average, "
             f"{100 * found['smallest_gain']:+.1f} at the least.",
         ]
     lines += [

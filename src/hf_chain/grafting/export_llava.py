@@ -72,13 +72,12 @@ def export_llava(
     with torch.no_grad():
         llava = _llava(vlm, ids)
     around = f"{IMAGE_START}{processor.image_token}{IMAGE_END}"
-    template = processor.chat_template
     stock = LlavaProcessor(
         image_processor=processor.image_processor,
         tokenizer=tokenizer,
         patch_size=vlm.config.vision_config.patch_size,
         vision_feature_select_strategy=llava.config.vision_feature_select_strategy,
-        chat_template=with_images(template, processor.image_token, around) if isinstance(template, str) else template,
+        chat_template=with_images(processor.chat_template, processor.image_token, around),
         image_token=processor.image_token,
         num_additional_image_tokens=prefix_tokens(vlm.config.vision_config),
     )

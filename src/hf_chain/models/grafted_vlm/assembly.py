@@ -138,6 +138,8 @@ def _vision_tower(
         return AutoModel.from_pretrained(str(encoder), config=config, dtype=dtype, **build, **loading)
     tower = build_vision_tower(config).to(dtype)
     state = getattr(encoder, "vision_model", encoder).state_dict()
+    if any(weight.numel() == 0 for weight in state.values()):
+        raise HfChainError("the encoder's weights are empty, as ZeRO-3 leaves them: give its folder instead")
     missing = tower.load_state_dict({name: state[name] for name in tower.state_dict() if name in state}, strict=False)
     if missing.missing_keys:
         raise HfChainError(

@@ -7,6 +7,8 @@ tool that renders chat templates renders these, and the text is what the languag
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 _BEGIN = "{#- images as text -#}"
 _END = "{#- the language model's own template -#}"
 
@@ -31,22 +33,34 @@ _PRELUDE = """{#- images as text -#}
 {#- the language model's own template -#}"""
 
 
-def with_images(template: str, placeholder: str, image: str | None = None) -> str:
+Template = TypeVar("Template", str, "dict[str, str]", None)
+"""One template, several by name, or none."""
+
+
+def with_images(template: Template, placeholder: str, image: str | None = None) -> Template:
     """The template with images as text.
 
     Args:
-        template (`str`): the language model's, with or without images.
+        template (`str`, `dict[str, str]` or `None`): the language model's, with or without images.
         placeholder (`str`): what stands for an image in a message's text.
         image (`str`, *optional*): what an image becomes; the placeholder by default.
 
     Returns:
-        `str`: a template in which the parts of a message are joined by line breaks.
+        What was given, as templates in which the parts of a message are joined by line breaks.
     """
+    if template is None:
+        return None
+    if isinstance(template, dict):
+        return {name: with_images(text, placeholder, image) for name, text in template.items()}
     image = placeholder if image is None else image
     prelude = _PRELUDE.replace("PLACEHOLDER", repr(placeholder)).replace("IMAGE", repr(image))
     return prelude + without_images(template)
 
 
-def without_images(template: str) -> str:
+def without_images(template: Template) -> Template:
     """The language model's own template."""
+    if template is None:
+        return None
+    if isinstance(template, dict):
+        return {name: without_images(text) for name, text in template.items()}
     return template.partition(_END)[2] if template.startswith(_BEGIN) else template

@@ -24,9 +24,7 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase, image_token: str) 
             `chat_template` (`None` without one).
     """
     vocabulary = {token: number for token, number in tokenizer.get_vocab().items() if token != image_token}
-    template = tokenizer.chat_template
-    if isinstance(template, str):
-        template = without_images(template)
+    template = without_images(tokenizer.chat_template)
     return {
         "image_token": image_token,
         "tokens": len(vocabulary),

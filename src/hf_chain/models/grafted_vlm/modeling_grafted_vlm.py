@@ -74,8 +74,14 @@ class GraftedVLMImageModel(PreTrainedModel):
             vision_tower = build_vision_tower(config.vision_config)
         else:
             config.vision_config = initialized(vision_tower).config
+        row = tower_family(config.vision_config)
         if not config.post_layernorm:
-            setattr(vision_tower, tower_family(config.vision_config).norm, nn.Identity())
+            setattr(vision_tower, row.norm, nn.Identity())
+        if row.unused is not None:
+            owner, _, name = row.unused.rpartition(".")
+            weight = vision_tower.get_submodule(owner)._parameters.pop(name, None)
+            if weight is not None:
+                vision_tower.get_submodule(owner).register_buffer(name, weight.detach())
         self.vision_tower = vision_tower
         self.adapter = Adapter(config)
         self.image_start = nn.Parameter(torch.empty(config.embedding_size))

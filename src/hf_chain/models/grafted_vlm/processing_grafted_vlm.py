@@ -48,9 +48,7 @@ class GraftedVLMProcessor(ProcessorMixin):
                 " processor with from_parts, which does"
             )
         self.image_token, self.image_token_id, self.tokens_per_image = image_token, found, tokens_per_image
-        template = chat_template or tokenizer.chat_template
-        if isinstance(template, str):
-            template = with_images(template, image_token)
+        template = with_images(chat_template or tokenizer.chat_template, image_token)
         super().__init__(image_processor, tokenizer, chat_template=template)
 
     def __call__(self, images: Any = None, text: str | list[str] | None = None, **kwargs: Any) -> BatchFeature:

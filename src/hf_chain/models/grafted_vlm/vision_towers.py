@@ -24,6 +24,7 @@ class VisionTower:
         settings (`dict`): fields of the configuration to set, so that nothing is built that a grafted model leaves
             unused: an unused weight has no gradient, which distributed training does not forgive.
         build (`dict`): arguments of the tower's class, for the same reason.
+        unused (`str`, *optional*): a weight that is built all the same; it is kept, and kept out of training.
     """
 
     norm: str = "post_layernorm"
@@ -33,6 +34,7 @@ class VisionTower:
     flexible: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
     build: dict[str, Any] = field(default_factory=dict)
+    unused: str | None = None
 
 
 VISION_TOWERS: dict[str, VisionTower] = {
@@ -40,7 +42,7 @@ VISION_TOWERS: dict[str, VisionTower] = {
     "siglip_vision_model": VisionTower(settings={"vision_use_head": False}),
     "siglip2_vision_model": VisionTower(flexible=True, settings={"vision_use_head": False}),
     "dinov2": VisionTower("layernorm", class_tokens=1, any_size=True, settings={"use_mask_token": False}),
-    "dinov2_with_registers": VisionTower("layernorm", class_tokens=1, any_size=True),
+    "dinov2_with_registers": VisionTower("layernorm", class_tokens=1, any_size=True, unused="embeddings.mask_token"),
     "vit": VisionTower("layernorm", class_tokens=1, build={"add_pooling_layer": False}),
 }
 """`model_type` of the vision configuration -> its row. SigLIP-2 of a fixed size has SigLIP's `model_type`."""

@@ -358,6 +358,7 @@ def test_throughput_and_cost_are_logged(tmp_path: Path) -> None:
         per_token = len(batch["pixel_values"]) / batch["attention_mask"].sum().item()
         assert entry["images_per_second"] / entry["tokens_per_second"] == pytest.approx(per_token)
         assert entry["tflops_per_second"] > 0
+        assert entry["tokens_per_second"] * entry["seconds"] == pytest.approx(batch["attention_mask"].sum().item())
 
 
 # Settings

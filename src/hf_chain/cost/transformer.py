@@ -74,20 +74,20 @@ def _attention_width(config: Any) -> int:
 
 @lru_cache(maxsize=64)
 def _decoder_weights(key: tuple[type, str]) -> tuple[list[int], int]:
-    from transformers import AutoModelForCausalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     config = _config(key)
-    model = _on_meta(AutoModelForCausalLM, config)
+    model = _on_meta(MODEL_FOR_CAUSAL_LM_MAPPING, config)
     return _layer_weights(model, config), model.get_output_embeddings().weight.numel()
 
 
 @lru_cache(maxsize=64)
 def _encoder_weights(key: tuple[type, str]) -> tuple[list[int], int]:
     from torch import nn
-    from transformers import AutoModel
+    from transformers import MODEL_MAPPING
 
     config = _config(key)
-    model = _on_meta(AutoModel, config)
+    model = _on_meta(MODEL_MAPPING, config)
     convolution = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     return _layer_weights(model, config), convolution.weight.numel()
 
@@ -95,13 +95,13 @@ def _encoder_weights(key: tuple[type, str]) -> tuple[list[int], int]:
 @lru_cache(maxsize=64)
 def _encoder_tokens(key: tuple[type, str]) -> int:
     import torch
-    from transformers import AutoModel
+    from transformers import MODEL_MAPPING
 
     config = _config(key)
     size = config.image_size
     with torch.no_grad():
         pixels = torch.empty(1, config.num_channels, size, size, device="meta")
-        return _on_meta(AutoModel, config)(pixel_values=pixels).last_hidden_state.shape[1]
+        return _on_meta(MODEL_MAPPING, config)(pixel_values=pixels).last_hidden_state.shape[1]
 
 
 def _config(key: tuple[type, str]) -> Any:
@@ -111,11 +111,12 @@ def _config(key: tuple[type, str]) -> Any:
     return kind(**json.loads(text))
 
 
-def _on_meta(auto: Any, config: Any) -> Any:
+def _on_meta(classes: Any, config: Any) -> Any:
     import torch
 
+    # Not by the Auto class, which would hand the weights to DeepSpeed where ZeRO-3 is on.
     with torch.device("meta"):
-        return auto.from_config(config)
+        return classes[type(config)](config)
 
 
 def _layer_weights(model: Any, config: Any) -> list[int]:

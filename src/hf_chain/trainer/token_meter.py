@@ -30,7 +30,7 @@ class TokenMeter:
         self._images += images
 
     def read(self, flops: float) -> dict[str, float]:
-        """Throughput of all processes since the last reading; every process has to call it.
+        """Seconds and throughput of all processes since the last reading; every process has to call it.
 
         Args:
             flops (`float`): floating-point operations of all processes since the training began.
@@ -39,6 +39,7 @@ class TokenMeter:
         images = torch.full_like(self._tokens, self._images)
         tokens, images = self._reduce(torch.stack([self._tokens, images])).tolist()
         logs = {
+            "seconds": seconds,
             "tokens_per_second": tokens / seconds,
             "images_per_second": images / seconds,
             "tflops_per_second": (flops - self._flops) / seconds / 1e12,

@@ -11,6 +11,7 @@ import pytest
 
 from hf_chain.report import summarize, write_report
 from hf_chain.report.tables import comparison_table, cost_table, metrics_table
+from support.graft_runs import write_graft_run
 from support.report_runs import write_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -88,6 +89,16 @@ def test_names_from_the_recipe_cannot_break_the_page(tmp_path):
 @pytest.mark.parametrize("members", [(), ("tiny",), ("tiny", "small", "base")])
 def test_the_page_opens_in_chromium_without_a_console_message(tmp_path, members):
     page = write_report(write_run(tmp_path / "run", members, finished=len(members) == 3))
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "<h1>run</h1>" in result.stdout
+    assert "CONSOLE" not in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_the_page_of_a_graft_opens_in_chromium_without_a_console_message(tmp_path):
+    page = write_report(write_graft_run(tmp_path / "run"))
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "<h1>run</h1>" in result.stdout

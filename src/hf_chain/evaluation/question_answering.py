@@ -91,8 +91,7 @@ def evaluate_answers(
     Raises:
         HfChainError: when there are no rows, or a row cannot be asked.
     """
-    if max_samples is not None and max_samples < len(rows):
-        rows = rows.select([number * len(rows) // max_samples for number in range(max_samples)])
+    rows = spread(rows, max_samples)
     if not len(rows):
         raise HfChainError("The evaluation data has no rows: choose another split")
     options: dict[str, Any] = {"batch_size": batch_size, "device": device, "bf16": bf16}
@@ -104,6 +103,13 @@ def evaluate_answers(
     answers = [_judged(row, answer) for row, answer in zip(texts, given.texts, strict=True)]
     metrics = answer_metrics(answers)
     return AnswerEvaluation(metrics, answers, given.prompt_tokens, given.new_tokens, given.images, given.macs)
+
+
+def spread(rows: Dataset, samples: int | None) -> Dataset:
+    """The rows that are asked: `samples` of them, spread evenly over the data, or all."""
+    if samples is None or samples >= len(rows):
+        return rows
+    return rows.select([number * len(rows) // samples for number in range(samples)])
 
 
 def answer_metrics(answers: Sequence[Answered]) -> dict[str, float]:

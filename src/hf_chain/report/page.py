@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from hf_chain.cost import human
 from hf_chain.report import tables, words
 from hf_chain.report.summary import FamilySummary, MemberSummary
+from hf_chain.stages.ledger import FamilyRecord
 
 CAPTIONS = {
     "accuracy": "What each member reached, against all that was spent on it and on the members before it.",
@@ -31,6 +32,31 @@ def render_page(family: FamilySummary, figures: Mapping[str, Mapping[str, bytes]
     Returns:
         `str`: HTML without scripts and without anything to load.
     """
+    return render(
+        "index.html.jinja",
+        family.record,
+        figures={CAPTIONS[name]: themes for name, themes in figures.items()},
+        name=family.name,
+        eyebrow="a family trained small to large",
+        subtitle=_subtitle(family),
+        tiles=_tiles(family),
+        primary=words.metric_name(family.primary[1]) if family.primary else "",
+        cards=[_card(family, member) for member in family.members],
+        tables=_tables(family),
+        sentences=tables.sentences(family),
+        files=FILES,
+    )
+
+
+def render(template: str, record: FamilyRecord, figures: Mapping[str, Mapping[str, bytes]], **values: Any) -> str:
+    """Fills in a template that extends `page.html.jinja`.
+
+    Args:
+        template (`str`): File in `templates`.
+        record (`FamilyRecord`): The run.
+        figures (`Mapping[str, Mapping[str, bytes]]`): Caption -> the plot as SVG in a `light` and a `dark` theme.
+        **values: What the template needs besides.
+    """
     environment = Environment(
         loader=PackageLoader("hf_chain.report"),
         autoescape=True,
@@ -38,22 +64,15 @@ def render_page(family: FamilySummary, figures: Mapping[str, Mapping[str, bytes]
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("index.html.jinja").render(
-        name=family.name,
-        subtitle=_subtitle(family),
-        finished=bool(family.record.finished),
-        tiles=_tiles(family),
-        primary=words.metric_name(family.primary[1]) if family.primary else "",
-        cards=[_card(family, member) for member in family.members],
+    return environment.get_template(template).render(
+        finished=bool(record.finished),
         figures=[
-            {"caption": CAPTIONS[name]} | {theme: _data_uri(svg) for theme, svg in themes.items()}
-            for name, themes in figures.items()
+            {"caption": caption} | {theme: data_uri(svg, "svg+xml") for theme, svg in themes.items()}
+            for caption, themes in figures.items()
         ],
-        tables=_tables(family),
-        sentences=tables.sentences(family),
-        recipe=yaml.safe_dump(family.record.recipe, sort_keys=False, allow_unicode=True),
-        environment=_flat(family.record.environment),
-        files=FILES,
+        recipe=yaml.safe_dump(record.recipe, sort_keys=False, allow_unicode=True),
+        environment=_flat(record.environment),
+        **values,
     )
 
 
@@ -129,11 +148,15 @@ def _tables(family: FamilySummary) -> list[dict[str, Any]]:
     if family.baseline:
         note = f"twins from {family.baseline.run_dir.resolve().name}; differences in percentage points"
         found.append(("Chain against independent training", note, tables.comparison_table(family)))
-    return [{"title": title, "note": note, "header": head, "rows": rows} for title, note, (head, rows) in found]
+    return [
+        {"title": title, "note": note, "header": head, "rows": rows, "totals": not place, "wrap": False}
+        for place, (title, note, (head, rows)) in enumerate(found)
+    ]
 
 
-def _data_uri(svg: bytes) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+def data_uri(image: bytes, kind: str) -> str:
+    """An image, such as an `svg+xml`, as an address that holds all of it."""
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -38,7 +38,7 @@ def accuracy_plot(family: FamilySummary, theme: Theme) -> Figure | None:
     axis.set_ylim(bottom=0)
     # Labels stand to the left of the chain's points and to the right of the others.
     axis.set_xlim(-0.14 * end, (1.16 if twins else 1.06) * end)
-    _macs_axis(axis, f"cumulative {MACS}\nfilled: after training; hollow, where it differs: right after growth")
+    macs_axis(axis, f"cumulative {MACS}\nfilled: after training; hollow, where it differs: right after growth")
     return figure
 
 
@@ -69,7 +69,7 @@ def cost_plot(family: FamilySummary, theme: Theme) -> Figure | None:
         ncols=2,
         labelcolor="linecolor",
     )
-    _macs_axis(axis, MACS)
+    macs_axis(axis, MACS)
     return figure
 
 
@@ -89,7 +89,7 @@ def loss_plot(family: FamilySummary, theme: Theme) -> Figure | None:
         axis.set_ylabel(loss.replace("_", " "))
         axis.margins(x=0.01, y=0.14)
     axes[0].set_title("Training loss of each member, one after the other")
-    _macs_axis(axes[-1], f"cumulative {MACS}")
+    macs_axis(axes[-1], f"cumulative {MACS}")
     return figure
 
 
@@ -144,7 +144,8 @@ def _draw_curve(axis: Axes, curve: Curve, colour: object) -> None:
     )
 
 
-def _macs_axis(axis: Axes, label: str) -> None:
+def macs_axis(axis: Axes, label: str) -> None:
+    """Makes the horizontal axis one of MACs, called `label`."""
     axis.set_xlabel(label)
     axis.xaxis.set_major_locator(MaxNLocator(7))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda macs, _: human(macs) if macs >= 0 else ""))

@@ -1,0 +1,231 @@
+"""The report of a graft: what the ledger says, in tables, plots and on one page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hf_chain.cost import human
+from hf_chain.errors import HfChainError
+from hf_chain.report import graft_tables as tables
+from hf_chain.report import write_report
+from hf_chain.report.graft_plots import PLOTS, accuracy_plot, cost_plot
+from hf_chain.report.graft_summary import GraftSummary, summarize_graft
+from hf_chain.report.theme import LIGHT, applied
+from hf_chain.stages.ledger import read_family
+from support.graft_runs import CUT, EVALUATION, EXACT, TRAINING, graft_recipe, write_graft_run
+from support.report_runs import write_run
+
+TITLES = ["surrogate", "grafted (nothing trained)", "grafted + 10 % decoder data", "full-decoder baseline"]
+OURS = TRAINING["surrogate"] + TRAINING["encoder"] + TRAINING["decoder"] + 3 * EVALUATION
+BASELINE = TRAINING["alignment"] + TRAINING["full"] + 2 * EVALUATION
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, which no test changes, with its report."""
+    run_dir = write_graft_run(tmp_path_factory.mktemp("runs") / "graft")
+    write_report(run_dir)
+    return run_dir
+
+
+def summary(run_dir: Path) -> GraftSummary:
+    return summarize_graft(read_family(run_dir))
+
+
+def column(table: tables.Table, name: str) -> list[str]:
+    header, rows = table
+    return [row[header.index(name)] for row in rows]
+
+
+def test_the_steps_are_rows_with_what_it_took_to_get_there(finished: Path) -> None:
+    table = tables.result_table(summary(finished))
+    assert column(table, "model") == TITLES
+    assert column(table, "exact match") == ["61.2 %", "63.4 %", "74.1 %", "72.5 %"]
+    assert column(table, "yes/no F1") == ["65.2 %", "67.4 %", "78.1 %", "76.5 %"]
+    assert column(table, "training MACs") == [human(TRAINING[n]) for n in ("encoder", "graft", "decoder", "full")]
+    surrogate = TRAINING["surrogate"] + TRAINING["encoder"] + EVALUATION
+    spent = [surrogate, surrogate + EVALUATION, OURS, BASELINE]
+    assert column(table, "MACs to get there") == [human(macs) for macs in spent]
+    assert column(table, "of the baseline") == [f"{100 * macs / BASELINE:.1f} %" for macs in spent]
+    assert column(table, "time")[1] == "0 s"
+
+
+def test_calibration_translator_and_evaluations_count_and_the_target_does_not(finished: Path) -> None:
+    comparison = summary(finished).graft.comparison()
+    assert comparison is not None
+    assert comparison.ours["finding the cut"] == CUT
+    assert comparison.ours["making the translator"] == TRAINING["surrogate"] - CUT
+    assert (comparison.total, comparison.baseline_total) == (OURS, BASELINE)
+    assert comparison.ours["all evaluations"] / 3 == comparison.baseline["all evaluations"] / 2 == EVALUATION
+    text = (finished / "report" / "graft.md").read_text()
+    assert f"{100 * (1 - OURS / BASELINE):.1f} % less than the baseline" in text
+    assert "Not counted: the training of target and encoder" in text
+
+
+def test_what_is_given_is_shown(finished: Path, tmp_path: Path) -> None:
+    rows = tables.stage_table(summary(finished))[1]
+    assert rows[0][:2] == ["target: trained here", "given"] and human(TRAINING["target"]) in rows[0]
+    assert rows[1][0] == "encoder: runs/scenes/03-base"
+    published = graft_recipe("graft") | {"target": {"name_or_path": "meta/llama", "revision": "abc", "new": None}}
+    run_dir = write_graft_run(tmp_path / "graft", ("surrogate", "encoder"), target=published["target"])
+    assert tables.stage_table(summary(run_dir))[1][0][0] == "target: meta/llama@abc"
+
+
+def test_an_encoder_from_a_chain_shows_what_the_chain_took(tmp_path: Path) -> None:
+    chain = write_run(tmp_path / "chain")
+    run_dir = write_graft_run(tmp_path / "graft")
+    with (run_dir / "ledger.jsonl").open("a") as file:
+        started = {"event": "started", "time": "", "member": "encoder", "parent": str(chain / "02-small")}
+        file.write(json.dumps(started) + "\n")
+    members = read_family(chain).members[:2]
+    given = summary(run_dir).given[1]
+    assert given.name == "chain/02-small"
+    assert given.macs == sum(member.training_macs["total"] for member in members)
+
+
+def test_the_translator_stands_between_target_and_dropping(finished: Path) -> None:
+    table = tables.translator_table(summary(finished))
+    assert table is not None
+    assert column(table, "translator") == ["target", "none (layers dropped)", "closed_form"]
+    assert column(table, "perplexity") == ["3.00", "48.00", "6.00"]
+    assert column(table, "splice error")[1:] == ["1.300", "0.210"]
+    assert column(table, "loss recovered") == ["100 %", "0 %", "75 %"]
+
+
+def test_sentences_say_what_grafting_and_fine_tuning_bring(finished: Path) -> None:
+    lines = tables.sentences(summary(finished))
+    assert "63.4 % of the answers are right; on the surrogate it was 61.2 % (+2.2 points)." in lines[0]
+    assert lines[1] == "Grafted + 10 % decoder data: 74.1 %; full-decoder baseline: 72.5 % (+1.6 points)."
+
+
+def test_scripts_get_plain_numbers(finished: Path) -> None:
+    with (finished / "report" / "graft.csv").open(newline="") as file:
+        rows = {row["stage"]: row for row in csv.DictReader(file)}
+    assert list(rows) == list(TRAINING)
+    assert int(rows["decoder"]["macs_to_get_there"]) == OURS
+    assert float(rows["graft"]["validation.exact_match"]) == EXACT["graft"]
+    assert rows["target"]["share_of_baseline"] == ""
+    content = json.loads((finished / "report" / "graft.json").read_text())
+    assert [step["title"] for step in content["steps"]] == TITLES
+    assert content["comparison"]["saving"] == 1 - OURS / BASELINE
+    assert content["comparison_in_seconds"]["unit"] == "seconds"
+    assert len(content["stages"]) == len(TRAINING) and content["translator"]["method"] == "closed_form"
+
+
+def test_ten_questions_of_every_kind_are_answered_by_every_step(finished: Path) -> None:
+    examples = summary(finished).examples
+    assert len(examples) == 10 and {example.kind for example in examples} == {"colour", "exists", "many"}
+    assert all(list(example.answers) == TITLES for example in examples)
+    assert not any("<image>" in example.question for example in examples)
+    text = (finished / "report" / "graft.md").read_text()
+    assert "## 10 answers" in text and "a\\|b" in text and "✗" in text and "✓" in text
+    for name in re.findall(r"!\[\]\((.*?)\)", text):
+        assert (finished / "report" / name).is_file()
+
+
+def test_answers_to_other_questions_are_not_mixed_up(tmp_path: Path) -> None:
+    run_dir = write_graft_run(tmp_path / "graft", pictures=False)
+    path = run_dir / "05-decoder" / "answers.json"
+    rows = json.loads(path.read_text())["validation"][::-1]
+    path.write_text(json.dumps({"validation": rows}))
+    for example in summary(run_dir).examples:
+        assert set(example.answers) == set(TITLES) - {TITLES[2]}
+
+
+@pytest.mark.parametrize("done", [0, 2, 3, 6])
+def test_an_unfinished_run_shows_what_is_known(tmp_path: Path, done: int) -> None:
+    run_dir = write_graft_run(tmp_path / "graft", tuple(TRAINING)[:done])
+    page = write_report(run_dir).read_text()
+    assert "a run in progress" in page
+    text = (run_dir / "report" / "graft.md").read_text()
+    assert "Cost against the baseline" not in text
+    assert not re.search(r"None|nan\b", re.sub(r"base64,[^\"]*", "", text))
+    assert (run_dir / "report" / "accuracy.png").exists() == (done > 2)
+
+
+def test_a_part_of_a_decoder_and_lora_have_their_names(tmp_path: Path) -> None:
+    recipe = graft_recipe("graft")
+    recipe["stages"][2] |= {"parts": {"lora": 1e-4}, "epochs": 0.25}
+    more = {"name": "more", "decoder": "target", "parts": {"decoder": 1e-5}, "epochs": 0.5, "data": ["images"]}
+    recipe["stages"].append(more)
+    recipe["baseline"][1]["parts"] = {"lora": 1e-4}
+    run_dir = write_graft_run(tmp_path / "graft", ("target",), stages=recipe["stages"], baseline=[])
+    graft = summary(run_dir).graft
+    titles = [graft.step_title(step) for step in graft.steps]
+    assert titles[2:] == ["grafted + 25 % decoder data (LoRA)", "grafted + 75 % decoder data"]
+    run_dir = write_graft_run(tmp_path / "lora", ("target",), baseline=recipe["baseline"])
+    assert summary(run_dir).graft.steps[-1].title == "LoRA baseline"
+
+
+def test_the_page_has_every_table_and_nothing_from_elsewhere(finished: Path) -> None:
+    page = (finished / "report" / "index.html").read_text()
+    graft = summary(finished)
+    cells = re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", page)
+    for table in (tables.result_table(graft), tables.comparison_table(graft), tables.translator_table(graft)):
+        assert table is not None
+        for row in table[1]:
+            assert set(row) <= set(cells)
+    assert "<b>59.3 %</b>" in page
+    assert page.count('alt="the picture that is asked about"') == 10
+    for tag, value in re.findall(r'<(\w+)[^>]* (?:src|srcset|href)="(?!data:)([^"]*)"', page):
+        pytest.fail(f"{tag} loads {value}")
+    assert not re.search(r"<script|<iframe|<object|@import|url\(", page)
+
+
+def test_names_from_the_recipe_cannot_break_the_page(tmp_path: Path) -> None:
+    page = write_report(write_graft_run(tmp_path / "<b>bold & brave", ("target",))).read_text()
+    assert "<b>bold" not in page and "&lt;b&gt;bold &amp; brave" in page
+
+
+def test_the_same_run_gives_the_same_bytes(finished: Path) -> None:
+    before = {path.name: path.read_bytes() for path in (finished / "report").iterdir()}
+    assert set(before) >= {f"{name}.png" for name in PLOTS}
+    write_report(finished)
+    assert {path.name: path.read_bytes() for path in (finished / "report").iterdir()} == before
+
+
+def test_points_and_bars_are_the_costs_of_the_ledger(finished: Path) -> None:
+    graft = summary(finished)
+    with applied(LIGHT):
+        accuracy, cost = accuracy_plot(graft, LIGHT), cost_plot(graft, LIGHT)
+    assert accuracy is not None and cost is not None
+    lines = {line.get_label(): line.get_xydata().tolist() for line in accuracy.axes[0].lines}
+    assert lines["graft"][-1] == [OURS, EXACT["decoder"]]
+    assert lines["baseline"] == [[TRAINING["alignment"] + EVALUATION, EXACT["alignment"]], [BASELINE, EXACT["full"]]]
+    ends = {round(bar.get_x() + bar.get_width()) for bar in cost.axes[0].patches}
+    assert {OURS, BASELINE, CUT} <= ends
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("02-surrogate/translator.json", "{"),
+        ("02-surrogate/translator.json", '{"quality": {"perplexity": 0}}'),
+        ("03-encoder/answers.json", '{"validation": [{"question": "?"}]}'),
+        ("03-encoder/answers.json", "[]"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: str) -> None:
+    run_dir = write_graft_run(tmp_path / "graft", tuple(TRAINING)[:3])
+    (run_dir / name).write_text(content)
+    with pytest.raises(HfChainError, match=f"{name} (is|are) damaged|{name} is damaged: remove the file"):
+        write_report(run_dir)
+
+
+def test_a_graft_needs_no_run_beside_it(finished: Path) -> None:
+    with pytest.raises(HfChainError, match="is a graft, whose baseline is in its own run: leave elsewhere out"):
+        write_report(finished, "elsewhere")
+
+
+def test_a_missing_surrogate_folder_leaves_translator_and_trajectory_out(tmp_path: Path) -> None:
+    run_dir = write_graft_run(tmp_path / "graft")
+    shutil.rmtree(run_dir / "02-surrogate")
+    folder = write_report(run_dir).parent
+    assert not (folder / "trajectory.png").exists()
+    assert "## Translator" not in (folder / "graft.md").read_text()

@@ -1,4 +1,5 @@
-# `make demo` trains a family on rendered scenes; `make test` runs every test. Both set up .venv first.
+# `make demo` trains a family on rendered scenes, `make demo-graft` grafts an encoder; `make test` runs every test. All
+# of them set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 # Without an NVIDIA GPU the constraints keep pip from pulling a CUDA build of torch.
@@ -6,10 +7,15 @@ CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo -c constrai
 # DeepSpeed builds its operators with a C++ compiler; without one its tests are skipped.
 DEEPSPEED := $(shell command -v g++ >/dev/null 2>&1 && echo deepspeed)
 
-.PHONY: help demo test quick-test quality style docs clean
+# Every core for one process, whatever accelerate is configured to do elsewhere.
+LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+	--num_cpu_threads_per_process $$(nproc 2>/dev/null || sysctl -n hw.ncpu)
+
+.PHONY: help demo demo-graft test quick-test quality style docs clean
 
 help:
 	@echo "make demo        set up .venv and train a family of three on rendered scenes (minutes)"
+	@echo "make demo-graft  set up .venv and graft an encoder that was trained on a surrogate (minutes)"
 	@echo "make test        set up .venv and run all tests"
 	@echo "make quick-test  the tests that take seconds"
 	@echo "make quality     check style and types"
@@ -17,9 +23,12 @@ help:
 	@echo "make docs        build the documentation strictly into docs/_build"
 
 demo: .venv/installed
-	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-		--num_cpu_threads_per_process $$(nproc 2>/dev/null || sysctl -n hw.ncpu) examples/chain_pretrain.py
+	$(LAUNCH) examples/chain_pretrain.py
 	@echo "Open runs/scenes/report/index.html; the table is runs/scenes/report/family.md"
+
+demo-graft: .venv/installed
+	$(LAUNCH) examples/graft_vlm.py
+	@echo "Open runs/graft-scenes/report/index.html"
 
 test: .venv/tested
 	$(BIN)/python -m pytest

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import TrainerCallback
 
 from hf_chain.stages.checkpoints import last_complete_checkpoint
 from hf_chain.stages.ledger import Ledger, MemberRecord, read_family
@@ -17,6 +16,7 @@ from hf_chain.stages.runner import run
 from hf_chain.trainer import ChainTrainer
 from support.kills import leftovers, run_killed, run_to_the_end, seconds_of_work
 from support.recipes import tiny_recipe, tiny_values, write_recipe
+from support.stops import interrupt
 
 MEMBERS = ("01-tiny", "02-small", "03-base")
 # Everything that draws random numbers: augmentation, dropped image tokens, captions, order.
@@ -38,34 +38,12 @@ def facts(record: MemberRecord) -> dict[str, Any]:
     return {key: value for key, value in asdict(record).items() if key not in ("seconds", "images_per_second")}
 
 
-class Interruption(TrainerCallback):
-    """Ends the process's training at a step, after whatever the Trainer saved there."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
-
-
-def interrupt(patch: pytest.MonkeyPatch, step: int) -> None:
-    """Lets every training from here on end at `step`."""
-    start = ChainTrainer.train
-
-    def train(trainer: ChainTrainer, **kwargs: Any) -> Any:
-        trainer.add_callback(Interruption(step))
-        return start(trainer, **kwargs)
-
-    patch.setattr(ChainTrainer, "train", train)
-
-
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that ended after the checkpoints of steps 2 and 4."""
     recipe = tiny_recipe(tmp_path_factory.mktemp("interrupted"), members=1, training__save_steps=2)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt(patch, 5)
+        interrupt(patch, ChainTrainer, step=5)
         run(recipe)
     return recipe.run_dir / "checkpoints" / "01-tiny"
 
@@ -99,7 +77,7 @@ def test_a_run_with_data_workers_resumes_inside_an_epoch(tmp_path: Path) -> None
     expected = run(tiny_recipe(tmp_path / "whole", 1, epochs=2, **changes))
     for step in (3, 11):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            interrupt(patch, step)
+            interrupt(patch, ChainTrainer, step)
             run(recipe)
     found = run(recipe)
     files = [folder / "01-tiny" / "model.safetensors" for folder in (found, expected)]

@@ -39,8 +39,10 @@ def surrogate(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
 ) -> None:
     """Cut a surrogate out of a language model and mend the cut."""
+    from hf_chain.stages.environment import check_launch
     from hf_chain.stages.graft.cut_folder import SurrogateOptions, cut_folder
 
+    check_launch()
     options = SurrogateOptions(
         replaced=replaced,
         translators=translators,
@@ -62,8 +64,10 @@ def graft(
     output: NewFolder,
 ) -> None:
     """Plug a vision encoder that was trained on a surrogate into the whole language model; nothing is trained."""
+    from hf_chain.stages.environment import check_launch
     from hf_chain.stages.graft.graft_folder import graft_folder
 
+    check_launch()
     typer.echo(graft_folder(vlm, target, output))
 
 
@@ -75,8 +79,10 @@ def export(
     ),
 ) -> None:
     """Write a grafted model as a stock model that needs no hf_chain."""
+    from hf_chain.stages.environment import check_launch
     from hf_chain.stages.graft.export_folder import export_folder
 
+    check_launch()
     typer.echo(export_folder(model, output, format_))
 
 
@@ -90,8 +96,10 @@ def chat(
 ) -> None:
     """Ask a grafted model about an image, in the terminal."""
     from hf_chain.cli.terminal import answer, talk
+    from hf_chain.stages.environment import check_launch
     from hf_chain.stages.graft.chat import open_chat
 
+    check_launch()
     conversation = open_chat(model, image, max_new_tokens)
     if question is not None:
         answer(conversation, question)

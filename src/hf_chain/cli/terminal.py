@@ -12,7 +12,7 @@ from hf_chain.errors import HfChainError
 if TYPE_CHECKING:
     from hf_chain.stages.graft.chat import Conversation
 
-SHOW = "/image"
+SHOW, ANEW = "/image", "/new"
 
 
 def answer(conversation: Conversation, question: str) -> None:
@@ -23,7 +23,7 @@ def answer(conversation: Conversation, question: str) -> None:
 
 def talk(conversation: Conversation) -> None:
     """Asks for questions until the input ends; what goes wrong with one does not end the conversation."""
-    typer.echo(f"{SHOW} PATH shows a picture and begins anew, Ctrl-C stops an answer, Ctrl-D ends.")
+    typer.echo(f"{SHOW} PATH shows a picture, {ANEW} begins anew about it, Ctrl-C stops an answer, Ctrl-D ends.")
     while (line := _read()) is not None:
         try:
             if line.startswith("/"):
@@ -46,6 +46,9 @@ def _read() -> str | None:
 
 def _obey(conversation: Conversation, line: str) -> None:
     command, _, rest = line.partition(" ")
-    if command != SHOW or not rest.strip():
-        raise HfChainError(f"{line!r} is no command: write {SHOW} PATH, or a question")
-    conversation.show(Path(rest.strip()).expanduser())
+    if command == SHOW and rest.strip():
+        conversation.show(Path(rest.strip()).expanduser())
+    elif command == ANEW:
+        conversation.forget()
+    else:
+        raise HfChainError(f"{line!r} is no command: write {SHOW} PATH, {ANEW}, or a question")

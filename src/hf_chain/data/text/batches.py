@@ -81,7 +81,7 @@ class TokenBatches:
     skipped: Counter[str] = field(default_factory=Counter, init=False)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        self.skipped = Counter()
+        before, self.skipped = self.skipped, Counter()
         samples = islice(self._samples(), self.max_samples)
         count = 0
         while batch := list(islice(samples, self.batch_size)):
@@ -90,7 +90,7 @@ class TokenBatches:
         reasons = ", ".join(f"{rows} {reason}" for reason, rows in self.skipped.items()) or "there is none"
         if not count:
             raise HfChainError(f"{self.name} has no row that can be used, {reasons}: give others")
-        if self.skipped:
+        if self.skipped and self.skipped != before:
             logger.warning(f"{self.skipped.total()} rows of {self.name} were skipped: {reasons}")
 
     @cached_property

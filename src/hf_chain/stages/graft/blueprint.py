@@ -47,21 +47,23 @@ class Blueprint:
 
     Args:
         recipe (`GraftRecipe`): the recipe. Models on the Hub are asked for their configuration only.
+        vocab_size (`int`, *optional*): of a target that is yet to be trained; the most it may be by default.
     """
 
     recipe: GraftRecipe
+    vocab_size: int | None = None
     _models: dict[str, GraftedVLMForConditionalGeneration] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def target(self) -> PreTrainedConfig:
-        """The target's configuration; of one that is yet to be trained, with the vocabulary it may have.
+        """The target's configuration.
 
         Raises:
             HfChainError: when it cannot be read, or grafting does not know its family.
         """
         settings = self.recipe.target
         if settings.new is not None:
-            return new_target_config(settings.new, settings.new.vocab_size)
+            return new_target_config(settings.new, self.vocab_size or settings.new.vocab_size)
         config = _config("target", str(settings.name_or_path), revision=settings.revision)
         text_config(config)
         return config

@@ -51,6 +51,10 @@ class Conversation:
             raise HfChainError(f"{picture} is no picture that can be read ({reason}): give a PNG or JPEG") from error
         self.messages, self.images = [], [image]
 
+    def forget(self) -> None:
+        """Begins anew, about the same picture."""
+        self.messages = []
+
     def ask(self, question: str, say: Callable[[str], object] = lambda text: None) -> str:
         """Asks, and remembers question and answer.
 
@@ -71,11 +75,11 @@ class Conversation:
             ids = self.encoder.encode_prompt(messages, self.images)
         except ValueError as error:
             raise HfChainError(f"this cannot be asked, {error}: ask without {IMAGE_PLACEHOLDER}") from error
-        self._check_length(len(ids))
+        room = self._room(len(ids))
         output = self.model.generate(
             **left_padded([ids], self.encoder, self.model.device),
             **pixel_inputs(self.images, self.encoder, self.model.device),
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=min(self.max_new_tokens, room),
             do_sample=False,
             num_beams=1,
             eos_token_id=self.stop,
@@ -86,13 +90,12 @@ class Conversation:
         self.messages = [*messages, {"role": "assistant", "content": answer}]
         return answer
 
-    def _check_length(self, tokens: int) -> None:
+    def _room(self, tokens: int) -> int:
+        """Tokens that the model can take after so many."""
         most = getattr(self.model.config.text_config, "max_position_embeddings", None)
-        if most is not None and tokens + self.max_new_tokens > most:
-            raise HfChainError(
-                f"the conversation has {tokens} tokens and an answer up to {self.max_new_tokens}, but the model takes"
-                f" {most}: begin a new conversation, or lower max_new_tokens"
-            )
+        if most is not None and tokens >= most:
+            raise HfChainError(f"the conversation has {tokens} tokens, but the model takes {most}: begin a new one")
+        return self.max_new_tokens if most is None else most - tokens
 
 
 class _Saying(TextStreamer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +134,7 @@ def _load(target: str, options: SurrogateOptions) -> tuple[PreTrainedModel, PreT
     if options.replaced not in CHOOSING:
         check_ranges(parse_ranges(options.replaced), layers, options.translators)
     # What is wrong with the text shows before a large model is loaded.
-    for part, count in zip(_text(options, tokenizer), ("measured", "samples"), strict=True):
+    for part, count in zip(_text(options, tokenizer), ("samples", "measured"), strict=True):
         if next(iter(part.rows), None) is None:
             raise HfChainError(
                 f"{options.data} has too few rows: the first {options.measured} are measured on and the next"
@@ -152,9 +152,9 @@ def _text(options: SurrogateOptions, tokenizer: PreTrainedTokenizerBase) -> tupl
         rows = rows.to_iterable_dataset()
 
     def batches(part: Any) -> TokenBatches:
-        return token_batches(
-            TextAlone(part, name), tokenizer, batch_size=options.batch_size, max_tokens=options.max_tokens
-        )
+        rows = TextAlone(part, name)
+        found = token_batches(rows, tokenizer, batch_size=options.batch_size, max_tokens=options.max_tokens)
+        return replace(found, name=name)
 
     held_out = batches(rows.take(options.measured))
     return batches(rows.skip(options.measured).take(options.samples)), held_out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -112,13 +112,14 @@ class Conversations:
         settings = self.recipe.surrogate.calibration
         name = settings.data or next(iter(self.recipe.data))
         rows = self.splits(name)["train"].select_columns(["messages"])
-        return token_batches(
+        found = token_batches(
             TextAlone(rows.skip(skip), f"data.{name}"),
             tokenizer,
             batch_size=settings.batch_size,
             max_tokens=self.recipe.max_length or 2048,
             max_samples=samples,
         )
+        return replace(found, name=f"data.{name}")
 
     def _checked(self, name: str, settings: ChatDataSettings, collator: ChatCollator) -> Dataset:
         return check_chat(

@@ -1,12 +1,23 @@
-"""The shape of a language model that is trained here."""
+"""Shape and tokenizer of a language model that is trained here."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from transformers import LlamaConfig
+from transformers import LlamaConfig, PreTrainedTokenizerFast
 
+from hf_chain.data.chat.tokenizer import train_chat_tokenizer
+from hf_chain.stages.graft.materials import Conversations
 from hf_chain.stages.graft.parts_of_recipe import NewTargetSettings
+
+TOKENIZER_ROWS = 5_000
+"""Conversations of each source that the tokenizer is trained on."""
+
+
+def new_tokenizer(settings: NewTargetSettings, conversations: Conversations) -> PreTrainedTokenizerFast:
+    """Trains the tokenizer; the same one for the same recipe."""
+    rows = conversations.sample(settings.data, TOKENIZER_ROWS)
+    return train_chat_tokenizer(rows, settings.vocab_size, settings.max_length)
 
 
 def new_target_config(settings: NewTargetSettings, vocab_size: int, **marks: Any) -> LlamaConfig:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from hf_chain.data.chat.tokenizer import train_chat_tokenizer
 from hf_chain.evaluation.generate import answer_macs, image_macs
 from hf_chain.models.grafted_vlm.processing_grafted_vlm import BOUNDARY_TOKENS
 from hf_chain.stages.graft.blueprint import Blueprint
@@ -18,12 +17,10 @@ from hf_chain.stages.graft.cut_cost import CutCost
 from hf_chain.stages.graft.lengths import Lengths, measure_lengths
 from hf_chain.stages.graft.materials import Conversations
 from hf_chain.stages.graft.memory import CHECKPOINTING, Batch, stage_memory
+from hf_chain.stages.graft.new_target import new_tokenizer
 from hf_chain.stages.graft.plan import GraftPlan, Measured, StagePlan, SurrogatePlan
 from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings
 from hf_chain.trainer.batch_cost import batch_cost
-
-TOKENIZER_ROWS = 1_000
-"""Conversations that stand for those a new target's tokenizer is trained on."""
 
 
 def plan_graft(recipe: GraftRecipe) -> GraftPlan:
@@ -51,8 +48,11 @@ class _Planner:
     recipe: GraftRecipe
 
     def __post_init__(self) -> None:
-        self.blueprint = Blueprint(self.recipe)
         self.conversations = Conversations(self.recipe, main_process=False)
+        new = self.recipe.target.new
+        tokenizer: Any = None if new is None else new_tokenizer(new, self.conversations)
+        self.blueprint = Blueprint(self.recipe, None if tokenizer is None else len(tokenizer))
+        self._tokenizer = self.blueprint.tokenizer if tokenizer is None else tokenizer
         self._lengths: dict[str, Lengths] = {}
 
     @property
@@ -70,14 +70,21 @@ class _Planner:
         training = self.recipe.training_of(settings)
         size = training.get("per_device_train_batch_size", 8)
         by_length = training.get("train_sampling_strategy") == "group_by_length"
-        macs, samples, largest = 0.0, 0, Batch(1, 1, 0)
-        cost = batch_cost(model, parts, any(training.get(name) for name in CHECKPOINTING)) if parts else None
-        for lengths in map(self._lengths_of, settings.data if cost else ()):
-            batches = list(lengths.batches(size, by_length))
-            rows = math.ceil(settings.epochs * lengths.rows)
-            samples += rows
-            macs += rows * sum(cost(_shapes(*batch)) for batch in batches) / len(lengths.tokens)  # type: ignore[misc]
-            largest = max([largest, *(Batch(*batch) for batch in batches)], key=lambda b: b.rows * b.length)
+        data = [self._lengths_of(name) for name in settings.data] if parts else []
+        batches = [list(lengths.batches(size, by_length)) for lengths in data]
+        samples = _samples(
+            sum(lengths.rows for lengths in data),
+            size * training.get("gradient_accumulation_steps", 1),
+            settings.epochs,
+        )
+        macs, largest = 0.0, Batch(1, 1, 0)
+        if parts:
+            cost = batch_cost(model, parts, any(training.get(name) for name in CHECKPOINTING))
+            # Each source is so much of an epoch, and a row of it costs so much.
+            passes = samples / sum(lengths.rows for lengths in data)
+            for lengths, its in zip(data, batches, strict=True):
+                macs += passes * lengths.rows * sum(cost(_shapes(*batch)) for batch in its) / len(lengths.tokens)
+            largest = max((Batch(*batch) for its in batches for batch in its), key=lambda b: b.rows * b.length)
         return StagePlan(
             name=settings.name,
             decoder=settings.decoder,
@@ -101,14 +108,6 @@ class _Planner:
             cut_macs=cost.cut,
             translator_macs=cost.translator,
         )
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        new = self.recipe.target.new
-        if new is None:
-            return self.blueprint.tokenizer
-        rows = self.conversations.sample(new.data, TOKENIZER_ROWS)
-        return train_chat_tokenizer(rows, new.vocab_size, new.max_length)
 
     @property
     def _image_positions(self) -> int:
@@ -156,6 +155,13 @@ class _Planner:
         lengths = self._lengths_of(name)
         positions = self._image_positions
         return round(mean(t - n * positions for t, n in zip(lengths.tokens, lengths.images, strict=True)))
+
+
+def _samples(rows: int, batch: int, epochs: float) -> int:
+    """Rows that a Trainer takes, which rounds the steps of a training up."""
+    steps_of_epoch = math.ceil(rows / batch)
+    whole, rest = divmod(math.ceil(epochs * steps_of_epoch), max(1, steps_of_epoch))
+    return whole * rows + rest * batch
 
 
 def _shapes(rows: int, length: int, images: int) -> dict[str, torch.Tensor]:

@@ -8,18 +8,15 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from hf_chain.data.chat.collator import ChatCollator
-from hf_chain.data.chat.tokenizer import train_chat_tokenizer
 from hf_chain.evaluation.question_answering import evaluate_answers
 from hf_chain.stages.files import weights_sha256, whole_folder, write_json
-from hf_chain.stages.graft.new_target import new_target_config
+from hf_chain.stages.graft.new_target import new_target_config, new_tokenizer
 from hf_chain.stages.graft.parts_of_recipe import NewTargetSettings
 from hf_chain.stages.graft.training import finished_model, train_parts, training_figures
 from hf_chain.stages.graft.workplace import Workplace
 from hf_chain.stages.training_run import remove_checkpoints
 
 NAME = "target"
-TOKENIZER_ROWS = 5_000
-"""Conversations of each source that the tokenizer is trained on."""
 
 
 @dataclass
@@ -40,9 +37,7 @@ class TargetStage:
             return
         recipe, folder = place.recipe, place.folder(NAME)
         conversations = place.conversations
-        tokenizer = train_chat_tokenizer(
-            conversations.sample(settings.data, TOKENIZER_ROWS), settings.vocab_size, settings.max_length
-        )
+        tokenizer = new_tokenizer(settings, conversations)
         model = self._model(tokenizer)
         place.note("started", NAME, index=place.stage_names.index(NAME), parameters=model.num_parameters())
         collator = ChatCollator(tokenizer)

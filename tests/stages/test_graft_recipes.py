@@ -1,0 +1,102 @@
+"""Recipes of grafts: those that come with hf_chain, and the flags of the example over them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hf_chain.data.chat.settings import ChatDataSettings
+from hf_chain.grafting.ranges import check_ranges, kept_layers, parse_ranges
+from hf_chain.stages.graft.recipe import GraftRecipe, load_graft_recipe
+from hf_chain.stages.launch import GraftArguments, RunArguments
+from hf_chain.stages.recipe import Recipe, load_recipe
+from support.graft_recipes import tiny_graft_values
+from support.recipes import REPOSITORY, write_recipe
+
+RECIPES = REPOSITORY / "examples" / "recipes"
+SCENES = str(RECIPES / "graft_scenes.yaml")
+PUBLISHED = {
+    # Layers of the target, layers that are left (arXiv 2505.22664), devices that the batches are meant for.
+    "llama3.2_3b": (28, 18, 8),
+    "llama3.1_8b": (32, 19, 8),
+    "llama3.1_70b": (80, 42, 64),
+    "qwen3_4b": (36, 24, 8),
+    "gemma3_12b": (48, 28, 8),
+}
+
+
+def batch(recipe: GraftRecipe, number: int, devices: int) -> int:
+    """Global batch of a stage."""
+    training = recipe.training_of(recipe.stages[number])
+    return training["per_device_train_batch_size"] * training["gradient_accumulation_steps"] * devices
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_stages_are_in_the_recipes(name: str) -> None:
+    layers, kept, devices = PUBLISHED[name]
+    recipe = load_graft_recipe(RECIPES / f"graft_{name}.yaml")
+    ranges = check_ranges(parse_ranges(recipe.surrogate.replaced), layers)
+    assert len(kept_layers(ranges, layers)) == kept
+    translator, encoder, graft, decoder = recipe.stages
+    assert set(translator.parts.values()) == {1e-4} and set(encoder.parts.values()) == {5e-5}
+    assert {"adapter", "image_tokens", "translator", "encoder.post_layernorm"} == set(translator.parts)
+    assert {"adapter", "encoder.last:8"} == set(encoder.parts) and graft.parts == {}
+    assert [batch(recipe, number, devices) for number in (0, 1, 3)] == [256, 128, 128]
+    assert translator.data == ["images", "text"] and encoder.data == ["images"]
+    assert decoder.epochs == 0.2 and decoder.parts["decoder"] == 5e-5
+    assert [stage.special_tokens_in_loss for stage in (translator, encoder, decoder)] == [True, True, False]
+    assert recipe.encoder.name_or_path == "openai/clip-vit-large-patch14-336"
+    assert recipe.max_length == 4096 and recipe.image_prompts and recipe.baseline
+
+
+def test_the_embedded_default_finds_its_chain_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = load_graft_recipe(SCENES)
+    assert load_recipe(recipe.chain_path).name == "scenes"
+    assert recipe.encoder.chain == "scenes.yaml", "the ledger must not depend on where the clone is"
+    assert [stage.decoder for stage in recipe.stages] == ["surrogate", "target", "target"]
+
+
+def test_a_chain_may_be_named_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.yaml").write_text("name: own")
+    monkeypatch.chdir(tmp_path)
+    assert load_graft_recipe(SCENES, ["encoder.chain=own.yaml"]).chain_path == Path("own.yaml")
+
+
+def test_run_knows_both_kinds_of_recipes(tmp_path: Path) -> None:
+    assert isinstance(RunArguments(SCENES, seed=3).recipe(), GraftRecipe)
+    assert isinstance(RunArguments(str(RECIPES / "scenes.yaml")).recipe(), Recipe)
+
+
+def test_flags_of_the_example_replace_parts_of_the_recipe() -> None:
+    flags = GraftArguments(
+        SCENES,
+        ["surrogate.translator=[inherit]"],
+        target="me/model",
+        encoder="me/encoder",
+        dataset="mix.json",
+        output_dir="2024",
+    )
+    recipe = flags.recipe()
+    assert recipe.target.name_or_path == "me/model" and recipe.target.new is None
+    assert recipe.encoder.name_or_path == "me/encoder" and recipe.encoder.chain is None
+    assert (recipe.surrogate.replaced, recipe.surrogate.translator) == ("two_segment", ["inherit"])
+    splits = {"train_split": "train[:98%]", "validation_split": "train[98%:]"}
+    assert recipe.data == {"images": ChatDataSettings(source="mix.json", **splits)}
+    assert all(stage.data == ["images"] for stage in (*recipe.stages, *recipe.baseline))
+    assert recipe.evaluation.data == ["images"] and recipe.surrogate.calibration.data is None
+    assert recipe.output_dir == "2024"
+
+
+def test_a_cut_that_is_set_stays_with_another_target() -> None:
+    flags = GraftArguments(str(RECIPES / "graft_llama3.2_3b.yaml"), ["surrogate.replaced=9-14"], target="me/model")
+    assert flags.recipe().surrogate.replaced == "9-14"
+    assert GraftArguments(flags.config, target="me/model").recipe().surrogate.replaced == "two_segment"
+    assert GraftArguments(flags.config, encoder="chain.yaml").recipe().encoder.chain == "chain.yaml"
+
+
+def test_the_recipe_in_a_folder_is_the_recipe(tmp_path: Path) -> None:
+    recipe = load_graft_recipe(write_recipe(tmp_path / "recipe.yaml", tiny_graft_values(tmp_path)))
+    (tmp_path / "again.yaml").write_text(recipe.to_yaml())
+    assert load_graft_recipe(tmp_path / "again.yaml").model_dump() == recipe.model_dump()

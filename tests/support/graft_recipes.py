@@ -1,0 +1,101 @@
+"""Recipes of grafts that take seconds, and folders of the models that they join."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hf_chain.grafting.surrogate import build_surrogate
+from hf_chain.models.grafted_vlm import from_parts
+from support.chat_models import chat_tokenizer, tiny_language_model
+from support.grafted_parts import image_processor, tiny_tower
+
+LAYERS = 6
+SCENES = {"train": 48, "validation": 6, "test": 4, "compositional": 4, "image_size": 32}
+CHAIN: dict[str, Any] = {
+    "name": "chain",
+    "model": {"image_size": 32, "patch_size": 8, "max_text_tokens": 16, "projection_dim": 16, "head_size": 16},
+    "tokenizer": {"vocab_size": 520},
+    "data": {"source": "scenes", "scenes": SCENES},
+    "members": [
+        {
+            "name": "a",
+            "vision": {"hidden_size": 32, "num_hidden_layers": 2},
+            "text": {"hidden_size": 32, "num_hidden_layers": 1},
+            "epochs": 1,
+        }
+    ],
+    "training": {"per_device_train_batch_size": 8, "disable_tqdm": True},
+    "evaluation": {"max_samples": 8},
+}
+"""A chain of one member, which is the encoder."""
+
+
+def tiny_graft_values(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A whole graft: a new target of five layers, an encoder of a chain, three stages and a baseline of one.
+
+    Args:
+        folder (`Path`): where runs go, and where the chain's recipe is written.
+        changes: values at dotted places, with `__` for the dots.
+    """
+    (folder / "chain.yaml").write_text(yaml.safe_dump(CHAIN), encoding="utf-8")
+    quick = {"per_device_train_batch_size": 8, "bf16": False, "disable_tqdm": True, "logging_steps": 1}
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "output_dir": str(folder / "runs"),
+        "target": {
+            "new": {
+                "hidden_size": 32,
+                "num_hidden_layers": 5,
+                "head_size": 16,
+                "vocab_size": 500,
+                "training": quick | {"learning_rate": 1e-3},
+            },
+            "attn_implementation": "eager",
+        },
+        "encoder": {"chain": "chain.yaml"},
+        "surrogate": {"calibration": {"data": "text", "samples": 8, "translator_samples": 16, "batch_size": 8}},
+        "data": {
+            "images": {"source": "scenes", "scenes": SCENES},
+            "text": {"source": "scenes-text", "scenes": SCENES},
+        },
+        "stages": [
+            {
+                "name": "encoder",
+                "decoder": "surrogate",
+                "parts": {"adapter": 1e-3, "image_tokens": 1e-3, "encoder.last:1": 1e-3},
+            },
+            {"name": "graft", "decoder": "target"},
+            {"name": "decoder", "decoder": "target", "parts": {"adapter": 1e-3, "decoder": 1e-3}, "epochs": 0.9},
+        ],
+        "baseline": [{"name": "full", "decoder": "target", "parts": {"adapter": 1e-3, "decoder": 1e-3}}],
+        "training": quick,
+        "evaluation": {"max_samples": 4, "max_new_tokens": 4},
+    }
+    for place, value in changes.items():
+        section: Any = values
+        *parents, last = [int(part) if part.isdigit() else part for part in place.split("__")]
+        for key in parents:
+            section = section[key] if isinstance(key, int) else section.setdefault(key, {})
+        section[last] = value
+    return values
+
+
+def write_target(folder: Path, template: bool = True, **fields: Any) -> Path:
+    """A random Llama of `LAYERS` layers with a tokenizer that chats, or one without a template."""
+    tiny_language_model(num_hidden_layers=LAYERS, **fields).save_pretrained(folder, max_shard_size="60KB")
+    chat_tokenizer().save_pretrained(folder)
+    if not template:
+        (folder / "chat_template.jinja").unlink()
+    return folder
+
+
+def write_grafted(folder: Path, target: Path, replaced: str | None = "2-4", **options: Any) -> Path:
+    """An untrained vision-language model on a surrogate of the target, or on the target itself."""
+    decoder = tiny_language_model(num_hidden_layers=LAYERS) if replaced is None else build_surrogate(target, replaced)
+    model, processor = from_parts(tiny_tower(), decoder, chat_tokenizer(), image_processor(), **options)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder

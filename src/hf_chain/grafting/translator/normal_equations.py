@@ -70,10 +70,10 @@ class NormalEquations:
             `torch.Tensor` of shape `[F, D]`, or `[F + 1, D]` with the intercept; `None` where this ridge is too weak
             for float64 to tell the features apart.
         """
-        diagonal = self.gram.diagonal()
-        penalty = torch.full_like(diagonal, ridge * diagonal[: self.features].mean().item())
-        penalty[self.features :] = 0
-        factor, failed = torch.linalg.cholesky_ex(self.gram + penalty.diag())
+        penalised = self.gram.clone()
+        diagonal = penalised.diagonal()[: self.features]
+        diagonal += ridge * diagonal.mean()
+        factor, failed = torch.linalg.cholesky_ex(penalised)
         return None if failed else torch.cholesky_solve(self.cross, factor)
 
     def error(self, solution: torch.Tensor) -> float:

@@ -93,13 +93,17 @@ def loss_plot(family: FamilySummary, theme: Theme) -> Figure | None:
     return figure
 
 
+LINE = 13
+"""Height of a line of labels, in points."""
+
 PLOTS = {"accuracy": accuracy_plot, "cost": cost_plot, "loss": loss_plot}
 """File name of each plot and the function that draws it; `None` comes back when there is nothing to draw yet."""
 
 
 def _chain_path(axis: Axes, family: FamilySummary, theme: Theme) -> int:
     """Draws the chain and returns its MACs."""
-    spent, path = 0, []
+    spent, path, raised = 0, [], 0
+    width = max(family.chain_macs, family.independent_macs or 0)
     for member in family.trained:
         before, after = family.before(member), family.after(member)
         if before is not None:
@@ -109,7 +113,9 @@ def _chain_path(axis: Axes, family: FamilySummary, theme: Theme) -> int:
         if after is not None:
             path.append((spent, after))
             axis.plot(spent, after, "o", color=theme.chain, zorder=4)
-            _label(axis, _point_name(family, member, after), (spent, after), theme, of_chain=True)
+            # A label beside that of the member before would lie on it.
+            raised = raised + 1 if member is not family.trained[0] and member.chain_macs < 0.2 * width else 0
+            _label(axis, _point_name(family, member, after), (spent, after), theme, of_chain=True, raised=raised)
     axis.plot(*zip(*path, strict=True), color=theme.chain, label="chain", zorder=2)
     return spent
 
@@ -156,11 +162,11 @@ def _point_name(family: FamilySummary, member: MemberSummary, value: float) -> s
     return f"{member.name} {words.percent(value)}" if len(family.members) <= MOST_VALUES else member.name
 
 
-def _label(axis: Axes, text: str, point: tuple[float, float], theme: Theme, of_chain: bool) -> None:
+def _label(axis: Axes, text: str, point: tuple[float, float], theme: Theme, of_chain: bool, raised: int = 0) -> None:
     axis.annotate(
         text,
         point,
-        xytext=(-7, 5) if of_chain else (7, -13),
+        xytext=(-7, 5 + LINE * raised) if of_chain else (7, -13),
         textcoords="offset points",
         ha="right" if of_chain else "left",
         color=theme.chain if of_chain else theme.alone,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.models.grafted_vlm import from_parts
-from support.chat_models import chat_tokenizer, tiny_language_model
+from support.chat_models import chat_tokenizer
 from support.grafted_parts import image_processor, tiny_tower
 
 LAYERS = 6
@@ -84,18 +86,25 @@ def tiny_graft_values(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def write_target(folder: Path, template: bool = True, **fields: Any) -> Path:
-    """A random Llama of `LAYERS` layers with a tokenizer that chats, or one without a template."""
-    tiny_language_model(num_hidden_layers=LAYERS, **fields).save_pretrained(folder, max_shard_size="60KB")
+    """A random Llama of `LAYERS` layers in several shards, with a tokenizer that chats or one without a template."""
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": LAYERS, "num_attention_heads": 2}
+    marks = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    config = LlamaConfig(**({"vocab_size": 500, "max_position_embeddings": 512} | marks | shape | fields))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder, max_shard_size="40KB")
     chat_tokenizer().save_pretrained(folder)
     if not template:
         (folder / "chat_template.jinja").unlink()
     return folder
 
 
-def write_grafted(folder: Path, target: Path, replaced: str | None = "2-4", **options: Any) -> Path:
-    """An untrained vision-language model on a surrogate of the target, or on the target itself."""
-    decoder = tiny_language_model(num_hidden_layers=LAYERS) if replaced is None else build_surrogate(target, replaced)
-    model, processor = from_parts(tiny_tower(), decoder, chat_tokenizer(), image_processor(), **options)
+def write_grafted(folder: Path, target: Path, **options: Any) -> Path:
+    """An untrained vision-language model on a surrogate of the target."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        decoder = build_surrogate(target, "2-4")
+        model, processor = from_parts(tiny_tower(), decoder, chat_tokenizer(), image_processor(), **options)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

@@ -86,8 +86,8 @@ def from_parts(
         image_token_id=words.convert_tokens_to_ids(image_token),
         tokenizer_fingerprint=tokenizer_fingerprint(words, image_token),
     )
-    pixels = _image_processor(image_processor, encoder)
-    config.image_size = _image_size(pixels, config)
+    pixels = image_processor_of(encoder, image_processor)
+    config.image_size = processed_size(pixels, config)
     processor = GraftedVLMProcessor(
         pixels, words, chat_template, image_token=image_token, tokens_per_image=config.tokens_per_image
     )
@@ -168,7 +168,17 @@ def _add_image_token(tokenizer: PreTrainedTokenizerBase, image_token: str) -> No
         tokenizer.pad_token = tokenizer.eos_token
 
 
-def _image_processor(image_processor: Any, encoder: str | Path | PreTrainedModel) -> BaseImageProcessor:
+def image_processor_of(encoder: str | Path | PreTrainedModel, image_processor: Any = None) -> BaseImageProcessor:
+    """The image processor that belongs to an encoder.
+
+    Args:
+        encoder (`str`, `Path` or `PreTrainedModel`): whose folder holds it by default.
+        image_processor (`str`, `Path` or `BaseImageProcessor`, *optional*): another folder, or one that is used as it
+            is.
+
+    Raises:
+        HfChainError: when it is not there or cannot be loaded.
+    """
     if image_processor is not None and not isinstance(image_processor, (str, Path)):
         return image_processor
     if image_processor is None and isinstance(encoder, PreTrainedModel):
@@ -176,12 +186,16 @@ def _image_processor(image_processor: Any, encoder: str | Path | PreTrainedModel
     name = encoder if image_processor is None else image_processor
     try:
         return AutoImageProcessor.from_pretrained(str(name))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise cannot_load("image processor", name, error) from error
 
 
-def _image_size(image_processor: BaseImageProcessor, config: GraftedVLMConfig) -> int | None:
-    """Height and width of what the image processor makes, checked against what the tower takes."""
+def processed_size(image_processor: BaseImageProcessor, config: GraftedVLMConfig) -> int | None:
+    """Height and width of what the image processor makes, for towers that take any size.
+
+    Raises:
+        HfChainError: when the tower takes images of another size only.
+    """
     row = tower_family(config.vision_config)
     if row.flexible:
         return None

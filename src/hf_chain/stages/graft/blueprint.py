@@ -7,21 +7,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from PIL import Image
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
-from hf_chain.cost.transformer import decoder_macs
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import num_layers, text_config
 from hf_chain.grafting.layer_config import surrogate_config
 from hf_chain.grafting.lineage import SurrogateLineage, read_lineage, write_lineage
 from hf_chain.grafting.ranges import LayerRange, check_ranges, kept_layers, parse_ranges, translator_layers
 from hf_chain.models.grafted_vlm import GraftedVLMConfig, GraftedVLMForConditionalGeneration
+from hf_chain.models.grafted_vlm.assembly import image_processor_of, processed_size
 from hf_chain.models.grafted_vlm.language_models import cannot_load
 from hf_chain.models.grafted_vlm.vision_towers import tower_family
-from hf_chain.stages.graft.cut import CHOOSING
+from hf_chain.stages.graft.cut import CHOOSING, check_budget, is_affordable
 from hf_chain.stages.graft.encoder_source import chain_recipe, finished_encoder
 from hf_chain.stages.graft.new_target import new_target_config
 from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings, Place
@@ -36,9 +34,6 @@ if TYPE_CHECKING:
 ASSUMED_START = 0.55
 """Where a range is assumed to begin before it is chosen: about there it does in the paper's targets (arXiv 2505.22664,
 0.50 to 0.61 of the depth)."""
-
-BUDGET_TOKENS = 256
-"""Sequence length at which a budget of MACs is compared before there is text to measure."""
 
 
 @dataclass
@@ -120,16 +115,13 @@ class Blueprint:
             return check_ranges(parse_ranges(settings.replaced), layers, settings.translators)
         if not self.cut_is_assumed:
             return read_lineage(AutoConfig.from_pretrained(self._surrogate_folder)).replaced
+        budget = settings.limit
+        check_budget(self.target, settings.replaced, budget, settings.translators)
         last = layers - 2
-        latest = last - settings.translators
-        if latest < 0:
-            raise HfChainError(
-                f"surrogate.translators is {settings.translators} and the target has {layers} layers, so no range that"
-                " drops a layer is left: lower it or take a deeper target"
-            )
-        first = min(round(ASSUMED_START * layers), latest)
-        while not self._is_affordable(span := LayerRange(first, last)) and first > 0:
-            first -= 1
+        for first in range(min(round(ASSUMED_START * layers), last - settings.translators), -1, -1):
+            span = LayerRange(first, last)
+            if is_affordable(self.target, budget, kept_layers((span,), layers, settings.translators)):
+                break
         return (span,)
 
     def text(self, place: Place) -> PreTrainedConfig:
@@ -143,19 +135,16 @@ class Blueprint:
         write_lineage(config, SurrogateLineage("target", None, layers, self.ranges, kept, stand_in, translators))
         return config
 
-    def model(self, place: Place, attn_implementation: str | None = None) -> GraftedVLMForConditionalGeneration:
+    def model(self, place: Place) -> GraftedVLMForConditionalGeneration:
         """A new model without weights.
 
         Raises:
             HfChainError: when encoder and decoder make no model.
         """
-        text = self.text(place)
-        if attn_implementation is not None:
-            text._attn_implementation = attn_implementation
         settings = self.recipe.model.model_dump(exclude={"image_token"})
-        config = GraftedVLMConfig(vision_config=self.vision, text_config=text, **settings)
-        if tower_family(config.vision_config).any_size:
-            config.image_size = self._image_size
+        config = GraftedVLMConfig(vision_config=self.vision, text_config=self.text(place), **settings)
+        if (encoder := finished_encoder(self.recipe)) is not None:
+            config.image_size = processed_size(image_processor_of(encoder), config)
         with torch.device("meta"):
             return GraftedVLMForConditionalGeneration(config)
 
@@ -180,42 +169,10 @@ class Blueprint:
         freeze_all_but(model, parts)
         return model, parts
 
-    @cached_property
-    def _image_size(self) -> int:
-        """Pixels of a side of what the encoder's image processor makes, for towers that take any size."""
-        name = finished_encoder(self.recipe)
-        try:
-            processor = AutoImageProcessor.from_pretrained(str(name))
-        except (OSError, ValueError) as error:
-            raise cannot_load("image processor", name, error) from error
-        oblong = Image.fromarray(np.zeros((30, 50, 3), dtype=np.uint8))
-        return int(np.asarray(processor(oblong, return_tensors="np")["pixel_values"][0]).shape[-1])
-
     @property
     def _surrogate_folder(self) -> Path:
         number = 2 if self.recipe.target.new is not None else 1
         return self.recipe.run_dir / f"{number:02d}-surrogate"
-
-    def _is_affordable(self, span: LayerRange) -> bool:
-        budget = self.recipe.surrogate.budget
-        if budget is None:
-            return True
-        config = text_config(self.target)
-        kept = kept_layers((span,), config.num_hidden_layers, self.recipe.surrogate.translators)
-        if budget.layers is not None:
-            return len(kept) <= budget.layers
-        if budget.macs_share is not None:
-            share = decoder_macs(config, BUDGET_TOKENS, layers=kept) / decoder_macs(config, BUDGET_TOKENS)
-            return share <= budget.macs_share
-        places = {layer: number for number, layer in enumerate(kept)}
-        return _parameters(surrogate_config(self.target, places)) <= (budget.parameters or 0)
-
-
-def _parameters(config: Any) -> int:
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        return int(AutoModelForCausalLM.from_config(config).num_parameters())
 
 
 def _config(what: str, name: str, **loading: Any) -> PreTrainedConfig:

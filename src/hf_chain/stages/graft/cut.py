@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_chain.grafting.anatomy import num_layers
+import torch
+from transformers import AutoModelForCausalLM
+
+from hf_chain.cost.transformer import decoder_macs
+from hf_chain.errors import HfChainError
+from hf_chain.grafting.anatomy import num_layers, text_config
 from hf_chain.grafting.budget import Budget
 from hf_chain.grafting.criteria import CRITERIA, choose_ranges
-from hf_chain.grafting.ranges import LayerRange, check_ranges, parse_ranges
+from hf_chain.grafting.layer_config import surrogate_config
+from hf_chain.grafting.ranges import LayerRange, check_ranges, kept_layers, parse_ranges
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.grafting.trajectory import Trajectory, measure_trajectory
 from hf_chain.grafting.translator.least_squares import closed_form
@@ -18,10 +24,17 @@ from hf_chain.grafting.translator.truncated import Batch
 from hf_chain.stages.files import write_text
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 CHOOSING = tuple(name for name in CRITERIA if name != "explicit")
 """Criteria that choose by themselves."""
+
+
+COMPARING = ("block_influence", "splice_error")
+"""Those that compare ranges of one size, which a budget gives."""
+
+BUDGET_TOKENS = 256
+"""Sequence length at which shares of MACs are compared before there is text to measure."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,50 @@ def choose_cut(
     errors = _SpliceErrors(target, fitting_text, translators) if replaced == "splice_error" else None
     ranges = choose_ranges(trajectory, replaced, budget=budget, translators=translators, splice_errors=errors)
     return Cut(ranges, translators, trajectory.macs + (errors.macs if errors else 0), trajectory)
+
+
+def check_budget(config: PreTrainedConfig, replaced: str, budget: Budget | None, translators: int = 1) -> None:
+    """Refuses a budget that no range meets, and a criterion without the one it needs, before anything is measured.
+
+    Args:
+        config (`PreTrainedConfig`): the target's.
+        replaced (`str`): ranges or a criterion.
+        budget (`Budget`, *optional*): the most that the surrogate may be.
+        translators (`int`): layers that stand in for a range.
+
+    Raises:
+        HfChainError: saying which.
+    """
+    layers = num_layers(config)
+    if replaced in COMPARING and budget is None:
+        raise HfChainError(
+            f"{replaced} compares ranges of one size: give a budget in parameters, macs_share or layers"
+        )
+    if layers - 1 <= translators:
+        raise HfChainError(
+            f"no range drops a layer of the target's {layers} with translators={translators}: take fewer translators"
+        )
+    if not is_affordable(config, budget, kept_layers((LayerRange(0, layers - 2),), layers, translators)):
+        raise HfChainError(
+            f"no range of the target's {layers} layers leaves {budget} with translators={translators}: give a larger "
+            "budget"
+        )
+
+
+def is_affordable(config: PreTrainedConfig, budget: Budget | None, kept: Sequence[int]) -> bool:
+    """Whether a surrogate with these layers of a target is within a budget; no weights are needed."""
+    if budget is None:
+        return True
+    if budget.layers is not None:
+        return len(kept) <= budget.layers
+    if budget.macs_share is not None:
+        text = text_config(config)
+        share = decoder_macs(text, BUDGET_TOKENS, layers=kept) / decoder_macs(text, BUDGET_TOKENS)
+        return share <= budget.macs_share
+    with torch.device("meta"):
+        surrogate = surrogate_config(config, {layer: number for number, layer in enumerate(kept)})
+        parameters = AutoModelForCausalLM.from_config(surrogate).num_parameters()
+    return bool(parameters <= (budget.parameters or 0))
 
 
 @dataclass

@@ -22,7 +22,7 @@ from hf_chain.grafting.translator.fit import fit_translator, method_steps
 from hf_chain.models.grafted_vlm.language_models import cannot_load, load_language_model
 from hf_chain.stages.files import check_new_folder, new_folder, write_text
 from hf_chain.stages.graft.calibration_text import TextAlone
-from hf_chain.stages.graft.cut import CHOOSING, choose_cut
+from hf_chain.stages.graft.cut import CHOOSING, check_budget, choose_cut
 from hf_chain.stages.graft.cut_summary import cut_lines, quality_lines
 from hf_chain.stages.graft.grafted import check_checkpoint, on_gpus
 
@@ -69,9 +69,9 @@ def cut_folder(target: str, output: Path, options: SurrogateOptions) -> str:
     """
     check_new_folder(output)
     method_steps(options.methods)
-    if options.replaced not in CHOOSING:
-        parse_ranges(options.replaced)
     budget = parse_budget(options.budget)
+    if options.replaced not in CHOOSING:
+        _check_named(options.replaced, budget)
     check_checkpoint(target, options.revision)
     if options.data is None and options.needs_text:
         raise HfChainError(
@@ -87,7 +87,7 @@ def cut_folder(target: str, output: Path, options: SurrogateOptions) -> str:
             revision=options.revision,
         )
         return "\n".join([str(output), *cut_lines(surrogate)])
-    whole, tokenizer = _load(target, options)
+    whole, tokenizer = _load(target, options, budget)
     fitting, held_out = _text(options, tokenizer)
     cut = choose_cut(whole, options.replaced, held_out, fitting, budget=budget, translators=options.translators)
     surrogate = build_surrogate(target, cut.ranges, translators=cut.translators, revision=options.revision)
@@ -100,6 +100,15 @@ def cut_folder(target: str, output: Path, options: SurrogateOptions) -> str:
         cut.write(folder)
     drawn = [f"the cut is drawn in {output / 'trajectory.png'}"] if cut.trajectory is not None else []
     return "\n".join([str(output), *cut_lines(surrogate), *quality_lines(report), *drawn])
+
+
+def _check_named(replaced: str, budget: Budget | None) -> None:
+    try:
+        parse_ranges(replaced)
+    except HfChainError as error:
+        raise HfChainError(f"{error}; or one of {', '.join(CHOOSING)}") from error
+    if budget is not None:
+        raise HfChainError(f"a budget of {budget} is for criteria, and layers {replaced} are named: leave it out")
 
 
 def parse_budget(text: str | None) -> Budget | None:
@@ -123,16 +132,20 @@ def parse_budget(text: str | None) -> Budget | None:
         ) from error
 
 
-def _load(target: str, options: SurrogateOptions) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load(
+    target: str, options: SurrogateOptions, budget: Budget | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(target, revision=options.revision)
-        layers = num_layers(AutoConfig.from_pretrained(target, revision=options.revision))
+        config = AutoConfig.from_pretrained(target, revision=options.revision)
     except HfChainError:
         raise
     except (OSError, ValueError) as error:
         raise cannot_load("tokenizer of", target, error) from error
-    if options.replaced not in CHOOSING:
-        check_ranges(parse_ranges(options.replaced), layers, options.translators)
+    if options.replaced in CHOOSING:
+        check_budget(config, options.replaced, budget, options.translators)
+    else:
+        check_ranges(parse_ranges(options.replaced), num_layers(config), options.translators)
     # What is wrong with the text shows before a large model is loaded.
     for part, count in zip(_text(options, tokenizer), ("samples", "measured"), strict=True):
         if next(iter(part.rows), None) is None:

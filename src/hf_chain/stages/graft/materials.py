@@ -11,8 +11,10 @@ from datasets import Dataset, IterableDataset, concatenate_datasets
 from transformers.utils import logging
 
 from hf_chain.data.chat.collator import ChatCollator
+from hf_chain.data.chat.encoder import ChatEncoder
 from hf_chain.data.chat.quality import check_chat
 from hf_chain.data.chat.reweighting import ResponseReweighting
+from hf_chain.data.chat.rows import FEATURES
 from hf_chain.data.chat.settings import ChatDataSettings
 from hf_chain.data.chat.sources import load_chat
 from hf_chain.data.chat.stream import ChatStream
@@ -89,17 +91,45 @@ class Conversations:
         """Name, such as `validation` or `photos/test`, to rows that are asked after every stage.
 
         Raises:
-            HfChainError: when a split is not there.
+            HfChainError: when a split is not there, or is a stream of which nobody says how much is asked.
         """
         wanted = self.recipe.evaluation
         rows: dict[str, Dataset] = {}
-        for name in wanted.data:
+        for name, split in self._asked():
             splits = self.splits(name)
-            for split in wanted.splits:
-                if split not in splits:
-                    raise HfChainError(f"evaluation.splits has {split!r}; data.{name} has {', '.join(splits)}")
-                rows[split if len(wanted.data) == 1 else f"{name}/{split}"] = splits[split]
+            if split not in splits:
+                raise HfChainError(f"evaluation.splits has {split!r}; data.{name} has {', '.join(splits)}")
+            found = splits[split]
+            if isinstance(found, IterableDataset):
+                if wanted.max_samples is None:
+                    raise HfChainError(
+                        f"data.{name} is a stream: say in evaluation.max_samples how much of it is asked"
+                    )
+                found = Dataset.from_list(list(found.take(wanted.max_samples)), features=FEATURES)
+            rows[split if len(wanted.data) == 1 else f"{name}/{split}"] = found
         return rows
+
+    def questions(self, processor: Any) -> dict[str, Dataset]:
+        """The rows that are asked after every stage, without bad ones.
+
+        Raises:
+            HfChainError: when too many rows are bad.
+        """
+        encoder = ChatEncoder(processor, max_length=self.recipe.max_length)
+        return {
+            place: check_chat(
+                rows,
+                encoder,
+                name=f"{name} {split}",
+                max_bad_share=self.recipe.data[name].max_bad_share,
+                report_file=self._report(f"{name}-{split}"),
+            )
+            for (name, split), (place, rows) in zip(self._asked(), self.evaluation_rows().items(), strict=True)
+        }
+
+    def _asked(self) -> list[tuple[str, str]]:
+        wanted = self.recipe.evaluation
+        return [(name, split) for name in wanted.data for split in wanted.splits]
 
     def calibration(self, tokenizer: Any, samples: int, *, skip: int = 0) -> TokenBatches:
         """Batches of conversations, without their images, for the trajectory and the translator.

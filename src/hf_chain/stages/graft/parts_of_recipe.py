@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from hf_chain.grafting.budget import Budget
 from hf_chain.settings import Settings
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -96,6 +97,11 @@ class SurrogateSettings(Settings):
     translator_training: dict[str, Any] = Field({}, description="`TranslatorConfig` fields, for the method `train`.")
     budget: BudgetSettings | None = Field(None, description="The most that the surrogate may be; criteria follow it.")
     calibration: CalibrationSettings = Field(CalibrationSettings(), description="What both are measured on.")
+
+    @property
+    def limit(self) -> Budget | None:
+        """The budget as criteria take it."""
+        return None if self.budget is None else Budget(**self.budget.model_dump(exclude_none=True))
 
 
 class VLMSettings(Settings):

@@ -128,6 +128,8 @@ class GraftRecipe(Settings):
             raise ValueError(
                 f"surrogate.replaced is {chosen!r}; give layers such as 16-26, or one of {', '.join(known)}"
             )
+        if self.surrogate.budget is not None and chosen not in known:
+            raise ValueError(f"surrogate.budget is for criteria, and layers {chosen} are named; leave it out")
         return self
 
     @model_validator(mode="after")

@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
 from hf_chain.cost.transformer import decoder_macs
-from hf_chain.grafting.budget import Budget
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.grafting.translator.fit import fit_translator
 from hf_chain.grafting.translator.translator_config import TranslatorConfig
@@ -92,7 +91,7 @@ class SurrogateStage:
             settings.replaced,
             text(tokenizer, settings.calibration.samples),
             text(tokenizer, settings.calibration.translator_samples),
-            budget=Budget(**settings.budget.model_dump(exclude_none=True)) if settings.budget else None,
+            budget=settings.limit,
             translators=settings.translators,
         )
 

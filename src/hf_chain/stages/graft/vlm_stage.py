@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.utils import logging
@@ -52,6 +53,8 @@ class VLMStage:
             logger.warning(f"{name}: already in {place.folder(name)}")
             return
         model, processor = self._build()
+        # Before the training, so that bad rows do not end the stage after it.
+        questions = place.conversations.questions(processor) if place.main_process else {}
         place.note(
             "started",
             name,
@@ -62,7 +65,7 @@ class VLMStage:
             epochs=self.settings.epochs if self.settings.parts else 0.0,
         )
         trainer = self._train(model, processor) if self.settings.parts else None
-        self._save(model if trainer is None else trainer.model, processor, trainer)
+        self._save(model if trainer is None else trainer.model, processor, trainer, questions)
         wait_for_everyone()
         # Later models are built whole, not sharded by an engine that is no longer there.
         unset_hf_deepspeed_config()
@@ -110,7 +113,13 @@ class VLMStage:
             stream_length=place.conversations.stream_length(settings.data),
         )
 
-    def _save(self, model: PreTrainedModel, processor: GraftedVLMProcessor, trainer: GraftTrainer | None) -> None:
+    def _save(
+        self,
+        model: PreTrainedModel,
+        processor: GraftedVLMProcessor,
+        trainer: GraftTrainer | None,
+        questions: dict[str, Dataset],
+    ) -> None:
         place, name = self.place, self.settings.name
         if not place.main_process:
             if trainer is not None:
@@ -127,7 +136,7 @@ class VLMStage:
                 write_json(folder / "training_log.json", trainer.state.log_history)
                 (folder / "training_args.bin").unlink(missing_ok=True)
             processor.save_pretrained(folder)
-            found = self._ask(model, processor)
+            found = self._ask(model, processor, questions)
             place.note(
                 "evaluated",
                 name,
@@ -140,7 +149,9 @@ class VLMStage:
         place.note("saved", name, folder=place.folder(name).name, weights_sha256=weights_sha256(place.folder(name)))
         remove_checkpoints(place.checkpoints(name))
 
-    def _ask(self, model: PreTrainedModel, processor: GraftedVLMProcessor) -> dict[str, AnswerEvaluation]:
+    def _ask(
+        self, model: PreTrainedModel, processor: GraftedVLMProcessor, questions: dict[str, Dataset]
+    ) -> dict[str, AnswerEvaluation]:
         wanted = self.place.recipe.evaluation
         return {
             split: evaluate_answers(
@@ -151,5 +162,5 @@ class VLMStage:
                 max_new_tokens=wanted.max_new_tokens,
                 max_samples=wanted.max_samples,
             )
-            for split, rows in self.place.conversations.evaluation_rows().items()
+            for split, rows in questions.items()
         }

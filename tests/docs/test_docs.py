@@ -16,8 +16,10 @@ from typer.main import get_command
 
 from hf_chain.cli import app
 from hf_chain.data import build_processor, train_tokenizer
+from hf_chain.stages.graft.recipe import GraftRecipe
 from hf_chain.stages.launch import RunArguments
-from hf_chain.stages.recipe import Recipe, load_recipe, parse_recipe
+from hf_chain.stages.recipe import Recipe, load_recipe
+from hf_chain.stages.recipe_file import parse_values, validated
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -82,14 +84,19 @@ def test_every_command_and_option_that_a_page_shows_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=name)
 def test_the_settings_that_a_page_shows_are_accepted(page: Path) -> None:
-    whole = yaml.safe_load((RECIPES / "scenes.yaml").read_text(encoding="utf-8"))
-    shapes = {member["name"]: member for member in whole["members"]}
+    chain, graft = (
+        yaml.safe_load((RECIPES / name).read_text(encoding="utf-8")) for name in ("scenes.yaml", "graft_scenes.yaml")
+    )
+    shapes = {member["name"]: member for member in chain["members"]}
     for block in blocks(page, "yaml"):
         shown = yaml.safe_load(block)
         if "members" in shown:
             shown["members"] = [shapes.get(member["name"], {}) | member for member in shown["members"]]
+        kind = GraftRecipe if shown.keys() & {"target", "encoder", "surrogate", "stages", "baseline"} else Recipe
+        whole = (graft if kind is GraftRecipe else chain) | shown
         # PyYAML reads `1e-3` as text and would quote it; a recipe is read as YAML 1.2.
-        parse_recipe(re.sub(r"'([\d.]+e-?\d+)'", r"\1", yaml.safe_dump(whole | shown)))
+        text = re.sub(r"'([\d.]+e-?\d+)'", r"\1", yaml.safe_dump(whole))
+        validated(kind, parse_values(text), page.name)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -253,7 +253,8 @@ def test_accumulation_equals_the_big_batch(tmp_path: Path, collator: Any) -> Non
     small = tiny_graft_trainer(tmp_path, tiny_vlm(), **accumulated, **settings)
     big.train()
     small.train()
-    assert_same_end(small, big, 1e-6)
+    # Adam turns rounding of gradients near zero into steps of visible size.
+    assert_same_end(small, big, 1e-5)
 
 
 def test_packed_conversations_equal_padded_ones(tmp_path: Path) -> None:

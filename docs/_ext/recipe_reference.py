@@ -1,7 +1,8 @@
 """Directives that write the recipe reference from the settings themselves, so that it never goes stale.
 
 `recipe-reference` gives one section for `Recipe` and one for each settings class that hangs on it. `chain-config`
-gives a table of what `ChainConfig` adds to `TrainingArguments`, `runner-fields` of what the runner fills in.
+gives a table of what `ChainConfig` adds to `TrainingArguments`, `runner-fields` of what the runner fills in. With the
+argument `graft` the first two are about `GraftRecipe` and `GraftConfig`.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from hf_chain.settings import Settings
+from hf_chain.stages.graft.recipe import GraftRecipe
 from hf_chain.stages.recipe import Recipe
 from hf_chain.stages.training_fields import RUNNER_FIELDS
 from hf_chain.trainer.chain_config import ChainConfig
+from hf_chain.trainer.graft_config import GraftConfig
 
 WORDS = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null", Any: "anything"}
 BOUNDS = {Ge: "≥ {0.ge}", Gt: "> {0.gt}", Le: "≤ {0.le}", Lt: "< {0.lt}"}
@@ -30,31 +33,46 @@ HEADER = ("name", "type", "default", "what it does")
 TOP = "The recipe itself"
 
 
+KINDS = {"recipe": (Recipe, ChainConfig), "graft": (GraftRecipe, GraftConfig)}
+"""What a directive is about, and what the anchors of its sections begin with."""
+
+
 class RecipeReference(SphinxDirective):
     """One section a settings class, from the recipe down."""
+
+    optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         """Walk the recipe."""
         sections: list[nodes.Node] = []
-        for title, model in walk(Recipe):
-            section = nodes.section(ids=[anchor(title)], names=[anchor(title)])
+        kind = kind_of(self)
+        for title, model in walk(KINDS[kind][0]):
+            section = nodes.section(ids=[anchor(title, kind)], names=[anchor(title, kind)])
             self.state.document.note_explicit_target(section)
             heading = nodes.title()
             heading += nodes.Text(title) if title == TOP else nodes.literal(text=title)
             section += heading
             section += paragraph((model.__doc__ or "").splitlines()[0])
-            section += table(HEADER, [settings_row(title, *item) for item in model.model_fields.items()])
+            section += table(HEADER, [settings_row(title, kind, *item) for item in model.model_fields.items()])
             sections.append(section)
         return sections
 
 
-class ChainConfigTable(SphinxDirective):
-    """What `ChainConfig` adds, and the defaults it changes."""
+class ConfigTable(SphinxDirective):
+    """What `ChainConfig` or `GraftConfig` adds, and the defaults it changes."""
+
+    optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """List the fields that `ChainConfig` defines itself."""
-        own, hints = ChainConfig.__dict__["__annotations__"], get_type_hints(ChainConfig)
-        fields = [field for field in dataclasses.fields(ChainConfig) if field.name in own and "help" in field.metadata]
+        """List the fields that the class defines itself."""
+        _, config = KINDS[kind_of(self)]
+        own, hints = config.__dict__["__annotations__"], get_type_hints(config)
+        # The runner has its own fields for what a stage is called and what it trains.
+        fields = [
+            field
+            for field in dataclasses.fields(config)
+            if field.name in own and "help" in field.metadata and field.name not in ("parts", "stage")
+        ]
         rows = [
             [code(f.name), [text(words(hints[f.name]))], code(plain(f.default)), marked(f.metadata["help"])]
             for f in fields
@@ -70,6 +88,11 @@ class RunnerFields(SphinxDirective):
         return [table(("field", "instead"), [[code(name), marked(hint)] for name, hint in RUNNER_FIELDS.items()])]
 
 
+def kind_of(directive: SphinxDirective) -> str:
+    """The argument of a directive; a chain's recipe by default."""
+    return directive.arguments[0] if directive.arguments else "recipe"
+
+
 def walk(model: type[Settings], path: str = "") -> Iterator[tuple[str, type[Settings]]]:
     """Every settings class below `model`, with the path of the first field that holds it."""
     yield path or TOP, model
@@ -79,8 +102,9 @@ def walk(model: type[Settings], path: str = "") -> Iterator[tuple[str, type[Sett
 
 
 def child(path: str, name: str, field: FieldInfo) -> str:
-    """Path of a field; `[]` marks a list."""
-    step = f"{name}[]" if get_origin(field.annotation) is list else name
+    """Path of a field; `[]` marks a list, `.<name>` a mapping from names."""
+    marks = {list: "[]", dict: ".<name>"}
+    step = name + marks.get(get_origin(field.annotation), "")
     return f"{path}.{step}" if path else step
 
 
@@ -91,13 +115,13 @@ def settings_in(annotation: Any) -> list[type[Settings]]:
     return [found for part in get_args(annotation) for found in settings_in(part)]
 
 
-def settings_row(title: str, name: str, field: FieldInfo) -> list[list[nodes.Node]]:
+def settings_row(title: str, prefix: str, name: str, field: FieldInfo) -> list[list[nodes.Node]]:
     """Name, type, default and description of one field."""
     kind: list[nodes.Node]
     if settings_in(field.annotation):
         target = child("" if title == TOP else title, name, field)
-        kind = [text("list of " if target.endswith("[]") else "")]
-        kind.append(nodes.reference(text="mapping", refid=anchor(target), internal=True))
+        before = "list of " if target.endswith("[]") else "names, each with a " if target.endswith(">") else ""
+        kind = [text(before), nodes.reference(text="mapping", refid=anchor(target, prefix), internal=True)]
     else:
         limits = [pattern.format(limit) for kind_, pattern in BOUNDS.items() for limit in limits_of(field, kind_)]
         base, optional, _ = words(field.annotation).partition(" or null")
@@ -146,9 +170,9 @@ def plain(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("\n").removesuffix("\n...")
 
 
-def anchor(title: str) -> str:
+def anchor(title: str, prefix: str) -> str:
     """The anchor of a section of the reference."""
-    return nodes.make_id(f"recipe {title}")
+    return nodes.make_id(f"{prefix} {title}")
 
 
 def text(value: str) -> nodes.Node:
@@ -190,6 +214,6 @@ def table_row(cells: list[list[nodes.Node]]) -> nodes.row:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("recipe-reference", RecipeReference)
-    app.add_directive("chain-config", ChainConfigTable)
+    app.add_directive("chain-config", ConfigTable)
     app.add_directive("runner-fields", RunnerFields)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,77 @@
+"""A graft of a target and an encoder that exist, on a stream of LLaVA-style conversations, with LoRA at the end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from hf_chain.stages.graft.recipe import GraftRecipe
+from hf_chain.stages.graft.runner import run_graft
+from hf_chain.stages.ledger import read_family
+from support.graft_recipes import tiny_graft_values, write_target
+from support.grafted_parts import image_processor, tiny_tower
+
+ROWS = 24
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the run."""
+    folder = tmp_path_factory.mktemp("given")
+    write_target(folder / "target")
+    tiny_tower().save_pretrained(folder / "encoder")
+    image_processor().save_pretrained(folder / "encoder")
+    Image.new("RGB", (20, 16), "red").save(folder / "red.png")
+    talks = [[("human", f"<image>\nwhat is number {n}?"), ("gpt", f"it is {n}")] for n in range(ROWS)]
+    rows = [{"image": "red.png", "conversations": [{"from": w, "value": v} for w, v in talk]} for talk in talks]
+    (folder / "train.json").write_text(json.dumps(rows))
+    (folder / "validation.json").write_text(json.dumps(rows[:6]))
+    files = {"train": str(folder / "train.json"), "validation": str(folder / "validation.json")}
+    source = {"source": files["train"], "data_files": files, "streaming": True, "max_train_samples": ROWS}
+    lora = {"name": "lora", "decoder": "target", "parts": {"lora": 1e-2}, "training": {"lora": {"r": 2}}}
+    values = tiny_graft_values(
+        folder,
+        target={"name_or_path": str(folder / "target")},
+        encoder={"name_or_path": str(folder / "encoder")},
+        surrogate={"replaced": "2-4", "calibration": {"samples": 6, "translator_samples": 12, "batch_size": 6}},
+        data={"images": source},
+        stages=[
+            {"name": "encoder", "decoder": "surrogate", "parts": {"adapter": 1e-3, "translator": 1e-3}, "epochs": 2},
+            {"name": "graft", "decoder": "target"},
+            lora,
+        ],
+        baseline=[],
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "datasets_cache")
+        return run_graft(GraftRecipe.model_validate(values))
+
+
+def test_an_epoch_of_a_stream_is_as_long_as_it_says(run_dir: Path) -> None:
+    family = read_family(run_dir)
+    assert [record.name for record in family.members] == ["surrogate", "encoder", "graft", "lora"]
+    assert [family.member(name).samples for name in ("encoder", "lora")] == [2 * ROWS, ROWS]
+    assert all(record.status == "saved" for record in family.members)
+
+
+def test_lora_is_in_the_weights_that_are_saved_and_were_asked(run_dir: Path) -> None:
+    before, after = (load_file(run_dir / name / "model.safetensors") for name in ("03-graft", "04-lora"))
+    assert before.keys() == after.keys()
+    target = AutoModelForCausalLM.from_pretrained(run_dir.parents[1] / "target")
+    merged = PeftModel.from_pretrained(target, run_dir / "04-lora" / "lora").merge_and_unload().state_dict()
+    changed = [name for name, value in after.items() if not torch.equal(value, before[name])]
+    assert changed and all(name.startswith("language_model.") for name in changed)
+    for name, value in merged.items():
+        torch.testing.assert_close(after[f"language_model.{name}"], value)
+
+
+def test_the_calibration_takes_conversations_about_images(run_dir: Path) -> None:
+    report = json.loads((run_dir / "01-surrogate" / "translator.json").read_text())
+    assert report["method"] == "closed_form" and report["fits"][0]["error_after"] <= report["fits"][0]["error_before"]

@@ -14,7 +14,7 @@ import torch
 from transformers.utils import logging
 
 from hf_chain.grafting.anatomy import decoder_layers
-from hf_chain.grafting.translator.calibration_pass import CalibrationPass
+from hf_chain.grafting.translator.calibration import calibrate
 from hf_chain.grafting.translator.layer_writes import layer_writes
 from hf_chain.grafting.translator.refit import Refit, refits_of
 from hf_chain.grafting.translator.splice import Splice, splices
@@ -113,22 +113,20 @@ def _fit(
     macs = 0
     # The last pass only measures: what a fit does is never taken from its own prediction.
     for refit in (*schedule, None):
-        measured = CalibrationPass(surrogate, target, splice, refit, batches)
-        errors.append(measured.error)
-        if measured.error <= min(errors):
-            best = _State(measured.error, [weight.detach().clone() for weight in weights], list(steps))
-        solved = measured.solve() if refit is not None else None
-        if refit is not None and solved is not None:
-            solution, ridge = solved
-            refit.fold(solution)
-            steps.append((refit.kind, ridge))
-        macs += measured.macs
+        found = calibrate(surrogate, target, splice, refit, batches)
+        errors.append(found.error)
+        macs += found.macs
+        if found.error <= min(errors):
+            best = _State(found.error, [weight.detach().clone() for weight in weights], list(steps))
+        if refit is not None and found.solution is not None and found.ridge is not None:
+            refit.fold(found.solution)
+            steps.append((refit.kind, found.ridge))
     for weight, value in zip(weights, best.weights, strict=True):
         weight.detach().copy_(value)
     if not best.steps:
         logger.warning(
             f"closed_form left the translator of layers {splice.replaced} as it was: no fit lowered its splice error,"
-            f" {best.error:.3f}, on {measured.tokens} tokens; give more calibration text, or use method 'train'"
+            f" {best.error:.3f}, on {found.tokens} tokens; give more calibration text, or use method 'train'"
         )
     return RidgeFit(
         replaced=str(splice.replaced),
@@ -136,6 +134,6 @@ def _fit(
         ridges=[ridge for _, ridge in best.steps],
         error_before=errors[0],
         error_after=best.error,
-        tokens=measured.tokens,
+        tokens=found.tokens,
         macs=macs,
     )

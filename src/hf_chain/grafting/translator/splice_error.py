@@ -32,8 +32,8 @@ class SpliceErrorSum:
         E² = Σ_i w_i ‖s_i − t_i‖² / Σ_i w_i ‖t_i − t̄‖²,   w_i = ‖t_i‖⁻²,   t̄ = Σ_i w_i t_i / Σ_i w_i.
 
     0 is the target itself, 1 is as bad as a constant. A token counts relative to its own length because every later
-    layer normalises it; else the first token, hundreds of times longer in most LLMs (arXiv 2402.17762), would count
-    alone.
+    layer normalises it; else the first token, many times longer in most LLMs (arXiv 2402.17762), would outweigh all
+    others.
     """
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_chain.models import GraftedVLMForConditionalGeneration
-from support.grafted_parts import processed, tiny_parts
+from support.grafted_parts import TOWERS, processed, tiny_parts
 
 PROMPTS = ["what is this <image>", "<image> is <image> a goldfish", "what is a goldfish"]
 PARTS = {
@@ -43,6 +43,14 @@ def test_the_trainable_part_learns_and_nothing_else_does(part: str) -> None:
     trainable = {name for name, weight in model.named_parameters() if weight.requires_grad}
     # A bias on the keys shifts all scores of a query alike, which attention does not notice.
     assert changed | {name for name in trainable if name.endswith("k_proj.bias")} == trainable
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_no_tower_has_a_weight_without_a_gradient(tower: str) -> None:
+    """Distributed training waits for it for ever."""
+    model, processor = tiny_parts(tower)
+    inputs = labelled(processed(processor, PROMPTS[:1]), model.config.image_token_id)
+    assert gradients(model, inputs).keys() == dict(model.named_parameters()).keys()
 
 
 def test_checkpointed_activations_give_the_same_gradients() -> None:

@@ -130,7 +130,7 @@ class GraftedVLMImageModel(PreTrainedModel):
         tokens = self.adapter(tokens)
         start, end = (edge.to(tokens).expand(len(tokens), 1, -1) for edge in (self.image_start, self.image_end))
         images = torch.cat([start, tokens, end], dim=1)
-        if pixel_attention_mask is None:
+        if not row.flexible or pixel_attention_mask is None:
             return images.flatten(0, 1)
         edge = pixel_attention_mask.new_ones(len(tokens), 1)
         return images[torch.cat([edge, pixel_attention_mask, edge], dim=1).bool()]

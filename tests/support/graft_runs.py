@@ -71,7 +71,9 @@ def graft_recipe(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "seed": 0,
-        "target": {"name_or_path": None, "revision": None, "new": {"hidden_size": 192}},
+        "target": {"name_or_path": None, "revision": None, "new": {"hidden_size": 192, "data": ["text"]}},
+        "surrogate": {"calibration": {"data": "text"}},
+        "evaluation": {"data": ["images"], "splits": ["validation", "test"]},
         "data": {"images": {"source": "scenes"}, "text": {"source": "scenes-text"}},
         "stages": settings(STAGES),
         "baseline": settings(BASELINE),

@@ -12,6 +12,7 @@ from hf_chain.lazy import lazy_names
 if TYPE_CHECKING:
     from hf_chain.hub.card import member_card, write_member_card
     from hf_chain.hub.catch_up import PushReport, pending, push_pending
+    from hf_chain.hub.graft_card import write_graft_card
     from hf_chain.hub.lineage import Ancestor, ancestors, predecessor_revision
     from hf_chain.hub.push import PushResult, check_login, push_member
     from hf_chain.hub.queue import PushQueue
@@ -33,6 +34,7 @@ _MODULES = {
     "predecessor_revision": "lineage",
     "push_member": "push",
     "push_pending": "catch_up",
+    "write_graft_card": "graft_card",
     "write_member_card": "card",
 }
 
@@ -51,6 +53,7 @@ __all__ = [
     "predecessor_revision",
     "push_member",
     "push_pending",
+    "write_graft_card",
     "write_member_card",
 ]
 

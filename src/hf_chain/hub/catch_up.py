@@ -10,9 +10,11 @@ from tqdm.auto import tqdm
 
 from hf_chain.errors import HfChainError
 from hf_chain.hub.card import write_member_card
+from hf_chain.hub.graft_card import write_graft_card
 from hf_chain.hub.push import PushResult, push_member, record_push
 from hf_chain.hub.retry import RetryPolicy
 from hf_chain.hub.settings import HubSettings
+from hf_chain.stages.graft.record import is_graft
 from hf_chain.stages.ledger import FamilyRecord, Ledger, MemberRecord, read_family
 
 
@@ -91,7 +93,8 @@ def _push(
     try:
         card, recipe = folder / "README.md", folder / "recipe.yaml"
         if recipe.exists() and (not card.exists() or f'"{repo_id}"' not in card.read_text(encoding="utf-8")):
-            write_member_card(folder, family, record, hub, recipe.read_text(encoding="utf-8"))
+            write_card = write_graft_card if is_graft(family) else write_member_card
+            write_card(folder, family, record, hub, recipe.read_text(encoding="utf-8"))
         return push_member(folder, repo_id, hub.private, api=api, policy=policy)
     except (HfChainError, OSError) as error:
         return error

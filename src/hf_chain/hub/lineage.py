@@ -67,6 +67,23 @@ class Ancestor:
         return f"{HUB_URL}/{self.repo_id}" + (f"/tree/{self.revision}" if self.revision else "")
 
 
+def outside_ancestor(parent: str) -> Ancestor:
+    """A model from outside of the run.
+
+    Args:
+        parent (`str`): `repo@commit`, or a path, of which only the last part is given away.
+    """
+    match = _HUB_REVISION.fullmatch(parent)
+    return Ancestor(match["repo"], match["repo"], match["revision"]) if match else Ancestor(Path(parent).name)
+
+
+def run_ancestor(record: MemberRecord, hub: HubSettings) -> Ancestor:
+    """A model of the run: on the Hub when its members are pushed, at a known commit once it is there."""
+    repo_id = hub.repo_id(record.name) if hub.push else None
+    pushed = record.push.get("repo_id") == repo_id and record.push.get("state") == "pushed"
+    return Ancestor(record.name, repo_id, record.push.get("revision") if pushed and repo_id else None)
+
+
 def ancestors(family: FamilyRecord, member: MemberRecord, hub: HubSettings) -> list[Ancestor]:
     """The chain that led to `member`, smallest first, without `member` itself."""
     records = {record.name: record for record in family.members}
@@ -75,14 +92,9 @@ def ancestors(family: FamilyRecord, member: MemberRecord, hub: HubSettings) -> l
     while parent is not None:
         if parent in records:
             record = records[parent]
-            repo_id = hub.repo_id(parent) if hub.push else None
-            pushed = record.push.get("repo_id") == repo_id and record.push.get("state") == "pushed"
-            chain.append(Ancestor(parent, repo_id, record.push.get("revision") if pushed and repo_id else None))
+            chain.append(run_ancestor(record, hub))
             parent = record.parent
         else:
-            match = _HUB_REVISION.fullmatch(parent)
-            chain.append(
-                Ancestor(match["repo"], match["repo"], match["revision"]) if match else Ancestor(Path(parent).name)
-            )
+            chain.append(outside_ancestor(parent))
             parent = None
     return chain[::-1]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_chain.errors import HfChainError
+from hf_chain.hub.graft_numbers import read_translator
 from hf_chain.report.graft_examples import Example, read_examples
 from hf_chain.stages.graft.record import SURROGATE, GraftRecord, StageRecord, graft_record
 from hf_chain.stages.ledger import LEDGER_NAME, FamilyRecord, read_family
 
 PRIMARY, YES_NO = "exact_match", "yes_no_f1"
 """The metrics that sum a model up."""
-TRANSLATOR_NAME = "translator.json"
 TRAJECTORY_NAME = "trajectory.json"
 
 
@@ -101,7 +98,7 @@ def summarize_graft(family: FamilyRecord) -> GraftSummary:
         graft=graft,
         split=split,
         given=(_target(graft), *_encoder(graft)),
-        translator=_translator(folder / TRANSLATOR_NAME),
+        translator=read_translator(folder),
         trajectory=trajectory if trajectory.is_file() else None,
         examples=tuple(read_examples(graft, split)) if split else (),
     )
@@ -136,18 +133,3 @@ def _encoder(graft: GraftRecord) -> list[Given]:
         return [Given("encoder", name)]
     macs = sum(member.training_macs["total"] for member in needed)
     return [Given("encoder", name, needed[-1].parameters, macs, sum(member.seconds for member in needed))]
-
-
-def _translator(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        quality = report["quality"]
-        if quality:
-            lost = math.log(quality["reference"]["dropping_perplexity"] / quality["reference"]["target_perplexity"])
-            won = math.log(quality["reference"]["dropping_perplexity"] / quality["perplexity"])
-            quality["recovered"] = won / lost if lost else None
-        return dict(report)
-    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise HfChainError(f"The report in {path} is damaged: remove the file to go on without it") from error

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 from hf_chain.cost import human
 from hf_chain.cost.comparison import comparison_rows, comparison_sentences, saving_words
+from hf_chain.hub.graft_numbers import metric_title, translator_rows
 from hf_chain.report import words
 from hf_chain.report.graft_summary import YES_NO, GraftSummary
 from hf_chain.report.tables import Table
 from hf_chain.stages.graft.record import TARGET, StageRecord
-
-_NAMES = {"f1": "F1", "yes share": "share of yes"}
 
 
 def result_table(graft: GraftSummary) -> Table:
@@ -71,31 +68,7 @@ def _stage_row(stage: StageRecord) -> list[str]:
 
 def translator_table(graft: GraftSummary) -> Table | None:
     """The translator between the target and layer dropping alone, on held-out text; `None` when it is not known."""
-    report, quality = graft.translator, graft.translator.get("quality")
-    if not quality:
-        return None
-    reference = quality["reference"]
-    recovered = quality["recovered"]
-    rows = [
-        ["target", "0", f"{reference['target_perplexity']:.2f}", words.percent(1.0, 0), "", ""],
-        [
-            "none (layers dropped)",
-            _errors(reference["dropping_splice_error"]),
-            f"{reference['dropping_perplexity']:.2f}",
-            words.percent(0.0, 0),
-            "",
-            "",
-        ],
-        [
-            report["method"],
-            _errors(quality["splice_error"]),
-            f"{quality['perplexity']:.2f}",
-            words.percent(recovered, 0),
-            count(report["macs"]),
-            took(report["seconds"]),
-        ],
-    ]
-    return ["translator", "splice error", "perplexity", "loss recovered", "MACs", "time"], rows
+    return translator_rows(graft.translator)
 
 
 def metrics_table(graft: GraftSummary, split: str) -> Table:
@@ -105,7 +78,7 @@ def metrics_table(graft: GraftSummary, split: str) -> Table:
     rows = []
     for name in metrics:
         values = [step.record.metrics_after[split].get(name) for step in steps]
-        rows.append([metric_name(name), *(words.UNKNOWN if v is None else f"{100 * v:.1f}" for v in values)])
+        rows.append([metric_title(name), *(words.UNKNOWN if v is None else f"{100 * v:.1f}" for v in values)])
     return ["metric", *map(graft.graft.step_title, steps)], rows
 
 
@@ -113,17 +86,6 @@ def comparison_table(graft: GraftSummary) -> Table | None:
     """Both ways in MACs, stage by stage; `None` before both are done."""
     comparison = graft.graft.comparison()
     return comparison_rows(comparison) if comparison else None
-
-
-def metric_name(metric: str) -> str:
-    """`exact_match_colour` as `exact match: colour`, `yes_no_random_f1` as `yes/no: random F1`."""
-    match = re.fullmatch(r"(exact_match|yes_no)_?(.*)", metric)
-    if match is None:
-        return words.metric_name(metric)
-    kind, rest = match[1].replace("yes_no", "yes/no").replace("_", " "), match[2].replace("_", " ")
-    for plain, name in _NAMES.items():
-        rest = re.sub(rf"\b{plain}$", name, rest)
-    return f"{kind}: {rest}" if rest else kind
 
 
 def sentences(graft: GraftSummary) -> list[str]:
@@ -177,7 +139,3 @@ def count(macs: int | None) -> str:
 def took(seconds: float | None) -> str:
     """Seconds for people; what trains nothing takes none."""
     return words.UNKNOWN if seconds is None else words.duration(seconds) if seconds else "0 s"
-
-
-def _errors(errors: list[float]) -> str:
-    return ", ".join(f"{error:.3f}" for error in errors)

@@ -170,8 +170,8 @@ def _stages(family: FamilyRecord) -> Iterator[StageRecord]:
     def record(name: str) -> MemberRecord:
         return known.get(name) or MemberRecord(name)
 
-    if recipe["target"].get("new"):
-        yield StageRecord(record(TARGET), "given", TARGET, (TARGET,))
+    if new := recipe["target"].get("new"):
+        yield StageRecord(record(TARGET), "given", TARGET, (TARGET,), tuple(new.get("data") or ()))
     ours: list[MemberRecord] = []
     if any(settings["decoder"] == SURROGATE for settings in recipe["stages"]):
         yield StageRecord(record(SURROGATE), "graft", SURROGATE)

@@ -1,0 +1,126 @@
+"""Numbers of a graft's stages as people read them: metrics, the translator's report, and costs in sentences."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from hf_chain.cost.comparison import comparison_sentences
+from hf_chain.cost.table import markdown_table
+from hf_chain.cost.units import human
+from hf_chain.errors import HfChainError
+from hf_chain.stages.graft.record import SURROGATE, GraftRecord, StageRecord
+
+TRANSLATOR_NAME = "translator.json"
+
+
+def metric_title(metric: str) -> str:
+    """The name readers know: `exact match: colour` for `exact_match_colour`, `yes/no F1` for `yes_no_f1`."""
+    name = re.sub(r"^exact_match_(.+)", r"exact match: \1", metric).replace("yes_no_", "yes/no ")
+    return re.sub(r"\bf1$", "F1", name.replace("yes_share", "share of yes").replace("_", " "))
+
+
+def metrics_table(stage: StageRecord) -> str:
+    """A row for each metric, a column for each split, in per cent; empty before the evaluation."""
+    splits = stage.record.metrics_after
+    names = dict.fromkeys(name for metrics in splits.values() for name in metrics)
+    rows = [[metric_title(name), *(_percent(metrics.get(name)) for metrics in splits.values())] for name in names]
+    return markdown_table(["metric", *splits], rows) if rows else ""
+
+
+def steps_table(graft: GraftRecord, stage: StageRecord) -> str:
+    """This model among the steps of its run that are done; empty when there is no other."""
+    steps = [step for step in graft.steps if step.done and step.record.metrics_after]
+    if len(steps) < 2:
+        return ""
+    split = next(iter(steps[0].record.metrics_after))
+    rows = []
+    for step in steps:
+        title, metrics = graft.step_title(step), step.record.metrics_after.get(split, {})
+        cells = [_percent(metrics.get("exact_match")), _percent(metrics.get("yes_no_f1"))]
+        spent = "–" if step.spent is None else human(step.spent)
+        rows.append([f"**{title}**" if step.name == stage.name else title, *cells, spent])
+    return markdown_table(["model", f"exact match, {split}", "yes/no F1", "MACs to get there"], rows)
+
+
+def read_translator(folder: Path) -> dict[str, Any]:
+    """The translator's report in a surrogate's folder, as `TranslatorReport`; empty when there is none.
+
+    Its `quality` also gets `recovered`: the share of the nats a token that dropping the layers costs and that the
+    translator wins back; `None` where dropping costs nothing.
+
+    Raises:
+        HfChainError: when the file is damaged.
+    """
+    path = folder / TRANSLATOR_NAME
+    if not path.is_file():
+        return {}
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if quality := report["quality"]:
+            dropping, target = (quality["reference"][f"{which}_perplexity"] for which in ("dropping", "target"))
+            lost, won = math.log(dropping / target), math.log(dropping / quality["perplexity"])
+            quality["recovered"] = won / lost if lost else None
+        return dict(report)
+    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise HfChainError(f"The report in {path} is damaged: remove the file to go on without it") from error
+
+
+def translator_rows(report: dict[str, Any]) -> tuple[list[str], list[list[str]]] | None:
+    """Header and rows: the translator between the target and dropping the layers alone, on held-out text.
+
+    Args:
+        report (`dict`): What `read_translator` gives.
+
+    Returns:
+        `None` when its quality was not measured.
+    """
+    quality = report.get("quality")
+    if not quality:
+        return None
+    reference, recovered = quality["reference"], quality["recovered"]
+    own = [human(report["macs"]), f"{report['seconds']:.0f} s"]
+    rows = [
+        ["target", "0", f"{reference['target_perplexity']:.2f}", "100 %", "", ""],
+        ["none (layers dropped)", _errors(reference["dropping_splice_error"])]
+        + [f"{reference['dropping_perplexity']:.2f}", "0 %", "", ""],
+        [report["method"], _errors(quality["splice_error"]), f"{quality['perplexity']:.2f}"]
+        + ["–" if recovered is None else f"{100 * recovered:.0f} %", *own],
+    ]
+    return ["translator", "splice error", "perplexity", "loss recovered", "MACs", "time"], rows
+
+
+def cost_lines(graft: GraftRecord, stage: StageRecord) -> list[str]:
+    """What the stage cost, what it took to get there, and how both ways compare, in sentences."""
+    record = stage.record
+    macs = record.training_macs
+    lines = []
+    if stage.name == SURROGATE and macs:
+        lines.append(
+            f"Finding the cut took {human(macs['teacher'])} MACs, making the translator {human(macs['student'])} MACs."
+        )
+    elif macs:
+        lines.append(f"Training this stage took {human(macs['total'])} MACs.")
+    elif stage.done:
+        lines.append("Nothing was trained in this stage.")
+    if record.evaluation_macs:
+        lines.append(f"Its evaluation took {human(record.evaluation_macs)} MACs.")
+    if stage.before and stage.spent is not None:
+        lines.append(f"To get here it took {human(stage.spent)} MACs, all stages before included.")
+    comparison = graft.comparison()
+    if comparison is not None and stage.side != "given":
+        lines += comparison_sentences(comparison)
+    if lines and stage.side != "given":
+        lines.append("The training of target and encoder is in no sum.")
+    return lines
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
+
+
+def _errors(errors: list[float]) -> str:
+    return ", ".join(f"{error:.3f}" for error in errors)

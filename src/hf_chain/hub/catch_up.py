@@ -79,6 +79,28 @@ def push_pending(
     return report
 
 
+def refresh_card(family: FamilyRecord, record: MemberRecord, hub: HubSettings, always: bool = False) -> bool:
+    """Writes a card anew when it is not there or does not know its repository; others may have been edited by hand.
+
+    Args:
+        family (`FamilyRecord`): The run.
+        record (`MemberRecord`): A saved member or stage.
+        hub (`HubSettings`): Where it is pushed.
+        always (`bool`): Write it whatever it says now.
+
+    Returns:
+        `bool`: Whether the card has changed.
+    """
+    folder = family.run_dir / record.folder
+    card, recipe = folder / "README.md", folder / "recipe.yaml"
+    before = card.read_text(encoding="utf-8") if card.exists() else None
+    if not recipe.exists() or (before is not None and f'"{hub.prefix}-{record.name}"' in before and not always):
+        return False
+    write_card = write_graft_card if is_graft(family) else write_member_card
+    write_card(folder, family, record, hub, recipe.read_text(encoding="utf-8"))
+    return card.read_text(encoding="utf-8") != before
+
+
 def _is_pending(record: MemberRecord, prefix: str | None) -> bool:
     push = record.push
     done = push.get("state") == "pushed" and push.get("weights_sha256") == record.weights_sha256
@@ -89,12 +111,9 @@ def _is_pending(record: MemberRecord, prefix: str | None) -> bool:
 def _push(
     family: FamilyRecord, record: MemberRecord, hub: HubSettings, api: HfApi | None, policy: RetryPolicy
 ) -> PushResult | Exception:
-    folder, repo_id = family.run_dir / record.folder, f"{hub.prefix}-{record.name}"
     try:
-        card, recipe = folder / "README.md", folder / "recipe.yaml"
-        if recipe.exists() and (not card.exists() or f'"{repo_id}"' not in card.read_text(encoding="utf-8")):
-            write_card = write_graft_card if is_graft(family) else write_member_card
-            write_card(folder, family, record, hub, recipe.read_text(encoding="utf-8"))
+        refresh_card(family, record, hub)
+        folder, repo_id = family.run_dir / record.folder, f"{hub.prefix}-{record.name}"
         return push_member(folder, repo_id, hub.private, api=api, policy=policy)
     except (HfChainError, OSError) as error:
         return error

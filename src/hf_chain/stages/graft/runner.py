@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from transformers.utils import logging
 
+from hf_chain.hub import PushQueue
 from hf_chain.stages.environment import check_launch, describe_environment, is_main_process, wait_for_everyone
 from hf_chain.stages.graft.encoder_source import encoder_source
 from hf_chain.stages.graft.materials import Conversations
+from hf_chain.stages.graft.publishing import Publisher
 from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings
+from hf_chain.stages.graft.record import SURROGATE, TARGET
 from hf_chain.stages.graft.surrogate_stage import SurrogateStage
 from hf_chain.stages.graft.target_stage import TargetStage
 from hf_chain.stages.graft.validation import check_graft
@@ -48,19 +52,25 @@ def run_graft(recipe: GraftRecipe) -> Path:
         decided = recipe.model_dump(mode="json")
         ledger.append("run_started", recipe=decided, plan={}, environment=describe_environment())
     wait_for_everyone()
-    if recipe.target.new is not None:
-        TargetStage(place, recipe.target.new).run()
-        wait_for_everyone()
-    if recipe.needs_surrogate:
-        SurrogateStage(place).run()
-        wait_for_everyone()
-    for stages in (recipe.stages, recipe.baseline):
-        before: GraftStageSettings | None = None
-        for settings in stages:
-            logger.warning(f"{recipe.name}: {settings.name}")
-            VLMStage(place, settings, before, encoder).run()
-            before = settings
+    with PushQueue(ledger, recipe.hub) if recipe.hub.push and main_process else nullcontext() as pushes:
+        publisher = Publisher(place, pushes)
+        if recipe.target.new is not None:
+            TargetStage(place, recipe.target.new).run()
+            publisher.publish(TARGET)
+            wait_for_everyone()
+        if recipe.needs_surrogate:
+            SurrogateStage(place).run()
+            publisher.publish(SURROGATE)
+            wait_for_everyone()
+        for stages in (recipe.stages, recipe.baseline):
+            before: GraftStageSettings | None = None
+            for settings in stages:
+                logger.warning(f"{recipe.name}: {settings.name}")
+                VLMStage(place, settings, before, encoder).run()
+                publisher.publish(settings.name)
+                before = settings
+        publisher.finish()
     if main_process:
         ledger.append("run_finished")
-        logger.warning(f"{recipe.name}: done; see {recipe.run_dir}")
+        logger.warning(f"{recipe.name}: done; open {recipe.run_dir / 'report' / 'index.html'}")
     return recipe.run_dir

@@ -14,6 +14,7 @@ from hf_chain.cost.transformer import decoder_macs
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.grafting.translator.fit import fit_translator
 from hf_chain.grafting.translator.translator_config import TranslatorConfig
+from hf_chain.hub import predecessor_revision
 from hf_chain.stages.files import weights_sha256, whole_folder, write_json
 from hf_chain.stages.graft.cut import Cut, choose_cut
 from hf_chain.stages.graft.grafted import on_gpus
@@ -38,7 +39,7 @@ class SurrogateStage:
         start, settings, source = time.perf_counter(), place.recipe.surrogate, place.target_source
         revision = place.recipe.target.revision
         target, tokenizer = self._target(), AutoTokenizer.from_pretrained(source, revision=revision)
-        place.note("started", NAME, index=place.stage_names.index(NAME), parent=source)
+        place.note("started", NAME, index=place.stage_names.index(NAME), parent=predecessor_revision(source, revision))
         with whole_folder(place.folder(NAME)) as folder:
             cut = self._cut(target, tokenizer)
             replaced = ", ".join(map(str, cut.ranges))
@@ -72,6 +73,7 @@ class SurrogateStage:
                 training_macs={"student": report.macs, "teacher": cut.macs, "total": report.macs + cut.macs},
                 seconds=round(time.perf_counter() - start, 1),
             )
+            place.describe(NAME, folder)
         place.note("saved", NAME, folder=place.folder(NAME).name, weights_sha256=weights_sha256(place.folder(NAME)))
 
     def _target(self) -> PreTrainedModel:

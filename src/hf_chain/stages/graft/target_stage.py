@@ -72,6 +72,7 @@ class TargetStage:
             place.note("evaluated", NAME, metrics_after={"described": found.metrics}, evaluation_macs=found.macs)
             write_json(unfinished / "training_log.json", trainer.state.log_history)
             (unfinished / "training_args.bin").unlink(missing_ok=True)
+            place.describe(NAME, unfinished)
         place.note("saved", NAME, folder=folder.name, weights_sha256=weights_sha256(folder))
         remove_checkpoints(place.checkpoints(NAME))
 

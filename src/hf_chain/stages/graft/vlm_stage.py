@@ -12,11 +12,13 @@ from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.utils import logging
 
-from hf_chain.evaluation.question_answering import AnswerEvaluation, evaluate_answers
+from hf_chain.evaluation.question_answering import AnswerEvaluation, evaluate_answers, spread
 from hf_chain.grafting.graft import graft
+from hf_chain.hub import predecessor_revision
 from hf_chain.models.grafted_vlm import GraftedVLMForConditionalGeneration, GraftedVLMProcessor, from_parts
+from hf_chain.report.graft_examples import pictures_folder, save_pictures
 from hf_chain.stages.environment import is_distributed, wait_for_everyone
-from hf_chain.stages.files import weights_sha256, whole_folder, write_json, write_text
+from hf_chain.stages.files import weights_sha256, whole_folder, write_json
 from hf_chain.stages.graft.grafted import on_gpus
 from hf_chain.stages.graft.recipe import GraftStageSettings
 from hf_chain.stages.graft.training import finished_model, train_parts, training_figures
@@ -59,7 +61,7 @@ class VLMStage:
             "started",
             name,
             index=place.stage_names.index(name),
-            parent=self.before.name if self.before else self.encoder,
+            parent=self._origin(),
             operator="graft" if self._grafts else None,
             parameters=model.num_parameters(),
             epochs=self.settings.epochs if self.settings.parts else 0.0,
@@ -71,6 +73,12 @@ class VLMStage:
         unset_hf_deepspeed_config()
         del trainer, model
         gc.collect()
+
+    def _origin(self) -> str:
+        """The stage before, or the encoder: at its commit, which the main process asks for."""
+        if self.before is not None:
+            return self.before.name
+        return predecessor_revision(self.encoder) if self.place.main_process else self.encoder
 
     @property
     def _grafts(self) -> bool:
@@ -145,7 +153,8 @@ class VLMStage:
             )
             shown = {split: [asdict(answer) for answer in one.answers[:SHOWN_ANSWERS]] for split, one in found.items()}
             write_json(folder / "answers.json", shown)
-            write_text(folder / "recipe.yaml", place.recipe.to_yaml())
+            place.describe(name, folder)
+            self._keep_pictures(questions)
         place.note("saved", name, folder=place.folder(name).name, weights_sha256=weights_sha256(place.folder(name)))
         remove_checkpoints(place.checkpoints(name))
 
@@ -164,3 +173,12 @@ class VLMStage:
             )
             for split, rows in questions.items()
         }
+
+    def _keep_pictures(self, questions: dict[str, Dataset]) -> None:
+        """Keeps the pictures of the shown answers for the report, once a run."""
+        for split, rows in questions.items():
+            folder = pictures_folder(self.place.recipe.run_dir, split)
+            if not folder.exists():
+                asked = spread(rows, self.place.recipe.evaluation.max_samples)
+                with whole_folder(folder) as unfinished:
+                    save_pictures(unfinished, asked.select(range(min(SHOWN_ANSWERS, len(asked)))))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_chain.hub import write_graft_card
+from hf_chain.stages.files import write_text
 from hf_chain.stages.graft.materials import Conversations
 from hf_chain.stages.graft.recipe import GraftRecipe
 from hf_chain.stages.ledger import Ledger, MemberRecord, read_family
@@ -55,6 +57,12 @@ class Workplace:
         """Records an event of a stage."""
         if self.main_process:
             self.ledger.append(event, stage, **fields)
+
+    def describe(self, stage: str, folder: Path) -> None:
+        """Writes recipe and card into the folder of a stage that is done and about to be saved."""
+        recipe, family = self.recipe.to_yaml(), read_family(self.recipe.run_dir)
+        write_text(folder / "recipe.yaml", recipe)
+        write_graft_card(folder, family, family.member(stage), self.recipe.hub, recipe)
 
     @property
     def target_source(self) -> str:

@@ -1,4 +1,4 @@
-"""`hf-chain plan`, `surrogate`, `graft`, `export` and `chat` on tiny models."""
+"""`hf-chain plan`, `eval`, `surrogate`, `graft`, `export` and `chat` on tiny models."""
 
 from __future__ import annotations
 
@@ -142,6 +142,16 @@ def test_a_graft_and_its_export_answer_alike(hf_chain: Command, models: Path, tm
         with torch.no_grad():
             logits.append(model(**inputs).logits[0, -1])
     assert torch.allclose(logits[0], logits[1][: len(logits[0])], atol=1e-5)
+
+
+def test_eval_asks_the_questions_of_a_recipe(hf_chain: Command, models: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", tiny_graft_values(tmp_path))
+    source = f"data.images={{source: {models / 'mix.json'}, train_split: 'train[6:]', validation_split: 'train[:6]'}}"
+    (models / "x.png").write_bytes((models / "red.png").read_bytes())
+    outcome = hf_chain("eval", models / "trained", "--recipe", recipe, "--set", source)
+    assert outcome.status == 0, outcome.err
+    assert 0 <= json.loads(outcome.out)["validation"]["exact_match"] <= 1
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_question_is_answered(hf_chain: Command, models: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessorPil
 
 from hf_chain.stages.graft.recipe import load_graft_recipe
@@ -186,7 +187,22 @@ def test_an_encoder_that_is_none_is_refused(hf_chain: Command, models: Path, tmp
     message = hf_chain("run", recipe_for(tmp_path, **changes)).message
     assert "vision model_type 'llama' is not known: use one of clip_vision_model" in message
     changes = given(models) | {"encoder": {"name_or_path": "./none"}}
-    assert "encoder ./none cannot be loaded" in hf_chain("run", recipe_for(tmp_path, **changes)).message
+    assert "there is no folder ./none" in hf_chain("run", recipe_for(tmp_path, **changes)).message
+
+
+@pytest.mark.parametrize(("damage", "words"), [("cut short", "no readable safetensors"), ("lacking", "lacks ")])
+def test_a_damaged_encoder_is_refused(
+    damage: str, words: str, hf_chain: Command, models: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(models / "encoder", tmp_path / "encoder"))
+    file = folder / "model.safetensors"
+    if damage == "lacking":
+        save_file({n: w for n, w in load_file(file).items() if "layers.1" not in n}, file, {"format": "pt"})
+    else:
+        file.write_bytes(file.read_bytes()[:2000])
+    changes = given(models) | {"encoder": {"name_or_path": str(folder)}}
+    message = hf_chain("run", recipe_for(tmp_path, **changes)).message
+    assert re.search(words, message) and str(folder) in message
 
 
 def test_an_encoder_without_its_image_processor_is_refused(hf_chain: Command, models: Path, tmp_path: Path) -> None:

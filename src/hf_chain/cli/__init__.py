@@ -10,9 +10,9 @@ import sys
 import typer
 
 from hf_chain.cli.exits import exit_cleanly
-from hf_chain.cli.families import evaluate, grow, push, report
+from hf_chain.cli.families import grow, push, report
 from hf_chain.cli.grafts import chat, export, graft, surrogate
-from hf_chain.cli.recipes import plan, run
+from hf_chain.cli.recipes import evaluate, plan, run
 
 __all__ = ["app", "exit_cleanly", "main"]
 

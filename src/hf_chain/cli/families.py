@@ -1,4 +1,4 @@
-"""Commands on the members of a chain: `grow`, `eval`, `push` and `report`."""
+"""Commands on models and runs of a chain: `grow`, `push` and `report`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hf_chain.cli.arguments import NewFolder, Overrides, RunFolder
+from hf_chain.cli.arguments import NewFolder, RunFolder
 from hf_chain.errors import HfChainError
 
 
@@ -28,20 +28,6 @@ def grow(
     sizes = {"vision": (vision_width, vision_depth), "text": (text_width, text_depth)}
     error = grow_folder(predecessor, output, sizes, embedding, operator, seed)
     typer.echo(f"{output}: relative error of the embeddings {error['image']:.1e} (image), {error['text']:.1e} (text)")
-
-
-def evaluate(
-    model: Annotated[str, typer.Argument(help="Folder or Hub name of a CLIP model.")],
-    recipe: Annotated[Path, typer.Option("--recipe", help="Recipe whose data and evaluation sections are used.")],
-    set_: Overrides = None,
-) -> None:
-    """Measure zero-shot classification and retrieval; prints JSON."""
-    import json
-
-    from hf_chain.stages.evaluate_folder import evaluate_folder
-    from hf_chain.stages.recipe import load_recipe
-
-    typer.echo(json.dumps(evaluate_folder(model, load_recipe(recipe, set_ or [])), indent=2))
 
 
 def push(

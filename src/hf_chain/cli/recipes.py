@@ -1,7 +1,8 @@
-"""Commands on a recipe, of a chain or of a graft: `plan` and `run`."""
+"""Commands on a recipe, of a chain or of a graft: `plan`, `run` and `eval`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -65,3 +66,28 @@ def run(
         independent=independent,
     )
     typer.echo(launch(arguments))
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Folder or Hub name of a CLIP model, or of a grafted model.")],
+    recipe: Annotated[Path, typer.Option("--recipe", help="Recipe whose data and evaluation sections are used.")],
+    set_: Overrides = None,
+) -> None:
+    """Measure zero-shot classification and retrieval, or answers with the recipe of a graft; prints JSON."""
+    import json
+
+    from hf_chain.stages.launch import RunArguments
+    from hf_chain.stages.recipe import Recipe
+
+    loaded = RunArguments(str(recipe), set_ or []).recipe()
+    if isinstance(loaded, Recipe):
+        from hf_chain.stages.evaluate_folder import evaluate_folder
+
+        metrics = evaluate_folder(model, loaded)
+    else:
+        from hf_chain.stages.environment import check_launch
+        from hf_chain.stages.graft.evaluate_model import evaluate_model
+
+        check_launch()
+        metrics = evaluate_model(model, loaded)
+    typer.echo(json.dumps(metrics, indent=2))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from transformers import (
     AddedToken,
     AutoConfig,
@@ -16,6 +17,7 @@ from transformers import (
     AutoModel,
     PreTrainedModel,
 )
+from transformers.utils import logging
 
 from hf_chain.errors import HfChainError
 from hf_chain.models.grafted_vlm.configuration_grafted_vlm import GraftedVLMConfig
@@ -134,8 +136,7 @@ def _vision_tower(
     encoder: str | Path | PreTrainedModel, config: PreTrainedConfig, dtype: torch.dtype, loading: dict[str, Any]
 ) -> PreTrainedModel:
     if not isinstance(encoder, PreTrainedModel):
-        build = tower_family(config).build
-        return AutoModel.from_pretrained(str(encoder), config=config, dtype=dtype, **build, **loading)
+        return _load_tower(str(encoder), config, dtype=dtype, **tower_family(config).build, **loading)
     tower = build_vision_tower(config).to(dtype)
     state = getattr(encoder, "vision_model", encoder).state_dict()
     if any(weight.numel() == 0 for weight in state.values()):
@@ -166,6 +167,23 @@ def _add_image_token(tokenizer: PreTrainedTokenizerBase, image_token: str) -> No
     if tokenizer.pad_token is None:
         # Padded positions are masked, so any token will do.
         tokenizer.pad_token = tokenizer.eos_token
+
+
+def _load_tower(name: str, config: PreTrainedConfig, **loading: Any) -> PreTrainedModel:
+    verbosity = logging.get_verbosity()
+    # The text tower of a dual encoder would be listed weight by weight.
+    logging.set_verbosity_error()
+    try:
+        tower, found = AutoModel.from_pretrained(name, config=config, output_loading_info=True, **loading)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise cannot_load("encoder", name, error) from error
+    finally:
+        logging.set_verbosity(verbosity)
+    if missing := sorted(found["missing_keys"]):
+        raise HfChainError(
+            f"encoder {name} lacks {missing[0]} and {len(missing) - 1} more weights: give a whole model"
+        )
+    return tower
 
 
 def image_processor_of(encoder: str | Path | PreTrainedModel, image_processor: Any = None) -> BaseImageProcessor:

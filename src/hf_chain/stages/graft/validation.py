@@ -17,6 +17,7 @@ from hf_chain.errors import HfChainError
 from hf_chain.grafting.shards import open_checkpoint
 from hf_chain.hub import check_login
 from hf_chain.stages.graft.blueprint import Blueprint
+from hf_chain.stages.graft.encoder_source import finished_encoder
 from hf_chain.stages.graft.materials import Conversations
 from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings
 from hf_chain.stages.graft.surrogate_stage import NAME as SURROGATE
@@ -45,6 +46,7 @@ def check_graft(recipe: GraftRecipe, conversations: Conversations, finished: Col
         return
     blueprint = Blueprint(recipe)
     _check_target(blueprint)
+    _check_shards(finished_encoder(recipe))
     for stage in stages:
         blueprint.parts(stage)
         check_trackers(recipe.training_of(stage))
@@ -58,10 +60,7 @@ def _check_target(blueprint: Blueprint) -> None:
     """The target can be read, talks in a chat template, and has the kernel and the layers that are asked for."""
     recipe = blueprint.recipe
     target, kernel = blueprint.text("target"), recipe.target.attn_implementation
-    if recipe.target.name_or_path is not None:
-        checkpoint = open_checkpoint(recipe.target.name_or_path, recipe.target.revision)
-        if checkpoint.revision is None:
-            checkpoint.tensors(checkpoint.shards())
+    _check_shards(recipe.target.name_or_path, recipe.target.revision)
     if blueprint.tokenizer is not None:
         ChatTemplate(blueprint.tokenizer)
     if recipe.needs_surrogate:
@@ -74,6 +73,14 @@ def _check_target(blueprint: Blueprint) -> None:
             raise HfChainError(
                 f"target.attn_implementation is {kernel!r}, which does not work here: {reason}"
             ) from error
+
+
+def _check_shards(name: str | None, revision: str | None = None) -> None:
+    """The weights of a folder are whole; those of the Hub are left where they are."""
+    if name is not None:
+        checkpoint = open_checkpoint(name, revision)
+        if checkpoint.revision is None:
+            checkpoint.tensors(checkpoint.shards())
 
 
 def _bytes_on_disk(blueprint: Blueprint, stages: Sequence[GraftStageSettings]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,3 +102,36 @@ def test_the_recipe_in_a_folder_is_the_recipe(tmp_path: Path) -> None:
     recipe = load_graft_recipe(write_recipe(tmp_path / "recipe.yaml", tiny_graft_values(tmp_path)))
     (tmp_path / "again.yaml").write_text(recipe.to_yaml())
     assert load_graft_recipe(tmp_path / "again.yaml").model_dump() == recipe.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ([], "graft-scenes"),
+        (["--config", str(RECIPES / "graft_qwen3_4b.yaml")], "graft-qwen3-4b"),
+        (["--target", "me/model", "--dataset", "mix.json"], "graft-llama3.2-3b"),
+        (["--set", "name=mine", "seed=4", "--output_dir", "out"], "mine"),
+    ],
+)
+def test_the_example_takes_the_recipe_that_fits_its_flags(
+    flags: list[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run: list[GraftArguments] = []
+    monkeypatch.setattr("hf_chain.stages.launch.launch", run.append)
+    monkeypatch.setattr(sys, "argv", ["graft_vlm.py", *flags])
+    runpy.run_path(str(REPOSITORY / "examples" / "graft_vlm.py"), run_name="__main__")
+    (arguments,) = run
+    recipe = arguments.recipe()
+    assert recipe.name == name
+    assert recipe.target.name_or_path == (arguments.target or recipe.target.name_or_path)
+
+
+def test_the_help_of_the_example_names_its_flags(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["graft_vlm.py", "--help"])
+    with pytest.raises(SystemExit) as leaving:
+        runpy.run_path(str(REPOSITORY / "examples" / "graft_vlm.py"), run_name="__main__")
+    assert not leaving.value.code
+    shown = capsys.readouterr().out
+    assert all(flag in shown for flag in ("--target", "--encoder", "--dataset", "--config", "--set"))

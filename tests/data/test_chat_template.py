@@ -22,15 +22,16 @@ NAMES = [None, *TEMPLATES]
 
 def in_loss(tokenizer, messages, **options):
     """Texts of the runs of tokens that are in the loss."""
-    encoded = ChatEncoder(tokenizer, **options).encode(messages)
+    encoder = ChatEncoder(tokenizer, **options)
+    encoded, text = encoder.encode(messages), encoder.template.render(messages).text
+    places = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     runs, inside = [], False
-    for token, label in zip(encoded.input_ids, encoded.labels, strict=True):
+    for token, label, (start, end) in zip(encoded.input_ids, encoded.labels, places, strict=True):
         if label != IGNORED:
             assert label == token
-            runs = runs if inside else [*runs, []]
-            runs[-1].append(token)
+            runs = [*runs[:-1], (runs[-1][0], end)] if inside else [*runs, (start, end)]
         inside = label != IGNORED
-    return [tokenizer.decode(run) for run in runs]
+    return [text[start:end] for start, end in runs]
 
 
 @pytest.mark.parametrize("name", NAMES)

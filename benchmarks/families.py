@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hf_chain.stages.family_data import PROCESSOR_FOLDER
 from hf_chain.stages.ledger import FamilyRecord, Ledger, read_family
-from hf_chain.stages.recipe import Recipe, load_recipe
+from hf_chain.stages.recipe import load_recipe
 from hf_chain.stages.runner import run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,20 +38,27 @@ def run_variant(
     recipe = recipe.as_independent() if independent else recipe
     recipe = recipe.model_copy(update={"name": name, "members": recipe.members[:members]})
     if first_member_of is not None:
-        _take_over_first_member(first_member_of, recipe)
+        first, folder = recipe.members[0].name, recipe.folder_name(0)
+        take_over(first_member_of, recipe.run_dir, first, [folder, PROCESSOR_FOLDER])
     run(recipe)
     return read_family(recipe.run_dir)
 
 
-def _take_over_first_member(source: Path, recipe: Recipe) -> None:
-    """Copies the first member and its ledger lines: the same seed, data and epochs give the same weights."""
-    if recipe.run_dir.exists():
+def take_over(source: Path, run_dir: Path, member: str, folders: Sequence[str]) -> None:
+    """Begins a run with a finished member of another: the same seed, data and settings give the same weights.
+
+    Args:
+        source (`Path`): the other run.
+        run_dir (`Path`): the new run; nothing happens where it has begun already.
+        member (`str`): member, or stage of a graft, whose ledger lines are copied.
+        folders (`Sequence[str]`): folders of the run to copy.
+    """
+    if run_dir.exists():
         return
-    folder, first = recipe.folder_name(0), recipe.members[0].name
-    staging = recipe.run_dir.with_name(f".{recipe.run_dir.name}.partial")
+    staging = run_dir.with_name(f".{run_dir.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
-    for part in (folder, PROCESSOR_FOLDER):
+    for part in folders:
         shutil.copytree(source / part, staging / part)
-    lines = [json.dumps(entry) for entry in Ledger(source).entries() if entry.get("member") == first]
+    lines = [json.dumps(entry) for entry in Ledger(source).entries() if entry.get("member") == member]
     (staging / "ledger.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    staging.rename(recipe.run_dir)
+    staging.rename(run_dir)

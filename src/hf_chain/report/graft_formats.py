@@ -29,13 +29,19 @@ def to_markdown(graft: GraftSummary) -> str:
     for split in graft.splits:
         parts += [f"## Metrics on {split} (%)", markdown_table(*tables.metrics_table(graft, split))]
     if graft.examples:
-        parts += [f"## {len(graft.examples)} answers", markdown_table(*_answers(graft))]
+        parts += [f"## {len(graft.examples)} answers", markdown_table(*answers_table(graft))]
     return "\n\n".join(parts) + "\n"
 
 
-def _answers(graft: GraftSummary) -> tables.Table:
+def answers_table(graft: GraftSummary, pictures: bool = True) -> tables.Table:
+    """A row for each example: picture, question, right answer, and what the model of every step answered.
+
+    Args:
+        graft (`GraftSummary`): The graft.
+        pictures (`bool`): Whether the pictures are shown, which the report keeps beside the table.
+    """
     titles = list(dict.fromkeys(title for example in graft.examples for title in example.answers))
-    pictures = any(example.pictures for example in graft.examples)
+    pictures = pictures and any(example.pictures for example in graft.examples)
     rows = []
     for number, example in enumerate(graft.examples):
         shown = " ".join(f"![]({picture_name(number, place)})" for place, _ in enumerate(example.pictures))

@@ -1,0 +1,91 @@
+"""What a graft saves: our stages, the three stages as published, and ordinary training, on one target and one encoder.
+
+    python benchmarks/grafting.py [--recipe examples/recipes/graft_scenes.yaml] [--seeds 0 1 2]
+
+Each seed trains its own target. Ways share it, the encoder, the data and the evaluation, as well as the settings of
+every stage that they share. Killed anywhere, the same command goes on. Results are written after every run to
+docs/benchmarks/<recipe>.{md,json,png}.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from families import ROOT, take_over
+from grafting_results import WAYS, write_results
+
+from hf_chain.cli import exit_cleanly
+from hf_chain.stages.graft.materials import Conversations
+from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings, load_graft_recipe
+from hf_chain.stages.graft.record import TARGET
+from hf_chain.stages.graft.runner import run_graft
+
+PUBLISHED_DECODER_SHARE = 0.2
+"""Share of the data that the decoder is trained on in the published cost example (arXiv 2505.22664)."""
+PUBLISHED_TEXT_SHARE = 500 / 665
+"""Conversations without an image for each one with an image, in the published first stage."""
+TEXT = "translator-text"
+"""Name of the data that these come from."""
+
+
+def main() -> None:
+    """Runs both ways of all seeds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=Path, default=ROOT / "examples/recipes/graft_scenes.yaml")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--output_dir", default="runs/grafting")
+    arguments = parser.parse_args()
+    for seed in arguments.seeds:
+        for way in arguments.ways:
+            recipe = load_graft_recipe(arguments.recipe, [f"seed={seed}", f"output_dir={arguments.output_dir}"])
+            family = recipe.name
+            recipe = recipe.model_copy(update={"name": f"{family}-ours-{seed}"})
+            if way == "published":
+                ours = recipe.run_dir
+                recipe = as_published(recipe, f"{family}-published-{seed}")
+                if recipe.target.new is not None:
+                    take_over(ours, recipe.run_dir, TARGET, [f"01-{TARGET}"])
+            run_graft(recipe)
+            write_results(arguments.recipe, family, Path(arguments.output_dir), ROOT / "docs/benchmarks")
+
+
+def as_published(recipe: GraftRecipe, name: str) -> GraftRecipe:
+    """The same graft in the paper's stages: the translator starts from its own weights and is trained on images and
+    text together with the adapter, then the encoder is trained, then the decoder on a fifth of the data.
+
+    Args:
+        recipe (`GraftRecipe`): ours; its stages are encoder, graft and decoder.
+        name (`str`): name of the new run.
+    """
+    encoder, graft, decoder = recipe.stages
+    conversations = Conversations(recipe)
+    samples = sum(len(conversations.splits(source)["train"]) for source in encoder.data)
+    described = next(settings for settings in recipe.data.values() if settings.described)
+    text = described.model_copy(update={"max_train_samples": round(PUBLISHED_TEXT_SHARE * samples)})
+    translator = GraftStageSettings(
+        name="translator",
+        decoder="surrogate",
+        parts={
+            "adapter": encoder.parts["adapter"],
+            "image_tokens": encoder.parts["image_tokens"],
+            "translator": encoder.parts["adapter"],
+            "encoder.post_layernorm": encoder.parts["adapter"],
+        },
+        data=[*encoder.data, TEXT],
+    )
+    decoder = decoder.model_copy(update={"epochs": PUBLISHED_DECODER_SHARE, "special_tokens_in_loss": False})
+    return recipe.model_copy(
+        update={
+            "name": name,
+            "data": {**recipe.data, TEXT: text},
+            "surrogate": recipe.surrogate.model_copy(update={"translator": ["inherit"]}),
+            "stages": [translator, encoder, graft, decoder],
+            "baseline": [],
+        }
+    )
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

@@ -1,0 +1,193 @@
+"""Tables and plot of the grafting benchmark, from the ledgers of its runs."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from hf_chain.cost import human
+from hf_chain.cost.table import markdown_table
+from hf_chain.report.graft_formats import answers_table
+from hf_chain.report.graft_summary import GraftSummary, summarize_graft
+from hf_chain.report.graft_tables import translator_table
+from hf_chain.report.words import duration
+from hf_chain.stages.environment import describe_environment
+from hf_chain.stages.files import write_json, write_text
+from hf_chain.stages.graft.record import SURROGATE, GraftRecord, StageRecord, graft_record
+from hf_chain.stages.ledger import read_family
+
+WAYS = {"ours": "our stages", "published": "the published three stages"}
+BASELINE = "ordinary training"
+COLOURS = {"ours": "#2563eb", "published": "#d97706", "baseline": "#6b7280"}
+METRIC = "exact_match"
+
+Row = dict[str, Any]
+
+
+def write_results(recipe: Path, family: str, runs: Path, target: Path) -> None:
+    """Writes table, numbers and plots of all finished runs of a recipe.
+
+    Args:
+        recipe (`Path`): the recipe.
+        family (`str`): its name, which begins the names of its runs.
+        runs (`Path`): folder of the runs.
+        target (`Path`): folder that the results go to.
+    """
+    grafts = {
+        (way, int(folder.name.rpartition("-")[2])): graft_record(read_family(folder))
+        for way in WAYS
+        for folder in sorted(runs.glob(f"{family}-{way}-*"))
+        if (folder / "ledger.jsonl").exists()
+    }
+    rows = [row for (way, seed), graft in grafts.items() for row in _rows(way, seed, graft)]
+    if not rows:
+        return
+    _share_of_baseline(rows)
+    findings = list(_findings(rows))
+    first = next(iter(grafts.values())).family
+    target.mkdir(parents=True, exist_ok=True)
+    name = recipe.stem
+    numbers = {"environment": describe_environment(), "recipe": first.recipe, "findings": findings, "steps": rows}
+    write_json(target / f"{name}.json", numbers)
+    write_text(target / f"{name}.md", _markdown(name, rows, findings, summarize_graft(first)))
+    _plot(rows, target / f"{name}.png")
+    trajectory = first.run_dir / "report" / "trajectory.png"
+    if trajectory.exists():
+        shutil.copy(trajectory, target / f"{name}_trajectory.png")
+
+
+def _rows(way: str, seed: int, graft: GraftRecord) -> Iterator[Row]:
+    for step in graft.steps:
+        if step.spent is None or not step.record.metrics_after:
+            continue
+        yield {
+            "way": "baseline" if step.side == "baseline" else way,
+            "seed": seed,
+            "step": graft.step_title(step),
+            "kind": _kind(step),
+            "accuracy": {split: found[METRIC] for split, found in step.record.metrics_after.items()},
+            "metrics": step.record.metrics_after,
+            "macs": step.spent,
+            "seconds": step.seconds_spent,
+        }
+
+
+def _kind(step: StageRecord) -> str:
+    if step.side == "baseline" or step.decoder == SURROGATE:
+        return step.side if step.side == "baseline" else SURROGATE
+    return "decoder" if step.trains_decoder else "grafted"
+
+
+def _share_of_baseline(rows: list[Row]) -> None:
+    whole = {row["seed"]: row["macs"] for row in rows if row["way"] == "baseline"}
+    for row in rows:
+        row["share_of_baseline"] = row["macs"] / whole[row["seed"]] if row["seed"] in whole else None
+
+
+def _findings(rows: list[Row]) -> Iterator[str]:
+    """Differences that the benchmark is about, on every evaluated split: mean over the seeds, and each."""
+    for way, name in WAYS.items():
+        of = {(row["kind"], row["seed"]): row for row in rows if row["way"] in (way, "baseline")}
+        for better, worse, words in (("grafted", SURROGATE, "surrogate"), ("decoder", "baseline", "baseline")):
+            seeds = sorted(seed for kind, seed in of if kind == better and (worse, seed) in of)
+            for split in of[better, seeds[0]]["accuracy"] if seeds else ():
+                gains = [
+                    100 * (of[better, seed]["accuracy"][split] - of[worse, seed]["accuracy"][split]) for seed in seeds
+                ]
+                each = ", ".join(f"{gain:+.1f}" for gain in gains)
+                step = of[better, seeds[0]]["step"]
+                yield f"{name}, {split}: {step} against the {words} {statistics.mean(gains):+.1f} points ({each})"
+        shares = [row["share_of_baseline"] for (kind, _), row in of.items() if kind == "decoder"]
+        if shares and None not in shares:
+            yield f"{name}: {100 * (1 - statistics.mean(shares)):.1f} % fewer MACs than the baseline"
+
+
+def _markdown(name: str, rows: list[Row], findings: list[str], first: GraftSummary) -> str:
+    splits = list(rows[0]["accuracy"])
+    header = ["way", "model", "seeds", *splits, "MACs to get there", "of the baseline", "time to get there"]
+    table = []
+    for way, step in dict.fromkeys((row["way"], row["step"]) for row in rows):
+        group = [row for row in rows if (row["way"], row["step"]) == (way, step)]
+        shares = [row["share_of_baseline"] for row in group if row["share_of_baseline"] is not None]
+        table.append(
+            [
+                WAYS.get(way, BASELINE),
+                step,
+                ", ".join(str(row["seed"]) for row in group),
+                *(_percent([row["accuracy"][split] for row in group]) for split in splits),
+                human(statistics.mean(row["macs"] for row in group)),
+                _percent(shares) if shares else "–",
+                duration(statistics.mean(row["seconds"] for row in group)),
+            ]
+        )
+    environment = first.record.environment
+    versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
+    translator = translator_table(first)
+    cut = [] if translator is None else [markdown_table(*translator)]
+    return "\n".join(
+        [
+            f"# Grafting: {name.removeprefix('graft_')}",
+            "",
+            "Share of questions answered exactly right, mean and range over the seeds. Costs are everything up to a "
+            "model: finding the cut, the translator, training and all evaluations; the training of target and "
+            "encoder, which stand for published models, is on no side. Learning rates and lengths were chosen on "
+            "validation. "
+            f"Made by `python benchmarks/grafting.py --recipe examples/recipes/{name}.yaml`.",
+            "",
+            markdown_table(header, table),
+            "",
+            *(f"- {line}" for line in findings),
+            "",
+            f"![Accuracy against cost]({name}.png)",
+            "",
+            "## The cut of the first seed",
+            "",
+            f"![Prediction trajectory]({name}_trajectory.png)",
+            "",
+            *cut,
+            "",
+            f"## Ten answers of the first seed, on {first.split}",
+            "",
+            # Without pictures: photographs need not be ours to publish.
+            markdown_table(*answers_table(first, pictures=False)),
+            "",
+            f"Hardware: {environment['hardware']}, {environment['threads']} thread(s). {versions}.",
+            "",
+        ]
+    )
+
+
+def _percent(values: list[float]) -> str:
+    mean = f"{100 * statistics.mean(values):.1f} %"
+    return mean if len(values) == 1 else f"{mean} ({100 * min(values):.1f}–{100 * max(values):.1f})"
+
+
+def _plot(rows: list[Row], path: Path) -> None:
+    """Every model of every seed: accuracy against the MACs it took."""
+    split = next(iter(rows[0]["accuracy"]))
+    figure, axes = plt.subplots(figsize=(8, 4.8), dpi=150)
+    for way, colour in COLOURS.items():
+        of = [row for row in rows if row["way"] == way]
+        for number, seed in enumerate(sorted({row["seed"] for row in of})):
+            line = [row for row in of if row["seed"] == seed]
+            points = [(row["macs"], 100 * row["accuracy"][split]) for row in line]
+            label = None if number else WAYS.get(way, BASELINE)
+            axes.plot(*zip(*points, strict=True), "o-", color=colour, alpha=0.8, label=label)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("MACs up to this model, translator, calibration and evaluations included")
+    axes.set_ylabel(f"answers right on {split}, %")
+    axes.set_title("Surrogate, grafted, and with the decoder trained, one line a seed")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)

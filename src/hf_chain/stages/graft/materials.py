@@ -148,6 +148,7 @@ class Conversations:
             batch_size=settings.batch_size,
             max_tokens=self.recipe.max_length or 2048,
             max_samples=samples,
+            responses_only=settings.responses_only,
         )
         return replace(found, name=f"data.{name}")
 

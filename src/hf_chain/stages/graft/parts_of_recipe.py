@@ -72,6 +72,9 @@ class CalibrationSettings(Settings):
     samples: int = Field(300, ge=1, description="Conversations the trajectory is measured on.")
     translator_samples: int = Field(1_000, ge=1, description="Conversations a closed-form translator is fitted on.")
     batch_size: int = Field(16, ge=1, description="Conversations in one forward.")
+    responses_only: bool = Field(
+        False, description="Judge predictions on responses alone, for a target that has learnt nothing else."
+    )
 
 
 class BudgetSettings(Settings):

@@ -13,8 +13,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from hf_chain.cost import human
+from hf_chain.files import write_json, write_text
 from hf_chain.stages.environment import describe_environment
-from hf_chain.stages.files import write_json, write_text
 from hf_chain.stages.ledger import FamilyRecord, MemberRecord, read_family
 
 ARMS = ("independent", "copy", "exact")

@@ -15,12 +15,12 @@ from matplotlib import pyplot as plt
 
 from hf_chain.cost import human
 from hf_chain.cost.table import markdown_table
+from hf_chain.files import write_json, write_text
 from hf_chain.report.graft_formats import answers_table
 from hf_chain.report.graft_summary import GraftSummary, summarize_graft
 from hf_chain.report.graft_tables import translator_table
 from hf_chain.report.words import duration
 from hf_chain.stages.environment import describe_environment
-from hf_chain.stages.files import write_json, write_text
 from hf_chain.stages.graft.record import SURROGATE, GraftRecord, StageRecord, graft_record
 from hf_chain.stages.ledger import read_family
 

@@ -25,11 +25,11 @@ from matplotlib import pyplot as plt
 
 from hf_chain.cli import exit_cleanly
 from hf_chain.cost import human
+from hf_chain.files import write_json, write_text
 from hf_chain.growth import tile
 from hf_chain.growth.exact import _TowerGrowth
 from hf_chain.growth.pad import Padded
 from hf_chain.growth.pad_first_norm import PaddedBehindNorm
-from hf_chain.stages.files import write_json, write_text
 from hf_chain.stages.ledger import FamilyRecord, read_family
 
 SMALL = "members.small.training"

@@ -15,7 +15,7 @@ from pathlib import Path
 from families import ROOT
 
 from hf_chain.cli import exit_cleanly
-from hf_chain.stages.files import weights_sha256, write_text
+from hf_chain.files import weights_sha256, write_text
 from hf_chain.stages.ledger import read_family
 
 sys.path.insert(0, str(ROOT / "tests"))

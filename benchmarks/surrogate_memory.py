@@ -125,8 +125,8 @@ def _memory(field: str) -> int:
 
 
 def _write_page(size: int, results: list[dict[str, Any]]) -> None:
+    from hf_chain.files import write_json, write_text
     from hf_chain.stages.environment import describe_environment
-    from hf_chain.stages.files import write_json, write_text
 
     environment = describe_environment()
     rows = []

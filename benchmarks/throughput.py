@@ -22,9 +22,9 @@ from transformers import CLIPModel, TrainerCallback, set_seed
 
 from hf_chain.cli import exit_cleanly
 from hf_chain.distillation.cache import cached_teacher
+from hf_chain.files import write_json, write_text
 from hf_chain.stages.environment import describe_environment
 from hf_chain.stages.family_data import FamilyData, load_family_data
-from hf_chain.stages.files import write_json, write_text
 from hf_chain.stages.recipe import Recipe, load_recipe
 from hf_chain.trainer import ChainConfig, ChainTrainer
 

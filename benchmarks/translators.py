@@ -17,12 +17,12 @@ from families import ROOT
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_chain.cli import exit_cleanly
+from hf_chain.files import write_json, write_text
 from hf_chain.grafting.translator.compare import compare_translators
 from hf_chain.grafting.translator.report import translator_table
 from hf_chain.grafting.translator.translator_config import TranslatorConfig
 from hf_chain.hub.graft_numbers import read_translator
 from hf_chain.stages.environment import describe_environment
-from hf_chain.stages.files import write_json, write_text
 from hf_chain.stages.graft.materials import Conversations
 from hf_chain.stages.graft.recipe import load_graft_recipe
 from hf_chain.stages.graft.record import SURROGATE, TARGET, graft_record

@@ -13,6 +13,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from hf_chain.errors import HfChainError
+from hf_chain.files import whole_folder
 from hf_chain.grafting.anatomy import num_layers
 from hf_chain.grafting.layer_config import surrogate_config
 from hf_chain.grafting.lineage import SurrogateLineage, write_lineage
@@ -150,20 +151,14 @@ def _one_tensor_at_a_time() -> Iterator[None]:
 
 
 def _write(surrogate: PreTrainedModel, target: Target, folder: Path) -> None:
-    """Writes the surrogate's folder under a hidden name first, so that it is whole or not there."""
-    staging = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(staging, ignore_errors=True)
     try:
-        staging.mkdir(parents=True)
-        surrogate.save_pretrained(staging, max_shard_size="5GB")
-        if isinstance(target, CheckpointTarget):
-            for pattern in (*TOKENIZER_FILES, *LICENSE_FILES):
-                for path in target.checkpoint.folder.glob(pattern):
-                    copy = staging / path.relative_to(target.checkpoint.folder)
-                    copy.parent.mkdir(exist_ok=True)
-                    shutil.copyfile(path, copy)
-        os.replace(staging, folder)
+        with whole_folder(folder) as staging:
+            surrogate.save_pretrained(staging, max_shard_size="5GB")
+            if isinstance(target, CheckpointTarget):
+                for pattern in (*TOKENIZER_FILES, *LICENSE_FILES):
+                    for path in target.checkpoint.folder.glob(pattern):
+                        copy = staging / path.relative_to(target.checkpoint.folder)
+                        copy.parent.mkdir(exist_ok=True)
+                        shutil.copyfile(path, copy)
     except OSError as error:
         raise HfChainError(f"output_dir={folder} cannot be written ({error.strerror}): choose another") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

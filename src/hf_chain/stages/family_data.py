@@ -23,7 +23,7 @@ from hf_chain.data import (
     train_tokenizer,
 )
 from hf_chain.errors import HfChainError
-from hf_chain.stages.files import whole_folder
+from hf_chain.files import whole_folder
 from hf_chain.stages.ledger import LEDGER_NAME
 from hf_chain.stages.published import load_clip_config
 from hf_chain.stages.recipe import Recipe

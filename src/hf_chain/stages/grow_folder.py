@@ -6,9 +6,9 @@ import copy
 from pathlib import Path
 
 from hf_chain.errors import HfChainError
+from hf_chain.files import whole_folder
 from hf_chain.growth import OPERATORS, embedding_error
 from hf_chain.growth import grow as grow_model
-from hf_chain.stages.files import whole_folder
 from hf_chain.stages.published import load_clip_with_processor
 
 

@@ -17,13 +17,13 @@ from transformers.utils import logging
 from hf_chain.cost import clip_macs, clip_parameters
 from hf_chain.distillation.cache import cached_teacher
 from hf_chain.evaluation import Evaluation, evaluate_clip
+from hf_chain.files import weights_sha256, whole_folder, write_json, write_text
 from hf_chain.growth import embedding_error, grow
 from hf_chain.hub import write_member_card
 from hf_chain.models import ChainCLIPModel
 from hf_chain.models.chain_clip.modeling_chain_clip import TEACHER_MAPS_NAME
 from hf_chain.stages.environment import check_engine
 from hf_chain.stages.family_data import FamilyData
-from hf_chain.stages.files import weights_sha256, whole_folder, write_json, write_text
 from hf_chain.stages.ledger import Ledger, MemberRecord, read_family
 from hf_chain.stages.published import load_clip
 from hf_chain.stages.recipe import MemberSettings, Recipe

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from hf_chain.cost.transformer import decoder_macs
 from hf_chain.errors import HfChainError
+from hf_chain.files import write_text
 from hf_chain.grafting.anatomy import num_layers, text_config
 from hf_chain.grafting.budget import Budget
 from hf_chain.grafting.criteria import CRITERIA, choose_ranges
@@ -21,7 +22,6 @@ from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.grafting.trajectory import Trajectory, measure_trajectory
 from hf_chain.grafting.translator.least_squares import closed_form
 from hf_chain.grafting.translator.truncated import Batch
-from hf_chain.stages.files import write_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

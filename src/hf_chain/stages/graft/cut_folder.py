@@ -14,13 +14,13 @@ from hf_chain.data.text import token_batches
 from hf_chain.data.text.batches import TokenBatches
 from hf_chain.data.text.rows import stream_rows
 from hf_chain.errors import HfChainError
+from hf_chain.files import check_new_folder, new_folder, write_text
 from hf_chain.grafting.anatomy import num_layers
 from hf_chain.grafting.budget import Budget
 from hf_chain.grafting.ranges import check_ranges, parse_ranges
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.grafting.translator.fit import fit_translator, method_steps
 from hf_chain.models.grafted_vlm.language_models import cannot_load, load_language_model
-from hf_chain.stages.files import check_new_folder, new_folder, write_text
 from hf_chain.stages.graft.calibration_text import TextAlone
 from hf_chain.stages.graft.cut import CHOOSING, check_budget, choose_cut
 from hf_chain.stages.graft.cut_summary import cut_lines, quality_lines

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from hf_chain.errors import HfChainError
+from hf_chain.files import check_new_folder
 from hf_chain.grafting.export_llava import IMAGE_END, IMAGE_START, export_llava
-from hf_chain.stages.files import check_new_folder
 from hf_chain.stages.graft.grafted import load_grafted
 
 EXPORTS = {"llava": export_llava}

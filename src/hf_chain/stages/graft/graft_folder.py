@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from hf_chain.cost.units import human
+from hf_chain.files import check_new_folder, new_folder
 from hf_chain.grafting.graft import graft
-from hf_chain.stages.files import check_new_folder, new_folder
 from hf_chain.stages.graft.grafted import check_checkpoint, load_processor
 
 

@@ -9,7 +9,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from hf_chain.data.chat.collator import ChatCollator
 from hf_chain.evaluation.question_answering import evaluate_answers
-from hf_chain.stages.files import weights_sha256, whole_folder, write_json
+from hf_chain.files import weights_sha256, whole_folder, write_json
 from hf_chain.stages.graft.new_target import new_target_config, new_tokenizer
 from hf_chain.stages.graft.parts_of_recipe import NewTargetSettings
 from hf_chain.stages.graft.training import finished_model, train_parts, training_figures

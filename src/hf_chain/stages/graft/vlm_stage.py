@@ -13,12 +13,12 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.utils import logging
 
 from hf_chain.evaluation.question_answering import AnswerEvaluation, evaluate_answers, spread
+from hf_chain.files import weights_sha256, whole_folder, write_json
 from hf_chain.grafting.graft import graft
 from hf_chain.hub import predecessor_revision
 from hf_chain.models.grafted_vlm import GraftedVLMForConditionalGeneration, GraftedVLMProcessor, from_parts
 from hf_chain.report.graft_examples import pictures_folder, save_pictures
 from hf_chain.stages.environment import is_distributed, wait_for_everyone
-from hf_chain.stages.files import weights_sha256, whole_folder, write_json
 from hf_chain.stages.graft.grafted import on_gpus
 from hf_chain.stages.graft.recipe import GraftStageSettings
 from hf_chain.stages.graft.training import finished_model, train_parts, training_figures

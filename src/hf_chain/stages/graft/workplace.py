@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_chain.files import write_text
 from hf_chain.hub import write_graft_card
-from hf_chain.stages.files import write_text
 from hf_chain.stages.graft.materials import Conversations
 from hf_chain.stages.graft.recipe import GraftRecipe
 from hf_chain.stages.ledger import Ledger, MemberRecord, read_family

@@ -7,8 +7,9 @@ from setuptools import find_packages, setup
 extras = {
     "deepspeed": ["deepspeed>=0.18"],
     "flash-attn": ["flash-attn>=2.6"],
-    # Harnesses of other groups for the evaluation of vision-language models.
-    "eval": ["lm-eval>=0.4.9"],
+    # Harnesses of other groups, for language models and for exported grafts. The two go together with transformers 5;
+    # lmms-eval reads Llava only with decord, which its extra brings.
+    "eval": ["lm-eval>=0.4.13", "lmms-eval[video-legacy]>=0.7.3"],
     "docs": ["furo>=2025.7", "myst-parser>=4.0", "sphinx>=8.0", "sphinx-copybutton>=0.5"],
     "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-timeout>=2.3"],
     "quality": ["mypy>=1.15", "pre-commit>=4.0", "ruff>=0.12", "types-PyYAML", "types-tqdm"],

@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from hf_chain.cost import human
+from hf_chain.cost.comparison import saving_words
 from hf_chain.cost.table import markdown_table
 from hf_chain.files import write_json, write_text
 from hf_chain.report.graft_formats import answers_table
@@ -107,7 +108,7 @@ def _findings(rows: list[Row]) -> Iterator[str]:
                 yield f"{name}, {split}: {step} against the {words} {statistics.mean(gains):+.1f} points ({each})"
         shares = [row["share_of_baseline"] for (kind, _), row in of.items() if kind == "decoder"]
         if shares and None not in shares:
-            yield f"{name}: {100 * (1 - statistics.mean(shares)):.1f} % fewer MACs than the baseline"
+            yield f"{name} cost {saving_words(1 - statistics.mean(shares))} than the baseline in MACs"
 
 
 def _markdown(name: str, rows: list[Row], findings: list[str], first: GraftSummary) -> str:

@@ -149,7 +149,7 @@ def test_the_body_tells_cost_results_and_training(graft_dir: Path) -> None:
     assert "```yaml\nname: graft\n```" in text and "arxiv.org/abs/2505.22664" in text
     text = card_of(graft_dir, "surrogate").text
     assert f"Finding the cut took {human(CUT)} MACs" in text
-    assert re.search(r"\| closed_form +\| +0.210 \| +6.00 \| +75 % \|", text)
+    assert re.search(r"\| closed_form +\| +0.210 \| +6.000 \| +75 % \|", text)
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -93,7 +93,7 @@ def test_the_translator_stands_between_target_and_dropping(finished: Path) -> No
     table = tables.translator_table(summary(finished))
     assert table is not None
     assert column(table, "translator") == ["target", "none (layers dropped)", "closed_form"]
-    assert column(table, "perplexity") == ["3.00", "48.00", "6.00"]
+    assert column(table, "perplexity") == ["3.000", "48.000", "6.000"]
     assert column(table, "splice error")[1:] == ["1.300", "0.210"]
     assert column(table, "loss recovered") == ["100 %", "0 %", "75 %"]
 

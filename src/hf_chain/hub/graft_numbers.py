@@ -84,10 +84,10 @@ def translator_rows(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]
     reference, recovered = quality["reference"], quality["recovered"]
     own = [human(report["macs"]), f"{report['seconds']:.0f} s"]
     rows = [
-        ["target", "0", f"{reference['target_perplexity']:.2f}", "100 %", "", ""],
+        ["target", "0", f"{reference['target_perplexity']:.3f}", "100 %", "", ""],
         ["none (layers dropped)", _errors(reference["dropping_splice_error"])]
-        + [f"{reference['dropping_perplexity']:.2f}", "0 %", "", ""],
-        [report["method"], _errors(quality["splice_error"]), f"{quality['perplexity']:.2f}"]
+        + [f"{reference['dropping_perplexity']:.3f}", "0 %", "", ""],
+        [report["method"], _errors(quality["splice_error"]), f"{quality['perplexity']:.3f}"]
         + ["–" if recovered is None else f"{100 * recovered:.0f} %", *own],
     ]
     return ["translator", "splice error", "perplexity", "loss recovered", "MACs", "time"], rows

@@ -66,4 +66,4 @@ def translator_table(reports: Sequence[TranslatorReport]) -> str:
 
 
 def _measures(errors: Sequence[float], perplexity: float, recovered: float) -> list[str]:
-    return [", ".join(f"{error:.3f}" for error in errors), f"{perplexity:.2f}", f"{recovered:.0%}"]
+    return [", ".join(f"{error:.3f}" for error in errors), f"{perplexity:.3f}", f"{recovered:.0%}"]

@@ -50,6 +50,13 @@ WRONG_VALUES: list[tuple[str, dict[str, Any], str]] = [
     ("a baseline on the surrogate", {"baseline__0__decoder": "surrogate"}, "baseline.full.decoder is 'surrogate'; it"),
     ("no epochs", {"stages__0__epochs": 0}, "stages.encoder.epochs is 0; .* greater than 0"),
     ("a key misspelt", {"stages__0__epoch": 2}, "stages.encoder.epoch is unknown; did you mean epochs"),
+    # Packs
+    ("packs of any length", {"pack_tokens": 256}, "max_length is None and pack_tokens 256; set max_length, at most"),
+    (
+        "too short packs",
+        {"pack_tokens": 64, "max_length": 128},
+        "max_length is 128 and pack_tokens 64; set max_length",
+    ),
     # Parts
     ("an unknown part", {"stages__0__parts": {"adaptor": 1e-3}}, "stage encoder: part adaptor stands for nothing"),
     (

@@ -180,3 +180,20 @@ def test_surrogate_and_export_generate_the_same_without_hf_chain(run_dir: Path, 
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout.splitlines()[-1]) == expected
+
+
+def test_stages_can_be_trained_on_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets_cache")
+    changes = {"pack_tokens": 512, "max_length": 256, "training__per_device_train_batch_size": 1}
+    recipe = load_graft_recipe(write_recipe(tmp_path / "recipe.yaml", tiny_graft_values(tmp_path, **changes)))
+    recipe = recipe.model_copy(update={"stages": recipe.stages[:1], "baseline": []})
+    plan, found = plan_graft(recipe).stages[0], read_family(run_graft(recipe)).member("encoder")
+    assert found.samples == plan.samples == 48
+    # A row is longer than its conversations, and attention grows with its square.
+    assert found.training_macs["total"] == pytest.approx(plan.macs, rel=0.25)
+    losses = [
+        entry["loss"]
+        for entry in json.loads((recipe.run_dir / found.folder / "training_log.json").read_text())
+        if "loss" in entry
+    ]
+    assert 2 <= len(losses) < 48 and losses[-1] < losses[0]

@@ -40,6 +40,14 @@ class Lengths:
             part = pairs[start : start + size]
             yield len(part), max(tokens for tokens, _ in part), sum(images for _, images in part)
 
+    def packs(self, size: int, pack_tokens: int) -> Iterator[tuple[int, int, int]]:
+        """Likewise of packs, taken for full, `size` of them in a batch."""
+        packs = math.ceil(sum(self.tokens) / pack_tokens)
+        images = math.ceil(sum(self.images) / packs)
+        for start in range(0, packs, size):
+            count = min(size, packs - start)
+            yield count, pack_tokens, count * images
+
 
 def measure_lengths(
     rows: Dataset | IterableDataset,

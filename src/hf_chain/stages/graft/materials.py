@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from hf_chain.data.chat.collator import ChatCollator
 from hf_chain.data.chat.encoder import ChatEncoder
+from hf_chain.data.chat.packing import PackedRows
 from hf_chain.data.chat.quality import check_chat
 from hf_chain.data.chat.reweighting import ResponseReweighting
 from hf_chain.data.chat.rows import FEATURES
@@ -59,11 +60,12 @@ class Conversations:
             special_tokens_in_loss=stage is None or stage.special_tokens_in_loss,
             image_prompts=recipe.image_prompts,
             reweighting=ResponseReweighting(order=order) if order is not None else None,
+            packing=recipe.pack_tokens is not None,
             seed=recipe.seed,
         )
 
-    def training_rows(self, names: Sequence[str], collator: ChatCollator) -> Dataset | ChatStream:
-        """The checked training rows of all named data together, or a stream.
+    def training_rows(self, names: Sequence[str], collator: ChatCollator) -> Dataset | PackedRows | ChatStream:
+        """The checked training rows of all named data together, in packs where the collator packs, or a stream.
 
         Raises:
             HfChainError: when too many rows are bad.
@@ -75,7 +77,9 @@ class Conversations:
                 max_bad_share=self.recipe.data[names[0]].max_bad_share,
                 report_file=self._report(names[0]),
             )
-        return concatenate_datasets([self._checked(name, self.recipe.data[name], collator) for name in names])
+        rows = concatenate_datasets([self._checked(name, self.recipe.data[name], collator) for name in names])
+        most = self.recipe.pack_tokens
+        return PackedRows(rows, most) if collator.packing and most is not None else rows
 
     def stream_length(self, names: Sequence[str]) -> int | None:
         """Rows of an epoch where the data are a stream, which does not know them; `None` where they are not."""

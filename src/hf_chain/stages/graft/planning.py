@@ -71,10 +71,13 @@ class _Planner:
         size = training.get("per_device_train_batch_size", 8)
         by_length = training.get("train_sampling_strategy") == "group_by_length"
         data = [self._lengths_of(name) for name in settings.data] if parts else []
-        batches = [list(lengths.batches(size, by_length)) for lengths in data]
+        packed = self.recipe.pack_tokens
+        batches = [
+            list(lengths.packs(size, packed) if packed else lengths.batches(size, by_length)) for lengths in data
+        ]
         samples = _samples(
             sum(lengths.rows for lengths in data),
-            size * training.get("gradient_accumulation_steps", 1),
+            1 if packed else size * training.get("gradient_accumulation_steps", 1),
             settings.epochs,
         )
         macs, largest = 0.0, Batch(1, 1, 0)

@@ -69,6 +69,12 @@ class GraftRecipe(Settings):
     model: VLMSettings = Field(VLMSettings(), description="What joins encoder and language model.")
     data: dict[str, ChatDataSettings] = Field(min_length=1, description="Conversations, each source under a name.")
     max_length: int | None = Field(None, ge=8, description="Tokens from which on a conversation is cut.")
+    pack_tokens: int | None = Field(
+        None,
+        ge=8,
+        description="Lay conversations one after the other, without padding, in rows of this many tokens, which batch "
+        "sizes then count; null pads them.",
+    )
     image_prompts: bool = Field(False, description="Put one of thirty wordings around every image in training.")
     reweighting_order: float | None = Field(
         None, gt=0, description="Order of the weights of short responses about images; null weighs all alike."
@@ -118,6 +124,19 @@ class GraftRecipe(Settings):
                     f"data.{streams[0]}.streaming is true without max_train_samples; say how many conversations an "
                     "epoch has"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _conversations_fit_into_packs(self) -> GraftRecipe:
+        if self.pack_tokens is None:
+            return self
+        if self.max_length is None or self.max_length > self.pack_tokens:
+            raise ValueError(
+                f"max_length is {self.max_length} and pack_tokens {self.pack_tokens}; set max_length, at most that"
+            )
+        for name, data in self.data.items():
+            if data.streaming:
+                raise ValueError(f"data.{name} is a stream, whose packs nobody can count; leave pack_tokens out")
         return self
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset
 from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from hf_chain.data.chat.packing import PackedRows
 from hf_chain.stages.environment import check_engine
 from hf_chain.stages.training_run import TRAINING_DEFAULTS, train_or_resume
 from hf_chain.trainer.graft_config import GraftConfig
@@ -105,9 +106,12 @@ def training_figures(trainer: GraftTrainer) -> dict[str, Any]:
         seconds *= macs / macs_before
     else:
         seconds = next(e["train_runtime"] for e in reversed(trainer.state.log_history) if "train_runtime" in e)
-    steps, args = trainer.state.global_step, trainer.args
+    steps, args, data = trainer.state.global_step, trainer.args, trainer.train_dataset
+    samples = steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    if isinstance(data, PackedRows):
+        samples = round(samples * len(data.rows) / len(data))
     return {
-        "samples": steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "samples": samples,
         "training_macs": {"student": int(macs), "teacher": 0, "total": int(macs)},
         "seconds": round(seconds, 1),
     }

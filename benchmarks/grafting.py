@@ -55,6 +55,9 @@ def as_published(recipe: GraftRecipe, name: str) -> GraftRecipe:
     """The same graft in the paper's stages: the translator starts from its own weights and is trained on images and
     text together with the adapter, then the encoder is trained, then the decoder on a fifth of the data.
 
+    Unlike in the paper, end marks stay in the loss of the last stage: a small model that is not told where an answer ends
+    forgets it, and answered 39 % right instead of 55 % before that stage.
+
     Args:
         recipe (`GraftRecipe`): ours; its stages are encoder, graft and decoder.
         name (`str`): name of the new run.
@@ -75,7 +78,7 @@ def as_published(recipe: GraftRecipe, name: str) -> GraftRecipe:
         },
         data=[*encoder.data, TEXT],
     )
-    decoder = decoder.model_copy(update={"epochs": PUBLISHED_DECODER_SHARE, "special_tokens_in_loss": False})
+    decoder = decoder.model_copy(update={"epochs": PUBLISHED_DECODER_SHARE})
     return recipe.model_copy(
         update={
             "name": name,

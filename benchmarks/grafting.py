@@ -55,8 +55,8 @@ def as_published(recipe: GraftRecipe, name: str) -> GraftRecipe:
     """The same graft in the paper's stages: the translator starts from its own weights and is trained on images and
     text together with the adapter, then the encoder is trained, then the decoder on a fifth of the data.
 
-    Unlike in the paper, end marks stay in the loss of the last stage: a small model that is not told where an answer ends
-    forgets it, and answered 39 % right instead of 55 % before that stage.
+    Unlike in the paper, end marks stay in the loss of the last stage: a small model that is not told where an answer
+    ends forgets it, and had 39 % right after that stage, and 55 % before.
 
     Args:
         recipe (`GraftRecipe`): ours; its stages are encoder, graft and decoder.

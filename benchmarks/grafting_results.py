@@ -183,6 +183,7 @@ def _plot(rows: list[Row], path: Path) -> None:
             label = None if number else WAYS.get(way, BASELINE)
             axes.plot(*zip(*points, strict=True), "o-", color=colour, alpha=0.8, label=label)
     axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(lambda macs, _: human(macs) if macs else "0")
     axes.set_xlabel("MACs up to this model, translator, calibration and evaluations included")
     axes.set_ylabel(f"answers right on {split}, %")
     axes.set_title("Surrogate, grafted, and with the decoder trained, one line a seed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import torch
@@ -106,10 +107,16 @@ def evaluate_answers(
 
 
 def spread(rows: Dataset, samples: int | None) -> Dataset:
-    """The rows that are asked: `samples` of them, spread evenly over the data, or all."""
+    """The rows that are asked: `samples` of them, spread evenly over the data, or all; the same ones each time.
+
+    One is drawn from each of as many stretches: steps of one length would meet the same kind of question every time
+    where the kinds take turns.
+    """
     if samples is None or samples >= len(rows):
         return rows
-    return rows.select([number * len(rows) // samples for number in range(samples)])
+    starts = [number * len(rows) // samples for number in range(samples + 1)]
+    random = Random(samples)
+    return rows.select([random.randrange(start, end) for start, end in zip(starts, starts[1:], strict=False)])
 
 
 def answer_metrics(answers: Sequence[Answered]) -> dict[str, float]:

@@ -11,14 +11,12 @@ from hf_chain.cost.transformer import decoder_macs
 from hf_chain.grafting.lineage import read_lineage
 from hf_chain.grafting.ranges import LayerRange
 from hf_chain.grafting.translator.fit import method_steps
+from hf_chain.grafting.translator.least_squares import calibration_passes
 from hf_chain.stages.graft.cut import CHOOSING
 from hf_chain.stages.graft.parts_of_recipe import SurrogateSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
-
-CLOSED_FORM_PASSES = 4
-"""Passes over the text for each range, see `closed_form`."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class CutCost:
             self._forward(self.target, range(span.last + 1)) + self._forward(self.surrogate, range(end + 1))
             for span, end in self._splices
         )
-        return self.settings.calibration.translator_samples * CLOSED_FORM_PASSES * one_pass
+        return self.settings.calibration.translator_samples * calibration_passes(self.surrogate) * one_pass
 
     def _training(self, objective: str) -> int:
         whole, (span, end) = objective != "hidden", self._splices[-1]

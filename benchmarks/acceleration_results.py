@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
+from families import machine_line, shown_recipe
 from matplotlib import pyplot as plt
 
 from hf_chain.cost import human
@@ -40,7 +41,7 @@ def write_results(runs: Path, target: Path) -> None:
         target / "acceleration.json",
         {
             "environment": describe_environment(),
-            "recipe": first.recipe,
+            "recipe": shown_recipe(first),
             "metric": f"{SPLIT} {METRIC}",
             "summary": summary,
             "members": rows,
@@ -114,7 +115,6 @@ def _total(rows: list[dict[str, Any]], arm: str, seed: int, key: str) -> float:
 
 def _markdown(rows: list[dict[str, Any]], summary: dict[str, Any], family: FamilyRecord) -> str:
     environment = family.environment
-    versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
     lines = [
         "# Acceleration: chain against independent training",
         "",
@@ -152,7 +152,7 @@ def _markdown(rows: list[dict[str, Any]], summary: dict[str, Any], family: Famil
         "",
         "![Accuracy against cumulative MACs](acceleration.png)",
         "",
-        f"Hardware: {environment['hardware']}, {environment['threads']} thread(s). {versions}.",
+        machine_line(environment),
         "",
     ]
     return "\n".join(lines)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hf_chain.stages.family_data import PROCESSOR_FOLDER
 from hf_chain.stages.ledger import FamilyRecord, Ledger, read_family
@@ -13,6 +14,17 @@ from hf_chain.stages.recipe import load_recipe
 from hf_chain.stages.runner import run
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def shown_recipe(family: FamilyRecord) -> dict[str, Any]:
+    """The recipe of a run without the folder it was in, which means nothing elsewhere."""
+    return {name: value for name, value in family.recipe.items() if name != "output_dir"}
+
+
+def machine_line(environment: dict[str, Any]) -> str:
+    """Hardware, threads and versions in a sentence each, for the end of a page."""
+    versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
+    return f"Hardware: {environment['hardware']}, {environment['threads']} thread(s). {versions}."
 
 
 def run_variant(

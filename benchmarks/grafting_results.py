@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
+from families import machine_line, shown_recipe
 from matplotlib import pyplot as plt
 
 from hf_chain.cost import human
@@ -56,7 +57,12 @@ def write_results(recipe: Path, family: str, runs: Path, target: Path) -> None:
     first = next(iter(grafts.values())).family
     target.mkdir(parents=True, exist_ok=True)
     name = recipe.stem
-    numbers = {"environment": describe_environment(), "recipe": first.recipe, "findings": findings, "steps": rows}
+    numbers = {
+        "environment": describe_environment(),
+        "recipe": shown_recipe(first),
+        "findings": findings,
+        "steps": rows,
+    }
     write_json(target / f"{name}.json", numbers)
     write_text(target / f"{name}.md", _markdown(name, rows, findings, summarize_graft(first)))
     _plot(rows, target / f"{name}.png")
@@ -130,7 +136,6 @@ def _markdown(name: str, rows: list[Row], findings: list[str], first: GraftSumma
             ]
         )
     environment = first.record.environment
-    versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
     translator = translator_table(first)
     cut = [] if translator is None else [markdown_table(*translator)]
     return "\n".join(
@@ -160,7 +165,7 @@ def _markdown(name: str, rows: list[Row], findings: list[str], first: GraftSumma
             # Without pictures: photographs need not be ours to publish.
             markdown_table(*answers_table(first, pictures=False)),
             "",
-            f"Hardware: {environment['hardware']}, {environment['threads']} thread(s). {versions}.",
+            machine_line(environment),
             "",
         ]
     )

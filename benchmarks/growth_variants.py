@@ -20,7 +20,7 @@ from unittest.mock import patch
 import matplotlib
 
 matplotlib.use("Agg")
-from families import ROOT, run_variant
+from families import ROOT, machine_line, run_variant, shown_recipe
 from matplotlib import pyplot as plt
 
 from hf_chain.cli import exit_cleanly
@@ -124,7 +124,9 @@ def _write_results(runs: Path) -> None:
         return
     target = ROOT / "docs/benchmarks"
     target.mkdir(parents=True, exist_ok=True)
-    write_json(target / "growth.json", {"environment": family.environment, "recipe": family.recipe, "rows": rows})
+    write_json(
+        target / "growth.json", {"environment": family.environment, "recipe": shown_recipe(family), "rows": rows}
+    )
     write_text(target / "growth.md", _markdown(rows, family))
     _plot(rows, target / "growth.png")
 
@@ -166,9 +168,7 @@ def _markdown(rows: list[dict[str, Any]], family: FamilyRecord) -> str:
         "",
         "![Accuracy after growth and after training](growth.png)",
         "",
-        f"Hardware: {environment['hardware']}, {environment['threads']} thread(s). "
-        + ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
-        + ".",
+        machine_line(environment),
         "",
     ]
     return "\n".join(lines)

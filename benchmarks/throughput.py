@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from families import ROOT
+from families import ROOT, machine_line
 from torch.utils.data import DataLoader
 from transformers import CLIPModel, TrainerCallback, set_seed
 
@@ -197,9 +197,7 @@ def _write(recipe: Recipe, seconds: dict[str, list[float]], steps: int) -> None:
         "|---|---:|---:|",
         *(f"| {name} | {value:.3f} | ≤ {aim:.2f} |" for name, (value, aim) in ratios.items()),
         "",
-        f"Hardware: {environment['hardware']}, {environment['threads']} thread(s). "
-        + ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
-        + ".",
+        machine_line(environment),
         "",
     ]
     target = ROOT / "docs/benchmarks"

@@ -13,7 +13,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from families import ROOT
+from families import ROOT, machine_line
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_chain.cli import exit_cleanly
@@ -39,7 +39,7 @@ measured on {held_out} others. Made by `python benchmarks/translators.py --recip
 
 {table}
 
-Hardware: {hardware}, {threads} thread(s). {versions}.
+{machine}
 """
 
 
@@ -80,9 +80,7 @@ def main() -> None:
         rate=LEARNING_RATE,
         recipe=arguments.recipe.stem,
         table=translator_table(reports),
-        hardware=environment["hardware"],
-        threads=environment["threads"],
-        versions=", ".join(f"{name} {number}" for name, number in environment["versions"].items()),
+        machine=machine_line(environment),
     )
     path = ROOT / "docs/benchmarks" / f"{arguments.recipe.stem}_translators"
     write_text(path.with_suffix(".md"), page)

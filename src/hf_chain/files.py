@@ -67,11 +67,16 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file that other readers see whole."""
     temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content)
     os.replace(temporary, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file that other readers see whole."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -10,8 +10,6 @@ What differs between the two, and how it is made up for without changing a logit
 from __future__ import annotations
 
 import copy
-import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +19,7 @@ from transformers import AddedToken, LlavaConfig, LlavaForConditionalGeneration,
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from hf_chain.errors import HfChainError
+from hf_chain.files import whole_folder
 from hf_chain.grafting.llava_tower import GAIN, tower_with_norm
 from hf_chain.models.grafted_vlm.chat_template import with_images
 from hf_chain.models.grafted_vlm.vision_towers import prefix_tokens, tower_family
@@ -211,14 +210,9 @@ def _name(model: torch.nn.Module, wanted: torch.Tensor) -> str:
 
 
 def _write(folder: Path, llava: LlavaForConditionalGeneration, processor: LlavaProcessor) -> None:
-    staging = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(staging, ignore_errors=True)
     try:
-        staging.mkdir(parents=True)
-        llava.save_pretrained(staging, max_shard_size="5GB")
-        processor.save_pretrained(staging)
-        os.replace(staging, folder)
+        with whole_folder(folder) as staging:
+            llava.save_pretrained(staging, max_shard_size="5GB")
+            processor.save_pretrained(staging)
     except OSError as error:
         raise HfChainError(f"output_dir={folder} cannot be written ({error.strerror}): choose another") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_chain.cost.table import markdown_table
 from hf_chain.cost.units import human
 from hf_chain.errors import HfChainError
+from hf_chain.files import write_text
+from hf_chain.hub.card_template import render_card
 from hf_chain.hub.lineage import ancestors
 from hf_chain.hub.settings import HubSettings
 from hf_chain.stages.ledger import FamilyRecord, MemberRecord
@@ -22,7 +21,7 @@ from hf_chain.stages.ledger import FamilyRecord, MemberRecord
 if TYPE_CHECKING:
     from transformers import CLIPConfig
 
-TEMPLATE = "templates/member_card.md.jinja"
+TEMPLATE = "member_card.md.jinja"
 TAGS = ["hf_chain", "chain-of-models", "clip"]
 
 BASE_MODEL_RELATION = "finetune"
@@ -60,9 +59,8 @@ def write_member_card(
         config = CLIPConfig.from_pretrained(folder, local_files_only=True)
     except OSError as error:
         raise HfChainError(f"No saved member in {folder}: its config.json cannot be read") from error
-    path, unfinished = folder / "README.md", folder / ".README.md.tmp"
-    unfinished.write_text(str(member_card(config, family, member, hub, recipe_yaml)), encoding="utf-8")
-    os.replace(unfinished, path)
+    path = folder / "README.md"
+    write_text(path, str(member_card(config, family, member, hub, recipe_yaml)))
     return path
 
 
@@ -73,9 +71,8 @@ def member_card(
     repo_id = hub.repo_id(member.name) if hub.push else None
     chain = ancestors(family, member, hub)
     data = _data_name(family, hub)
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string(resources.files("hf_chain.hub").joinpath(TEMPLATE).read_text(encoding="utf-8"))
-    body = template.render(
+    body = render_card(
+        TEMPLATE,
         title=repo_id.partition("/")[2] if repo_id else member.name,
         location=repo_id or ".",
         local=repo_id is None,

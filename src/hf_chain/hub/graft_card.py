@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 from huggingface_hub import ModelCard, ModelCardData
 
 from hf_chain.cost.table import markdown_table
 from hf_chain.cost.units import human
 from hf_chain.errors import HfChainError
+from hf_chain.files import write_text
+from hf_chain.hub.card_template import render_card
 from hf_chain.hub.graft_card_lineage import Origins, origins
 from hf_chain.hub.graft_card_results import data_name, eval_results
 from hf_chain.hub.graft_numbers import (
@@ -61,9 +61,8 @@ def write_graft_card(
     except (OSError, ValueError) as error:
         raise HfChainError(f"No saved model in {folder}: its config.json cannot be read") from error
     card = stage_card(config, read_translator(folder), family, member, hub, recipe_yaml)
-    path, unfinished = folder / "README.md", folder / ".README.md.tmp"
-    unfinished.write_text(str(card), encoding="utf-8")
-    os.replace(unfinished, path)
+    path = folder / "README.md"
+    write_text(path, str(card))
     return path
 
 
@@ -84,14 +83,9 @@ def stage_card(
     stage = graft.stage(member.name)
     found = origins(graft, stage, hub)
     repo_id = hub.repo_id(stage.name) if hub.push else None
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("hf_chain.hub"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     measured = translator_rows(translator)
-    body = environment.get_template(TEMPLATES.get(stage.name, "grafted_card.md.jinja")).render(
+    body = render_card(
+        TEMPLATES.get(stage.name, "grafted_card.md.jinja"),
         title=repo_id.partition("/")[2] if repo_id else stage.name,
         location=repo_id or ".",
         local=repo_id is None,

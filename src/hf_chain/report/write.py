@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from transformers.utils import logging
 
 from hf_chain.errors import HfChainError
+from hf_chain.files import write_bytes, write_text
 from hf_chain.report import graft_formats
 from hf_chain.report.graft_page import render_graft_page
 from hf_chain.report.graft_plots import PLOTS as GRAFT_PLOTS
@@ -55,18 +55,18 @@ def write_report(run_dir: str | Path, baseline: str | Path | None = None) -> Pat
         graft = summarize_graft(record)
         figures = _draw(GRAFT_PLOTS, graft, folder)
         _write_pictures(folder, graft)
-        _write(folder / "graft.md", graft_formats.to_markdown(graft).encode())
-        _write(folder / "graft.csv", graft_formats.to_csv(graft).encode())
-        _write(folder / "graft.json", graft_formats.to_json(graft).encode())
+        write_text(folder / "graft.md", graft_formats.to_markdown(graft))
+        write_text(folder / "graft.csv", graft_formats.to_csv(graft))
+        write_text(folder / "graft.json", graft_formats.to_json(graft))
         page = render_graft_page(graft, figures)
     else:
         family = summarize(run_dir, Path(baseline) if baseline is not None else None)
         figures = _draw(PLOTS, family, folder)
-        _write(folder / "family.md", to_markdown(family).encode())
-        _write(folder / "family.csv", to_csv(family).encode())
-        _write(folder / "family.json", to_json(family).encode())
+        write_text(folder / "family.md", to_markdown(family))
+        write_text(folder / "family.csv", to_csv(family))
+        write_text(folder / "family.json", to_json(family))
         page = render_page(family, figures)
-    _write(folder / "index.html", page.encode())
+    write_text(folder / "index.html", page)
     logger.info(f"Report written to {folder / 'index.html'}")
     return folder / "index.html"
 
@@ -84,7 +84,7 @@ def _draw(
             if figure is None:
                 path.unlink(missing_ok=True)
                 continue
-            _write(path, _image(figure, "png"))
+            write_bytes(path, _image(figure, "png"))
             light = _image(figure, "svg")
         with applied(DARK):
             dark = draw(numbers, DARK)
@@ -95,7 +95,7 @@ def _draw(
 def _write_pictures(folder: Path, graft: GraftSummary) -> None:
     for number, example in enumerate(graft.examples):
         for place, picture in enumerate(example.pictures):
-            _write(folder / graft_formats.picture_name(number, place), picture.read_bytes())
+            write_bytes(folder / graft_formats.picture_name(number, place), picture.read_bytes())
 
 
 def _image(figure: Figure, kind: str) -> bytes:
@@ -103,9 +103,3 @@ def _image(figure: Figure, kind: str) -> bytes:
     # No date in the file: the same ledger gives the same bytes.
     figure.savefig(content, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
     return content.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)

@@ -82,6 +82,11 @@ def plain_messages(value: Any) -> list[dict[str, str]]:
     return messages
 
 
+def without_images(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The words of a conversation, without the placeholders of its images."""
+    return [{**message, "content": message["content"].replace(IMAGE_PLACEHOLDER, "").strip()} for message in messages]
+
+
 def _plain_content(content: Any) -> str:
     if isinstance(content, str):
         return content.strip()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from hf_chain.data.chat.rows import IMAGE_PLACEHOLDER, plain_messages
+from hf_chain.data.chat.rows import plain_messages, without_images
 from hf_chain.data.text.rows import Row, read_rows
 
 CONVERSATIONS = ("messages", "conversations")
@@ -36,8 +35,4 @@ def _text_alone(row: Row) -> Row:
     if isinstance(row, str):
         return row
     column = next((name for name in CONVERSATIONS if name in row), None)
-    return row if column is None else {"messages": [_words(message) for message in plain_messages(row[column])]}
-
-
-def _words(message: Mapping[str, Any]) -> dict[str, Any]:
-    return {**message, "content": message["content"].replace(IMAGE_PLACEHOLDER, "").strip()}
+    return row if column is None else {"messages": without_images(plain_messages(row[column]))}

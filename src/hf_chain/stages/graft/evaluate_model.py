@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hf_chain.evaluation.question_answering import evaluate_answers
+from hf_chain.stages.graft.asking import ask
 from hf_chain.stages.graft.grafted import load_grafted
 from hf_chain.stages.graft.materials import Conversations
 from hf_chain.stages.graft.recipe import GraftRecipe
@@ -19,15 +19,5 @@ def evaluate_model(name: str, recipe: GraftRecipe) -> dict[str, dict[str, float]
         HfChainError: when the model or the data cannot be loaded, or too many questions cannot be asked.
     """
     model, processor = load_grafted(name)
-    wanted = recipe.evaluation
-    return {
-        split: evaluate_answers(
-            model,
-            processor,
-            rows,
-            batch_size=wanted.batch_size,
-            max_new_tokens=wanted.max_new_tokens,
-            max_samples=wanted.max_samples,
-        ).metrics
-        for split, rows in Conversations(recipe, main_process=False).questions(processor).items()
-    }
+    questions = Conversations(recipe, main_process=False).questions(processor)
+    return {split: found.metrics for split, found in ask(model, processor, questions, recipe.evaluation).items()}

@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Dataset, IterableDataset
 
 from hf_chain.data.chat.encoder import ChatEncoder
-from hf_chain.data.chat.rows import IMAGE_PLACEHOLDER
+from hf_chain.data.chat.rows import IMAGE_PLACEHOLDER, without_images
 from hf_chain.errors import HfChainError
 
 SAMPLED = 256
@@ -83,7 +83,7 @@ def measure_lengths(
     lengths = Lengths(total, [], [], [])
     for row in part:
         images = sum(message["content"].count(IMAGE_PLACEHOLDER) for message in row["messages"])
-        words = [{**m, "content": m["content"].replace(IMAGE_PLACEHOLDER, "").strip()} for m in row["messages"]]
+        words = without_images(row["messages"])
         try:
             tokens = len(encoder.encode(words).input_ids) + images * image_positions
         except ValueError:

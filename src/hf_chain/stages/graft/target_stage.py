@@ -8,8 +8,8 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from hf_chain.data.chat.collator import ChatCollator
-from hf_chain.evaluation.question_answering import evaluate_answers
 from hf_chain.files import weights_sha256, whole_folder, write_json
+from hf_chain.stages.graft.asking import ask
 from hf_chain.stages.graft.new_target import new_target_config, new_tokenizer
 from hf_chain.stages.graft.parts_of_recipe import NewTargetSettings
 from hf_chain.stages.graft.training import finished_model, train_parts, training_figures
@@ -61,14 +61,9 @@ class TargetStage:
         with whole_folder(folder) as unfinished:
             trainer.save_model(str(unfinished))
             place.note("trained", NAME, **training_figures(trainer), epochs=settings.epochs)
-            found = evaluate_answers(
-                finished_model(trainer, unfinished),
-                tokenizer,
-                conversations.splits(settings.data[0])["validation"],
-                batch_size=recipe.evaluation.batch_size,
-                max_new_tokens=recipe.evaluation.max_new_tokens,
-                max_samples=recipe.evaluation.max_samples,
-            )
+            model = finished_model(trainer, unfinished)
+            questions = {"described": conversations.splits(settings.data[0])["validation"]}
+            found = ask(model, tokenizer, questions, recipe.evaluation)["described"]
             place.note("evaluated", NAME, metrics_after={"described": found.metrics}, evaluation_macs=found.macs)
             write_json(unfinished / "training_log.json", trainer.state.log_history)
             (unfinished / "training_args.bin").unlink(missing_ok=True)

@@ -12,13 +12,14 @@ from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.utils import logging
 
-from hf_chain.evaluation.question_answering import AnswerEvaluation, evaluate_answers, spread
+from hf_chain.evaluation.question_answering import spread
 from hf_chain.files import weights_sha256, whole_folder, write_json
 from hf_chain.grafting.graft import graft
 from hf_chain.hub import predecessor_revision
 from hf_chain.models.grafted_vlm import GraftedVLMForConditionalGeneration, GraftedVLMProcessor, from_parts
 from hf_chain.report.graft_examples import pictures_folder, save_pictures
 from hf_chain.stages.environment import is_distributed, wait_for_everyone
+from hf_chain.stages.graft.asking import ask
 from hf_chain.stages.graft.grafted import on_gpus
 from hf_chain.stages.graft.recipe import GraftStageSettings
 from hf_chain.stages.graft.training import finished_model, train_parts, training_figures
@@ -144,7 +145,7 @@ class VLMStage:
                 write_json(folder / "training_log.json", trainer.state.log_history)
                 (folder / "training_args.bin").unlink(missing_ok=True)
             processor.save_pretrained(folder)
-            found = self._ask(model, processor, questions)
+            found = ask(model, processor, questions, place.recipe.evaluation)
             place.note(
                 "evaluated",
                 name,
@@ -157,22 +158,6 @@ class VLMStage:
             self._keep_pictures(questions)
         place.note("saved", name, folder=place.folder(name).name, weights_sha256=weights_sha256(place.folder(name)))
         remove_checkpoints(place.checkpoints(name))
-
-    def _ask(
-        self, model: PreTrainedModel, processor: GraftedVLMProcessor, questions: dict[str, Dataset]
-    ) -> dict[str, AnswerEvaluation]:
-        wanted = self.place.recipe.evaluation
-        return {
-            split: evaluate_answers(
-                model,
-                processor,
-                rows,
-                batch_size=wanted.batch_size,
-                max_new_tokens=wanted.max_new_tokens,
-                max_samples=wanted.max_samples,
-            )
-            for split, rows in questions.items()
-        }
 
     def _keep_pictures(self, questions: dict[str, Dataset]) -> None:
         """Keeps the pictures of the shown answers for the report, once a run."""

@@ -21,6 +21,7 @@ from support.grafted_parts import image_processor, tiny_tower
 from support.recipes import write_recipe
 
 ENCODER: dict[str, Any] = {"name": "encoder", "decoder": "surrogate", "parts": {"adapter": 1e-3}}
+REFIT: dict[str, Any] = {"name": "translator", "decoder": "surrogate", "refit": 16}
 GRAFT: dict[str, Any] = {"name": "graft", "decoder": "target"}
 
 
@@ -49,6 +50,23 @@ WRONG_VALUES: list[tuple[str, dict[str, Any], str]] = [
     ("a name with a slash", {"stages__0__name": "../up"}, "name is '../up'; use letters"),
     ("a baseline on the surrogate", {"baseline__0__decoder": "surrogate"}, "baseline.full.decoder is 'surrogate'; it"),
     ("no epochs", {"stages__0__epochs": 0}, "stages.encoder.epochs is 0; .* greater than 0"),
+    (
+        "a refit before an adapter",
+        {"stages": [{**REFIT}, ENCODER]},
+        "translator.refit needs the surrogate, and before",
+    ),
+    ("a refit of the target", {"stages": [GRAFT, {**REFIT, "decoder": "target"}]}, "translator.refit needs the surro"),
+    (
+        "a refit in the baseline",
+        {"baseline": [{**REFIT, "decoder": "target"}]},
+        "translator.refit needs the surrogate",
+    ),
+    (
+        "a refit that trains",
+        {"stages": [ENCODER, {**REFIT, "parts": {"adapter": 1}}]},
+        "translator has refit and parts",
+    ),
+    ("a refit on too little", {"stages": [ENCODER, {**REFIT, "refit": 4}]}, "translator.refit is 4; .* 5"),
     ("a key misspelt", {"stages__0__epoch": 2}, "stages.encoder.epoch is unknown; did you mean epochs"),
     # Packs
     ("packs of any length", {"pack_tokens": 256}, "max_length is None and pack_tokens 256; set max_length, at most"),

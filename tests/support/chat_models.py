@@ -84,7 +84,7 @@ def chat_tokenizer(template: str | None = None) -> Any:
 
 def tiny_language_model(family: str = "llama", attention: str = "eager", **overrides: Any) -> Any:
     """A random two-layer language model in evaluation mode."""
-    common = {"vocab_size": 500, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **overrides}
+    common = {"vocab_size": 500, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     if family == "gpt2":
         shape = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 512}
         shape |= {name: 0.0 for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
@@ -97,7 +97,7 @@ def tiny_language_model(family: str = "llama", attention: str = "eager", **overr
         shape |= {"head_dim": 8, "sliding_window": 8, "num_key_value_heads": 2}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = AutoConfig.for_model(family, **common, **shape)
+        config = AutoConfig.for_model(family, **(common | shape | overrides))
         return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
 
 

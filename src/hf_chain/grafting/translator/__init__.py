@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from hf_chain.grafting.translator.compare import COMPARED, compare_translators
 from hf_chain.grafting.translator.fit import METHODS, fit_translator
-from hf_chain.grafting.translator.least_squares import RidgeFit, calibration_passes, closed_form
+from hf_chain.grafting.translator.image_prompts import ImagePrompts
+from hf_chain.grafting.translator.least_squares import (
+    RidgeFit,
+    calibration_passes,
+    closed_form,
+    refitted_weights,
+)
 from hf_chain.grafting.translator.perplexity import perplexity
 from hf_chain.grafting.translator.report import TranslatorQuality, TranslatorReport, translator_table
 from hf_chain.grafting.translator.splice_error import dropping_error, splice_error
@@ -15,6 +21,7 @@ __all__ = [
     "COMPARED",
     "METHODS",
     "OBJECTIVES",
+    "ImagePrompts",
     "RidgeFit",
     "TranslatorConfig",
     "TranslatorQuality",
@@ -27,6 +34,7 @@ __all__ = [
     "dropping_error",
     "fit_translator",
     "perplexity",
+    "refitted_weights",
     "splice_error",
     "translator_table",
 ]

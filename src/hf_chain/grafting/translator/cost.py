@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hf_chain.cost.frozen import Segment, training_macs
 from hf_chain.cost.transformer import decoder_macs
+from hf_chain.grafting.translator.truncated import batch_shape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,7 +24,7 @@ def forward_macs(model: PreTrainedModel, batch: Batch, layers: Iterable[int] | N
         layers (`Iterable[int]`, *optional*): the layers that are run; all by default.
         head (`bool`): whether the language-model head is run too.
     """
-    rows, length = batch["input_ids"].shape
+    rows, length = batch_shape(batch)
     return rows * decoder_macs(model.config, length, layers=layers, head=head)
 
 

@@ -21,6 +21,7 @@ from hf_chain.grafting.translator.splice import Splice, splices
 from hf_chain.grafting.translator.truncated import Batch, evaluating
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel
 
 logger = logging.get_logger(__name__)
@@ -71,14 +72,23 @@ def closed_form(surrogate: PreTrainedModel, target: PreTrainedModel, batches: It
         HfChainError: when the family is unknown or cannot hold the fit, when there are fewer than 5 sequences, or when
             hidden states are not finite.
     """
-    writes = layer_writes(surrogate.config)
-    fits = []
     with evaluating(surrogate, target):
-        for splice in splices(surrogate):
-            layer = decoder_layers(surrogate)[splice.surrogate_layer]
-            mlp, attention = refits_of(layer, writes.mlp), refits_of(layer, writes.attention)
-            fits.append(_fit(surrogate, target, splice, [*mlp, *attention, *mlp], batches))
-    return fits
+        return [
+            _fit(surrogate, target, splice, _schedule(surrogate, splice), batches) for splice in splices(surrogate)
+        ]
+
+
+def refitted_weights(surrogate: PreTrainedModel) -> list[nn.Parameter]:
+    """The weights that `closed_form` changes; the surrogate may be on the meta device."""
+    refits = (refit for splice in splices(surrogate) for refit in _schedule(surrogate, splice))
+    return list({id(weight): weight for refit in refits for weight in refit.weights}.values())
+
+
+def _schedule(surrogate: PreTrainedModel, splice: Splice) -> list[Refit]:
+    writes = layer_writes(surrogate.config)
+    layer = decoder_layers(surrogate)[splice.surrogate_layer]
+    mlp, attention = refits_of(layer, writes.mlp), refits_of(layer, writes.attention)
+    return [*mlp, *attention, *mlp]
 
 
 def calibration_passes(config: PreTrainedConfig) -> int:

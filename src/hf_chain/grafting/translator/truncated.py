@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from hf_chain.grafting.ranges import LayerRange
 
 Batch = dict[str, torch.Tensor]
-"""Text: `input_ids` and `attention_mask` `[B, L]`; `labels` `[B, L]` where only some tokens are to be predicted."""
+"""Text: `input_ids` and `attention_mask` `[B, L]`; `labels` `[B, L]` where only some tokens are to be predicted. With
+images in between, `inputs_embeds` `[B, L, d]` in place of `input_ids`."""
 
-INPUTS = ("input_ids", "attention_mask", "position_ids")
+INPUTS = ("input_ids", "inputs_embeds", "attention_mask", "position_ids")
 
 
 class _Reached(Exception):
@@ -116,4 +117,10 @@ def forward_inputs(model: PreTrainedModel, batch: Batch) -> Batch:
 def real_tokens(batch: Batch) -> torch.Tensor:
     """Which tokens of a batch are no padding, `[B, L]`."""
     mask = batch.get("attention_mask")
-    return torch.ones_like(batch["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
+    return torch.ones(batch_shape(batch), dtype=torch.bool) if mask is None else mask.bool()
+
+
+def batch_shape(batch: Batch) -> tuple[int, int]:
+    """Rows and padded length of a batch."""
+    rows, length = (batch["input_ids"] if "input_ids" in batch else batch["inputs_embeds"]).shape[:2]
+    return rows, length

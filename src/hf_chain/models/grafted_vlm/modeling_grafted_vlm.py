@@ -240,7 +240,7 @@ class GraftedVLMForConditionalGeneration(GraftedVLMImageModel, GenerationMixin):
             raise HfChainError("give either input_ids or inputs_embeds: exactly one of them")
         if input_ids is not None:
             begins = past_key_values is None or past_key_values.get_seq_length() == 0
-            inputs_embeds = self._embed(input_ids, pixel_values, pixel_attention_mask, spatial_shapes, begins)
+            inputs_embeds = self.embed_prompt(input_ids, pixel_values, pixel_attention_mask, spatial_shapes, begins)
         elif pixel_values is not None:
             raise HfChainError("pixel_values need input_ids, whose placeholders say where images stand")
         return self.language_model(
@@ -281,14 +281,29 @@ class GraftedVLMForConditionalGeneration(GraftedVLMImageModel, GenerationMixin):
                 inputs.pop(name, None)
         return inputs
 
-    def _embed(
+    def embed_prompt(
         self,
         input_ids: torch.Tensor,
-        pixel_values: torch.Tensor | None,
-        pixel_attention_mask: torch.Tensor | None,
-        spatial_shapes: torch.Tensor | None,
-        begins: bool,
+        pixel_values: torch.Tensor | None = None,
+        pixel_attention_mask: torch.Tensor | None = None,
+        spatial_shapes: torch.Tensor | None = None,
+        begins: bool = True,
     ) -> torch.Tensor:
+        """What the language model reads: embeddings of words, and of images in place of their placeholders.
+
+        Args:
+            input_ids (`torch.Tensor`): shape `[B, L]`; this and the images as in `forward`.
+            pixel_values (`torch.Tensor`, *optional*): shape `[N, 3, H, W]`.
+            pixel_attention_mask (`torch.Tensor`, *optional*): shape `[N, P]`.
+            spatial_shapes (`torch.Tensor`, *optional*): shape `[N, 2]`.
+            begins (`bool`): whether no position of the prompt is in a cache yet.
+
+        Returns:
+            `torch.Tensor`: shape `[B, L, D]`.
+
+        Raises:
+            HfChainError: when images and placeholders do not fit each other.
+        """
         placeholders = torch.eq(input_ids, self.config.image_token_id)
         # The placeholder's id may lie outside of the table; which row stands in for it does not matter.
         embeds = self.get_input_embeddings()(input_ids.masked_fill(placeholders, 0))

@@ -69,11 +69,15 @@ class CutCost:
 
     @property
     def _closed_form(self) -> int:
+        return self.closed_form(self.settings.calibration.translator_samples)
+
+    def closed_form(self, samples: int) -> int:
+        """MACs of fitting all translators in closed form, on so many texts."""
         one_pass = sum(
             self._forward(self.target, range(span.last + 1)) + self._forward(self.surrogate, range(end + 1))
             for span, end in self._splices
         )
-        return self.settings.calibration.translator_samples * calibration_passes(self.surrogate) * one_pass
+        return samples * calibration_passes(self.surrogate) * one_pass
 
     def _training(self, objective: str) -> int:
         whole, (span, end) = objective != "hidden", self._splices[-1]

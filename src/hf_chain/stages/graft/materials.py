@@ -91,6 +91,20 @@ class Conversations:
         for name in names:
             yield from self.splits(name)["train"].select_columns(["messages"]).take(count)
 
+    def prompts(self, names: Sequence[str], count: int, collator: ChatCollator) -> Dataset:
+        """The first `count` training rows of each of the named data, images included, without bad ones.
+
+        Raises:
+            HfChainError: when too many rows are bad.
+        """
+        found = []
+        for name in names:
+            rows, settings = self.splits(name)["train"].take(count), self.recipe.data[name]
+            if isinstance(rows, IterableDataset):
+                rows = Dataset.from_list(list(rows), features=FEATURES)
+            found.append(check_chat(rows, collator.encoder, name=name, max_bad_share=settings.max_bad_share))
+        return concatenate_datasets(found)
+
     def evaluation_rows(self) -> dict[str, Dataset]:
         """Name, such as `validation` or `photos/test`, to rows that are asked after every stage.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import mean
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from hf_chain.evaluation.generate import answer_macs, image_macs
+from hf_chain.grafting.translator.least_squares import calibration_passes, refitted_weights
 from hf_chain.models.grafted_vlm.processing_grafted_vlm import BOUNDARY_TOKENS
 from hf_chain.stages.graft.blueprint import Blueprint
 from hf_chain.stages.graft.cut_cost import CutCost
@@ -59,13 +60,15 @@ class _Planner:
     def trained_names(self) -> list[str]:
         """Data that stages are trained on, in their order."""
         stages = (*self.recipe.stages, *self.recipe.baseline)
-        return list(dict.fromkeys(name for stage in stages if stage.parts for name in stage.data))
+        return list(dict.fromkeys(name for stage in stages if stage.parts or stage.refit for name in stage.data))
 
     def measured(self, name: str) -> Measured:
         lengths = self._lengths_of(name)
         return Measured(lengths.rows, len(lengths.tokens), mean(lengths.tokens), mean(lengths.images))
 
     def stage(self, settings: GraftStageSettings) -> StagePlan:
+        if settings.refit is not None:
+            return self._refit(settings, settings.refit)
         model, parts = self.blueprint.parts(settings)
         training = self.recipe.training_of(settings)
         size = training.get("per_device_train_batch_size", 8)
@@ -98,6 +101,28 @@ class _Planner:
             macs=round(macs),
             evaluation_macs=self._evaluation_macs(model),
             memory=stage_memory(model, largest, training, self.blueprint.weight_bytes),
+        )
+
+    def _refit(self, settings: GraftStageSettings, prompts: int) -> StagePlan:
+        model, _ = self.blueprint.parts(settings)
+        target, surrogate = self.blueprint.text("target"), self.blueprint.text("surrogate")
+        passes, macs = calibration_passes(surrogate) * len(self.blueprint.ranges), 0
+        for name in settings.data:
+            lengths = self._lengths_of(name)
+            macs += CutCost(self.recipe.surrogate, target, surrogate, round(mean(lengths.tokens))).closed_form(prompts)
+            macs += passes * image_macs(model, round(prompts * mean(lengths.images)))
+        memory = stage_memory(model, Batch(1, 1, 0), {}, self.blueprint.weight_bytes)
+        whole_target = self.blueprint.weight_bytes * self.blueprint.model("target").language_model.num_parameters()
+        return StagePlan(
+            name=settings.name,
+            decoder=settings.decoder,
+            parts=["translator in closed form"],
+            parameters=model.num_parameters(),
+            trained_parameters=sum(weight.numel() for weight in refitted_weights(model.language_model)),
+            samples=prompts * len(settings.data),
+            macs=macs,
+            evaluation_macs=self._evaluation_macs(model),
+            memory=replace(memory, teacher=whole_target),
         )
 
     def surrogate(self) -> SurrogatePlan:

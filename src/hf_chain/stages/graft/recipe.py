@@ -13,6 +13,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from hf_chain.data.chat.settings import ChatDataSettings
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.criteria import CRITERIA
+from hf_chain.grafting.translator.calibration import HELD_OUT_EVERY
 from hf_chain.grafting.translator.fit import method_steps
 from hf_chain.hub.settings import HubSettings
 from hf_chain.settings import Settings
@@ -33,6 +34,12 @@ class GraftStageSettings(Settings):
     )
     parts: dict[str, float | None] = Field(
         {}, description="Trained parts and their learning rates, such as `encoder.last:8: 5e-5`; none trains nothing."
+    )
+    refit: int | None = Field(
+        None,
+        ge=HELD_OUT_EVERY,
+        description="Train nothing, but fit the translator again in closed form, on so many conversations of the data "
+        "with their images, as the adapter of the stage before shows them.",
     )
     data: list[str] = Field(["images"], min_length=1, description="Names of the data that the stage is trained on.")
     epochs: float = Field(1.0, gt=0, description="Passes over that data; 0.1 takes a tenth of it.")
@@ -97,6 +104,13 @@ class GraftRecipe(Settings):
         places = [stage.decoder for stage in self.stages]
         if "surrogate" in places[1:] and places != sorted(places):
             raise ValueError("stages goes back from the target to the surrogate; put stages on the surrogate first")
+        for stage in (*self.stages, *self.baseline):
+            if stage.refit is None:
+                continue
+            if stage.decoder == "target" or stage is self.stages[0]:
+                raise ValueError(f"{stage.name}.refit needs the surrogate, and before it a stage with an adapter")
+            if stage.parts:
+                raise ValueError(f"{stage.name} has refit and parts; make a stage of each")
         for stage in self.baseline:
             if stage.decoder != "target":
                 raise ValueError(f"baseline.{stage.name}.decoder is {stage.decoder!r}; it can only be target")

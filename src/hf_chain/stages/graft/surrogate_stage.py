@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
 from hf_chain.cost.transformer import decoder_macs
@@ -17,7 +17,7 @@ from hf_chain.grafting.translator.fit import fit_translator
 from hf_chain.grafting.translator.translator_config import TranslatorConfig
 from hf_chain.hub import predecessor_revision
 from hf_chain.stages.graft.cut import Cut, choose_cut
-from hf_chain.stages.graft.grafted import on_gpus
+from hf_chain.stages.graft.loaded_target import load_target
 from hf_chain.stages.graft.workplace import Workplace
 
 logger = logging.get_logger(__name__)
@@ -38,7 +38,7 @@ class SurrogateStage:
             return
         start, settings, source = time.perf_counter(), place.recipe.surrogate, place.target_source
         revision = place.recipe.target.revision
-        target, tokenizer = self._target(), AutoTokenizer.from_pretrained(source, revision=revision)
+        target, tokenizer = load_target(place), AutoTokenizer.from_pretrained(source, revision=revision)
         place.note("started", NAME, index=place.stage_names.index(NAME), parent=predecessor_revision(source, revision))
         with whole_folder(place.folder(NAME)) as folder:
             cut = self._cut(target, tokenizer)
@@ -75,16 +75,6 @@ class SurrogateStage:
             )
             place.describe(NAME, folder)
         place.note("saved", NAME, folder=place.folder(NAME).name, weights_sha256=weights_sha256(place.folder(NAME)))
-
-    def _target(self) -> PreTrainedModel:
-        settings = self.place.recipe.target
-        loading = on_gpus()
-        if settings.attn_implementation is not None:
-            loading["attn_implementation"] = settings.attn_implementation
-        source = self.place.target_source
-        return AutoModelForCausalLM.from_pretrained(
-            source, revision=settings.revision, dtype=settings.dtype, **loading
-        ).eval()
 
     def _cut(self, target: PreTrainedModel, tokenizer: Any) -> Cut:
         settings, text = self.place.recipe.surrogate, self.place.conversations.calibration

@@ -98,7 +98,7 @@ def _bytes_on_disk(blueprint: Blueprint, stages: Sequence[GraftStageSettings]) -
 
 def _check_data(recipe: GraftRecipe, conversations: Conversations, stages: Sequence[GraftStageSettings]) -> None:
     """Every source that is named is there, and has rows for what it is named for."""
-    named = {name: f"stage {stage.name}" for stage in stages if stage.parts for name in stage.data}
+    named = {name: f"stage {stage.name}" for stage in stages if stage.parts or stage.refit for name in stage.data}
     if new := recipe.target.new:
         named |= dict.fromkeys(new.data, "target.new")
         if "validation" not in conversations.splits(new.data[0]):

@@ -22,6 +22,7 @@ from hf_chain.stages.environment import is_distributed, wait_for_everyone
 from hf_chain.stages.graft.asking import ask
 from hf_chain.stages.graft.grafted import on_gpus
 from hf_chain.stages.graft.recipe import GraftStageSettings
+from hf_chain.stages.graft.refit import TranslatorRefit, refit_translator
 from hf_chain.stages.graft.training import finished_model, train_parts, training_figures
 from hf_chain.stages.graft.workplace import Workplace
 from hf_chain.stages.training_run import remove_checkpoints
@@ -55,6 +56,10 @@ class VLMStage:
         if place.is_saved(name):
             logger.warning(f"{name}: already in {place.folder(name)}")
             return
+        if self.settings.refit is not None and not place.main_process:
+            # One process fits, and the next stage reads what it leaves.
+            wait_for_everyone()
+            return
         model, processor = self._build()
         # Before the training, so that bad rows do not end the stage after it.
         questions = place.conversations.questions(processor) if place.main_process else {}
@@ -68,7 +73,8 @@ class VLMStage:
             epochs=self.settings.epochs if self.settings.parts else 0.0,
         )
         trainer = self._train(model, processor) if self.settings.parts else None
-        self._save(model if trainer is None else trainer.model, processor, trainer, questions)
+        refit = refit_translator(place, self.settings, model, processor) if self.settings.refit is not None else None
+        self._save(model if trainer is None else trainer.model, processor, trainer, refit, questions)
         wait_for_everyone()
         # Later models are built whole, not sharded by an engine that is no longer there.
         unset_hf_deepspeed_config()
@@ -127,6 +133,7 @@ class VLMStage:
         model: PreTrainedModel,
         processor: GraftedVLMProcessor,
         trainer: GraftTrainer | None,
+        refit: TranslatorRefit | None,
         questions: dict[str, Dataset],
     ) -> None:
         place, name = self.place, self.settings.name
@@ -144,6 +151,9 @@ class VLMStage:
                 place.note("trained", name, **training_figures(trainer))
                 write_json(folder / "training_log.json", trainer.state.log_history)
                 (folder / "training_args.bin").unlink(missing_ok=True)
+            if refit is not None:
+                place.note("trained", name, **refit.figures)
+                write_json(folder / "translator.json", asdict(refit.report))
             processor.save_pretrained(folder)
             found = ask(model, processor, questions, place.recipe.evaluation)
             place.note(

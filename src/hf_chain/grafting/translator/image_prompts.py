@@ -1,0 +1,50 @@
+"""Conversations about images as a decoder gets them, to fit a translator on once an adapter makes embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hf_chain.grafting.translator.truncated import Batch, evaluating
+from hf_chain.models.grafted_vlm.modeling_grafted_vlm import IMAGE_INPUTS
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from hf_chain.data.chat.collator import ChatCollator
+    from hf_chain.models.grafted_vlm import GraftedVLMForConditionalGeneration
+
+
+@dataclass(frozen=True)
+class ImagePrompts:
+    """Batches `{"inputs_embeds": [B, L, d], "attention_mask": [B, L]}`, embedded anew in every pass.
+
+    A surrogate has the embeddings of its target, so both read the same ones.
+
+    Args:
+        model (`GraftedVLMForConditionalGeneration`): Its image half embeds the images, its decoder's table the words.
+        rows (`Dataset` or `Sequence[Mapping]`): Checked chat rows.
+        collator (`ChatCollator`): Pads them; one that packs does not fit.
+        batch_size (`int`, *optional*, defaults to 16): Conversations in a batch.
+
+    Example:
+        ```python
+        >>> prompts = ImagePrompts(vlm, rows, ChatCollator(processor))
+        >>> fit_translator(vlm.language_model, target, prompts, "closed_form")
+        ```
+    """
+
+    model: GraftedVLMForConditionalGeneration
+    rows: Dataset | Sequence[Mapping[str, Any]]
+    collator: ChatCollator
+    batch_size: int = 16
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self.rows), self.batch_size):
+            numbers = range(start, min(start + self.batch_size, len(self.rows)))
+            batch = self.collator([self.rows[number] for number in numbers])
+            shown = {name: batch[name].to(self.model.device) for name in ("input_ids", *IMAGE_INPUTS) if name in batch}
+            with evaluating(self.model):
+                embeds = self.model.embed_prompt(**shown)
+            yield {"inputs_embeds": embeds, "attention_mask": batch["attention_mask"]}

@@ -1,0 +1,61 @@
+"""The translator fitted again on image prompts, between two stages on the surrogate.
+
+Fitted on text alone, a translator has not met image embeddings, and leaves out of place what it makes of them: what an
+encoder learns against that does not hold on the target.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from hf_chain.data.chat.collator import ChatCollator
+from hf_chain.evaluation.generate import image_macs
+from hf_chain.grafting.translator.fit import fit_translator
+from hf_chain.grafting.translator.image_prompts import ImagePrompts
+from hf_chain.grafting.translator.least_squares import calibration_passes
+from hf_chain.grafting.translator.report import TranslatorReport
+from hf_chain.models.grafted_vlm import GraftedVLMForConditionalGeneration, GraftedVLMProcessor
+from hf_chain.stages.graft.loaded_target import load_target
+from hf_chain.stages.graft.recipe import GraftStageSettings
+from hf_chain.stages.graft.workplace import Workplace
+
+
+@dataclass(frozen=True)
+class TranslatorRefit:
+    """What came out of a refit, and what it took, as the ledger notes it."""
+
+    report: TranslatorReport
+    figures: dict[str, Any]
+
+
+def refit_translator(
+    place: Workplace,
+    settings: GraftStageSettings,
+    model: GraftedVLMForConditionalGeneration,
+    processor: GraftedVLMProcessor,
+) -> TranslatorRefit:
+    """Fits the translator of a model on a surrogate, in place, by least squares against the target.
+
+    Args:
+        place (`Workplace`): what all stages share.
+        settings (`GraftStageSettings`): a stage with `refit`.
+        model (`GraftedVLMForConditionalGeneration`): the model, whose adapter has been trained.
+        processor (`GraftedVLMProcessor`): its processor.
+    """
+    start, recipe = time.perf_counter(), place.recipe
+    collator = ChatCollator(processor, max_length=recipe.max_length, image_prompts=recipe.image_prompts)
+    rows = place.conversations.prompts(settings.data, settings.refit or 0, collator)
+    prompts = ImagePrompts(model, rows, collator, recipe.surrogate.calibration.batch_size)
+    decoder = model.language_model
+    report = fit_translator(decoder, load_target(place), prompts, "closed_form")
+    passes = len(report.replaced) * calibration_passes(decoder.config)
+    macs = report.macs + passes * image_macs(model, sum(len(row["images"]) for row in rows))
+    figures = {
+        "samples": len(rows),
+        "operator": f"translator of layers {', '.join(report.replaced)} fitted again",
+        "training_macs": {"student": macs, "teacher": 0, "total": macs},
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    return TranslatorRefit(report, figures)

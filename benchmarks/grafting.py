@@ -2,9 +2,9 @@
 
     python benchmarks/grafting.py [--recipe examples/recipes/graft_scenes.yaml] [--seeds 0 1 2]
 
-Each seed trains its own target. Ways share it, the encoder, the data and the evaluation, as well as the settings of
-every stage that they share. Killed anywhere, the same command goes on. Results are written after every run to
-docs/benchmarks/<recipe>.{md,json,png}.
+A target that the recipe trains itself stands for a published model: that of seed 0 is everybody's. Ways share it, the
+encoder, the data and the evaluation, as well as the settings of every stage that they share. Killed anywhere, the same
+command goes on. Results are written after every run to docs/benchmarks/<recipe>.{md,json,png}.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from families import ROOT, take_over
 from grafting_results import WAYS, write_results
 
 from hf_chain.cli import exit_cleanly
+from hf_chain.errors import HfChainError
 from hf_chain.stages.graft.materials import Conversations
 from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings, load_graft_recipe
 from hf_chain.stages.graft.record import TARGET
@@ -30,7 +31,7 @@ TEXT = "translator-text"
 
 
 def main() -> None:
-    """Runs both ways of all seeds."""
+    """Runs all ways of all seeds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=Path, default=ROOT / "examples/recipes/graft_scenes.yaml")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -41,17 +42,19 @@ def main() -> None:
         for way in arguments.ways:
             recipe = load_graft_recipe(arguments.recipe, [f"seed={seed}", f"output_dir={arguments.output_dir}"])
             family = recipe.name
-            recipe = recipe.model_copy(update={"name": f"{family}-ours-{seed}"})
+            first = recipe.model_copy(update={"name": f"{family}-ours-0"}).run_dir
+            recipe = recipe.model_copy(update={"name": f"{family}-{way}-{seed}"})
             if way == "published":
-                ours = recipe.run_dir
-                recipe = as_published(recipe, f"{family}-published-{seed}")
-                if recipe.target.new is not None:
-                    take_over(ours, recipe.run_dir, TARGET, [f"01-{TARGET}"])
+                recipe = as_published(recipe)
+            if recipe.target.new is not None and recipe.run_dir != first:
+                if not (first / f"01-{TARGET}").exists():
+                    raise HfChainError(f"the target of all seeds is not in {first}: run seed 0 first")
+                take_over(first, recipe.run_dir, TARGET, [f"01-{TARGET}"])
             run_graft(recipe)
             write_results(arguments.recipe, family, Path(arguments.output_dir), ROOT / "docs/benchmarks")
 
 
-def as_published(recipe: GraftRecipe, name: str) -> GraftRecipe:
+def as_published(recipe: GraftRecipe) -> GraftRecipe:
     """The same graft in the paper's stages: the translator starts from its own weights and is trained on images and
     text together with the adapter, then the encoder is trained, then the decoder on a fifth of the data.
 
@@ -59,10 +62,11 @@ def as_published(recipe: GraftRecipe, name: str) -> GraftRecipe:
     ends forgets it, and had 39 % right after that stage, and 55 % before.
 
     Args:
-        recipe (`GraftRecipe`): ours; its stages are encoder, graft and decoder.
-        name (`str`): name of the new run.
+        recipe (`GraftRecipe`): ours; its last stages are encoder, graft and decoder, and its encoder is trained as
+            long as in all of ours on the surrogate.
     """
-    encoder, graft, decoder = recipe.stages
+    *before, encoder, graft, decoder = recipe.stages
+    encoder = encoder.model_copy(update={"epochs": sum(s.epochs for s in (*before, encoder) if s.parts)})
     conversations = Conversations(recipe)
     samples = sum(len(conversations.splits(source)["train"]) for source in encoder.data)
     described = next(settings for settings in recipe.data.values() if settings.described)
@@ -81,7 +85,6 @@ def as_published(recipe: GraftRecipe, name: str) -> GraftRecipe:
     decoder = decoder.model_copy(update={"epochs": PUBLISHED_DECODER_SHARE})
     return recipe.model_copy(
         update={
-            "name": name,
             "data": {**recipe.data, TEXT: text},
             "surrogate": recipe.surrogate.model_copy(update={"translator": ["inherit"]}),
             "stages": [translator, encoder, graft, decoder],

@@ -14,6 +14,7 @@ from transformers import AutoConfig
 from hf_chain.stages.graft.plan import GraftPlan
 from hf_chain.stages.graft.planning import plan_graft
 from hf_chain.stages.graft.recipe import GraftRecipe, load_graft_recipe
+from hf_chain.stages.graft.record import graft_record
 from hf_chain.stages.graft.runner import run_graft
 from hf_chain.stages.ledger import read_family
 from support.graft_recipes import tiny_graft_values, write_target
@@ -76,6 +77,15 @@ def test_it_comes_closer_to_the_target_on_images_and_says_so(planned_and_run: tu
     assert lineage["translator_method"] == report["method"] == "closed_form+closed_form"
     card = (run_dir / "03-translator" / "README.md").read_text()
     assert "fitted again, by least squares on image prompts" in card and "plugged into the target" not in card
+
+
+def test_only_what_a_graft_is_judged_by_is_asked(planned_and_run: tuple[GraftPlan, Path]) -> None:
+    plan, run_dir = planned_and_run
+    family = read_family(run_dir)
+    asked = {record.name for record in family.members if record.metrics_after}
+    assert asked == {"encoder", "graft"} == {step.name for step in graft_record(family).steps}
+    assert {stage.name for stage in plan.stages if stage.evaluation_macs} == asked
+    assert not (run_dir / "03-translator" / "answers.json").exists()
 
 
 def test_its_cost_is_counted_and_planned(planned_and_run: tuple[GraftPlan, Path]) -> None:

@@ -12,7 +12,7 @@ from hf_chain.stages.recipe import Recipe, load_recipe
 from hf_chain.stages.recipe_file import read_values
 
 VALIDATED_SHARE = 2
-"""Per cent of the conversations of `--dataset` that are asked after every stage."""
+"""Per cent of the conversations of `--dataset` that judged stages are asked."""
 
 
 @dataclass

@@ -106,7 +106,7 @@ class Conversations:
         return concatenate_datasets(found)
 
     def evaluation_rows(self) -> dict[str, Dataset]:
-        """Name, such as `validation` or `photos/test`, to rows that are asked after every stage.
+        """Name, such as `validation` or `photos/test`, to rows that judged stages are asked.
 
         Raises:
             HfChainError: when a split is not there, or is a stream of which nobody says how much is asked.
@@ -128,7 +128,7 @@ class Conversations:
         return rows
 
     def questions(self, processor: Any) -> dict[str, Dataset]:
-        """The rows that are asked after every stage, without bad ones.
+        """The rows that judged stages are asked, without bad ones.
 
         Raises:
             HfChainError: when too many rows are bad.

@@ -99,7 +99,7 @@ class _Planner:
             trained_parameters=sum(p.numel() for part in parts for p in part.parameters.values()),
             samples=samples,
             macs=round(macs),
-            evaluation_macs=self._evaluation_macs(model),
+            evaluation_macs=self._evaluation_macs(model) if settings.name in self.recipe.judged else 0,
             memory=stage_memory(model, largest, training, self.blueprint.weight_bytes),
         )
 
@@ -121,7 +121,7 @@ class _Planner:
             trained_parameters=sum(weight.numel() for weight in refitted_weights(model.language_model)),
             samples=prompts * len(settings.data),
             macs=macs,
-            evaluation_macs=self._evaluation_macs(model),
+            evaluation_macs=self._evaluation_macs(model) if settings.name in self.recipe.judged else 0,
             memory=replace(memory, teacher=whole_target),
         )
 

@@ -55,7 +55,7 @@ class GraftStageSettings(Settings):
 
 
 class AnswerSettings(Settings):
-    """The `evaluation` section: questions asked after every stage."""
+    """The `evaluation` section: questions asked of the models that a graft is judged by."""
 
     data: list[str] = Field(["images"], min_length=1, description="Names of the data whose questions are asked.")
     splits: list[str] = Field(["validation"], min_length=1, description="Splits that are asked.")
@@ -89,7 +89,7 @@ class GraftRecipe(Settings):
     stages: list[GraftStageSettings] = Field(min_length=1, description="The stages, in order.")
     baseline: list[GraftStageSettings] = Field([], description="Stages of ordinary training on the target.")
     training: dict[str, Any] = Field({}, description="`GraftConfig` fields, the same for all stages.")
-    evaluation: AnswerSettings = Field(AnswerSettings(), description="What is asked after every stage.")
+    evaluation: AnswerSettings = Field(AnswerSettings(), description="What the judged stages are asked.")
     hub: HubSettings = Field(HubSettings(), description="Where results are pushed.")
 
     _folder: Path = PrivateAttr(Path())
@@ -188,6 +188,13 @@ class GraftRecipe(Settings):
         chain = Path(str(self.encoder.chain))
         beside = self._folder / chain
         return beside if beside.exists() else chain
+
+    @property
+    def judged(self) -> set[str]:
+        """Stages that are asked: the last on the surrogate, those on the target, and the baseline's last."""
+        on_surrogate = [stage.name for stage in self.stages if stage.decoder == "surrogate"]
+        on_target = [stage.name for stage in self.stages if stage.decoder == "target"]
+        return {*on_surrogate[-1:], *on_target, *(stage.name for stage in self.baseline[-1:])}
 
     @property
     def needs_surrogate(self) -> bool:

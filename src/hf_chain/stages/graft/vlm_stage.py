@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -62,7 +63,8 @@ class VLMStage:
             return
         model, processor = self._build()
         # Before the training, so that bad rows do not end the stage after it.
-        questions = place.conversations.questions(processor) if place.main_process else {}
+        asked = place.main_process and name in place.recipe.judged
+        questions = place.conversations.questions(processor) if asked else {}
         place.note(
             "started",
             name,
@@ -155,19 +157,29 @@ class VLMStage:
                 place.note("trained", name, **refit.figures)
                 write_json(folder / "translator.json", asdict(refit.report))
             processor.save_pretrained(folder)
-            found = ask(model, processor, questions, place.recipe.evaluation)
-            place.note(
-                "evaluated",
-                name,
-                metrics_after={split: one.metrics for split, one in found.items()},
-                evaluation_macs=sum(one.macs for one in found.values()),
-            )
-            shown = {split: [asdict(answer) for answer in one.answers[:SHOWN_ANSWERS]] for split, one in found.items()}
-            write_json(folder / "answers.json", shown)
+            if questions:
+                self._ask(model, processor, questions, folder)
             place.describe(name, folder)
-            self._keep_pictures(questions)
         place.note("saved", name, folder=place.folder(name).name, weights_sha256=weights_sha256(place.folder(name)))
         remove_checkpoints(place.checkpoints(name))
+
+    def _ask(
+        self,
+        model: PreTrainedModel,
+        processor: GraftedVLMProcessor,
+        questions: dict[str, Dataset],
+        folder: Path,
+    ) -> None:
+        found = ask(model, processor, questions, self.place.recipe.evaluation)
+        self.place.note(
+            "evaluated",
+            self.settings.name,
+            metrics_after={split: one.metrics for split, one in found.items()},
+            evaluation_macs=sum(one.macs for one in found.values()),
+        )
+        shown = {split: [asdict(answer) for answer in one.answers[:SHOWN_ANSWERS]] for split, one in found.items()}
+        write_json(folder / "answers.json", shown)
+        self._keep_pictures(questions)
 
     def _keep_pictures(self, questions: dict[str, Dataset]) -> None:
         """Keeps the pictures of the shown answers for the report, once a run."""

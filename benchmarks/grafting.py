@@ -1,6 +1,6 @@
 """What a graft saves: our stages, the three stages as published, and ordinary training, on one target and one encoder.
 
-    python benchmarks/grafting.py [--recipe examples/recipes/graft_scenes.yaml] [--seeds 0 1 2]
+    python benchmarks/grafting.py [--recipe examples/recipes/graft_scenes_long.yaml] [--seeds 0 1 2]
 
 A target that the recipe trains itself stands for a published model: that of seed 0 is everybody's. Ways share it, the
 encoder, the data and the evaluation, as well as the settings of every stage that they share. Killed anywhere, the same
@@ -33,7 +33,7 @@ TEXT = "translator-text"
 def main() -> None:
     """Runs all ways of all seeds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=Path, default=ROOT / "examples/recipes/graft_scenes.yaml")
+    parser.add_argument("--recipe", type=Path, default=ROOT / "examples/recipes/graft_scenes_long.yaml")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--output_dir", default="runs/grafting")
@@ -62,11 +62,12 @@ def as_published(recipe: GraftRecipe) -> GraftRecipe:
     ends forgets it, and had 39 % right after that stage, and 55 % before.
 
     Args:
-        recipe (`GraftRecipe`): ours; its last stages are encoder, graft and decoder, and its encoder is trained as
-            long as in all of ours on the surrogate.
+        recipe (`GraftRecipe`): ours. Its first stage gives the learning rates of the encoder, which is trained as long
+            as in all our stages on the surrogate; the last two are graft and decoder.
     """
-    *before, encoder, graft, decoder = recipe.stages
-    encoder = encoder.model_copy(update={"epochs": sum(s.epochs for s in (*before, encoder) if s.parts)})
+    *on_surrogate, graft, decoder = recipe.stages
+    epochs = sum(stage.epochs for stage in on_surrogate if stage.parts)
+    encoder = on_surrogate[0].model_copy(update={"name": "encoder", "epochs": epochs})
     conversations = Conversations(recipe)
     samples = sum(len(conversations.splits(source)["train"]) for source in encoder.data)
     described = next(settings for settings in recipe.data.values() if settings.described)

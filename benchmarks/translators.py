@@ -1,6 +1,6 @@
 """Ways of making a translator side by side, on the target of a grafting recipe and at the cut that it chose.
 
-    python benchmarks/translators.py [--recipe examples/recipes/graft_scenes.yaml] [--run runs/grafting/…-ours-0]
+    python benchmarks/translators.py [--recipe examples/recipes/graft_scenes_long.yaml] [--run runs/grafting/…-ours-0]
 
 Splice error and perplexity are measured on held-out conversations. Results go to
 docs/benchmarks/<recipe>_translators.{md,json}.
@@ -46,7 +46,7 @@ measured on {held_out} others. Made by `python benchmarks/translators.py --recip
 def main() -> None:
     """Compares the translators of one run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=Path, default=ROOT / "examples/recipes/graft_scenes.yaml")
+    parser.add_argument("--recipe", type=Path, default=ROOT / "examples/recipes/graft_scenes_long.yaml")
     parser.add_argument("--run", type=Path, help="Run of that recipe; by default that of benchmarks/grafting.py.")
     arguments = parser.parse_args()
     recipe = load_graft_recipe(arguments.recipe)

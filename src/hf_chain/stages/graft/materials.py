@@ -92,16 +92,18 @@ class Conversations:
             yield from self.splits(name)["train"].select_columns(["messages"]).take(count)
 
     def prompts(self, names: Sequence[str], count: int, collator: ChatCollator) -> Dataset:
-        """The first `count` training rows of each of the named data, images included, without bad ones.
+        """`count` training rows of each of the named data, images included, without bad ones: spread evenly over the
+        data, as neighbours may be about one image, or the first ones of a stream.
 
         Raises:
             HfChainError: when too many rows are bad.
         """
         found = []
         for name in names:
-            rows, settings = self.splits(name)["train"].take(count), self.recipe.data[name]
+            rows, settings = self.splits(name)["train"], self.recipe.data[name]
             if isinstance(rows, IterableDataset):
-                rows = Dataset.from_list(list(rows), features=FEATURES)
+                rows = Dataset.from_list(list(rows.take(count)), features=FEATURES)
+            rows = rows.select(range(0, len(rows), max(1, len(rows) // count))[:count])
             found.append(check_chat(rows, collator.encoder, name=name, max_bad_share=settings.max_bad_share))
         return concatenate_datasets(found)
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from random import Random
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from pydantic import ValidationError
 
 from hf_chain.data import DataSettings, ScenesSettings
+from hf_chain.data.captions import CaptionReader
 from hf_chain.data.chat import ChatDataSettings, load_chat
-from hf_chain.data.chat.label_questions import NEGATIVES, with_article
+from hf_chain.data.chat.label_questions import NEGATIVES, LabelQuestions, with_article
 from hf_chain.data.chat.negatives import confused_classes, popular_classes, similar_classes
 from hf_chain.data.chat.scene_questions import SCENE_KINDS
 from hf_chain.errors import HfChainError
@@ -182,6 +184,20 @@ def test_training_questions_are_balanced_and_alone(photographs):
     assert answers == {"yes": 40, "no": 40}
     together = labelled(photographs, turns=0)["train"]
     assert len(together) == 40 and all(len(row["messages"]) == 8 for row in together)
+
+
+def test_a_class_is_denied_as_often_as_it_is_there():
+    """Else the class that is asked about would give the answer away, as `popular` negatives do."""
+    rows = (30, 10, 10, 10, 10, 30)
+    reader = CaptionReader(DataSettings(source="unused", label_column="label", class_names=NAMES))
+    asker = LabelQuestions(reader, tuple((name,) for name in NAMES), rows, popular=(0, 1), adversarial=((2, 3),) * 6)
+    answers = {"yes": Counter(), "no": Counter()}
+    for label, count in enumerate(rows):
+        for number in range(20 * count):
+            for turn in asker.turns({"label": label}, Random(100 * label + number), training=True)[2:]:
+                answers[turn.answer][turn.question] += 1
+    shares = [answers["no"][question] / times for question, times in answers["yes"].items()]
+    assert len(shares) == 6 and min(shares) > 0.8 and max(shares) < 1.3
 
 
 def test_questions_depend_on_the_seed_alone(photographs):

@@ -23,17 +23,20 @@ class LabelQuestions:
 
     For evaluation an image is asked about seven times: what it is; which of two, in both orders; whether it is there;
     and about one random, one popular and one adversarial class that is not there, as POPE does (arXiv 2305.10355).
-    For training four times: one of the two orders, and one of the three negatives, so that yes and no are balanced.
+    For training four times: in one of the two orders, and about one class that is not there, drawn as often as classes
+    are there, so that neither the number of questions nor the class they name tells yes from no.
 
     Args:
         reader (`CaptionReader`): Finds the label of a row, and knows the templates of descriptions.
         names (`tuple[tuple[str, ...], ...]`): Names of each class, the usual one first.
+        rows (`tuple[int, ...]`): Training rows of each class.
         popular (`tuple[int, ...]`): The most frequent classes.
         adversarial (`tuple[tuple[int, ...], ...]`): For each class those it is most easily taken for.
     """
 
     reader: CaptionReader = field(repr=False)
     names: tuple[tuple[str, ...], ...]
+    rows: tuple[int, ...]
     popular: tuple[int, ...]
     adversarial: tuple[tuple[int, ...], ...]
 
@@ -48,8 +51,8 @@ class LabelQuestions:
         choices = [CHOICE.format(this, that), CHOICE.format(that, this)]
         if training:
             choices = [random.choice(choices)]
-            kept = random.choice(NEGATIVES)
-            negatives = {kept: negatives[kept]}
+            others_rows = [0 if number == label else rows for number, rows in enumerate(self.rows)]
+            negatives = {"": random.choices(range(len(self.rows)), others_rows)[0]}
         return [
             Turn(WHAT, usual, "what", tuple(others)),
             *(Turn(question, usual, "choice") for question in choices),

@@ -94,4 +94,5 @@ def _asker(settings: ChatDataSettings, about: DataSettings, train: Dataset) -> A
         adversarial = similar_classes(names, hard)
     reader = CaptionReader(about, train.features)
     labels = [read_label(reader, row) for row in train.select_columns([about.label_column])]
-    return LabelQuestions(reader, tuple(names), popular_classes(labels, classes, hard), adversarial)
+    rows = tuple(labels.count(number) for number in range(classes))
+    return LabelQuestions(reader, tuple(names), rows, popular_classes(labels, classes, hard), adversarial)

@@ -140,7 +140,7 @@ def _markdown(name: str, rows: list[Row], findings: list[str], first: GraftSumma
     cut = [] if translator is None else [markdown_table(*translator)]
     return "\n".join(
         [
-            f"# Grafting: {name.removeprefix('graft_')}",
+            f"# Grafting: {name.removeprefix('graft_').replace('_', ', ')}",
             "",
             "Share of questions answered exactly right, mean and range over the seeds. Costs are everything up to a "
             "model: finding the cut, the translator, training and all evaluations; the training of target and "

@@ -103,7 +103,7 @@ def sentences(graft: GraftSummary) -> list[str]:
         if share is not None:
             lines.append(f"Up to “{record.step_title(step)}” it costs {saving_words(1 - share)} than the baseline.")
     lines.append(
-        "Counted: finding the cut, the translator, every stage, and the evaluation after each stage, on both sides "
+        "Counted: finding the cut, the translator, every stage, and the evaluation of what is judged, on both sides "
         "alike. Not counted: the training of target and encoder, which stand for published models."
     )
     return lines

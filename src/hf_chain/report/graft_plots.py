@@ -93,6 +93,9 @@ def _label(axis: Axes, points: Sequence[_Point], theme: Theme) -> None:
         start = min(start, _room(point, 1.0, end))
     for point in points:
         if point.of_graft and point not in left:
+            if point.macs < 0.5 * end:
+                _name(axis, point, theme, (8, -3), "left")
+                continue
             _name(axis, point, theme, (0, 9), "center")
             start = min(start, _room(point, 0.5, end))
         elif not point.of_graft and point is not points[-1]:

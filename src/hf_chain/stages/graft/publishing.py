@@ -41,7 +41,7 @@ class Publisher:
             write_report(place.recipe.run_dir)
 
     def finish(self) -> None:
-        """Writes the report, and the cards of this run anew: when they were written, the baseline had not been run."""
+        """Writes the cards of this run anew: when they were written, the baseline had not been run."""
         place = self.place
         if not place.main_process:
             return
@@ -51,7 +51,6 @@ class Publisher:
         for stage in place.stage_names:
             if stage not in self._old and self._refresh(stage, always=True) and self.pushes is not None:
                 self._push(stage)
-        write_report(place.recipe.run_dir)
 
     def _refresh(self, stage: str, always: bool = False) -> bool:
         family = read_family(self.place.recipe.run_dir)

@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers.utils import logging
 
 from hf_chain.hub import PushQueue
+from hf_chain.report import write_report
 from hf_chain.stages.environment import check_launch, describe_environment, is_main_process, wait_for_everyone
 from hf_chain.stages.graft.encoder_source import encoder_source
 from hf_chain.stages.graft.materials import Conversations
@@ -72,5 +73,6 @@ def run_graft(recipe: GraftRecipe) -> Path:
         publisher.finish()
     if main_process:
         ledger.append("run_finished")
+        write_report(recipe.run_dir)
         logger.warning(f"{recipe.name}: done; open {recipe.run_dir / 'report' / 'index.html'}")
     return recipe.run_dir

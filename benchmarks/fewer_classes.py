@@ -29,11 +29,11 @@ def main() -> None:
 
 
 def kept_classes(rows: Dataset, every: int, names: list[str]) -> Dataset:
-    """The rows of every so-manieth class.
+    """The rows of some classes.
 
     Args:
         rows (`datasets.Dataset`): With a `label`, a `ClassLabel`.
-        every (`int`): Which classes stay.
+        every (`int`): One class in so many stays.
         names (`list[str]`): Their names.
     """
     labels = rows["label"]

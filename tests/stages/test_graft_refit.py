@@ -12,12 +12,10 @@ from safetensors.torch import load_file
 from transformers import AutoConfig
 
 from hf_chain.stages.graft.plan import GraftPlan
-from hf_chain.stages.graft.planning import plan_graft
 from hf_chain.stages.graft.recipe import GraftRecipe, load_graft_recipe
 from hf_chain.stages.graft.record import graft_record
-from hf_chain.stages.graft.runner import run_graft
 from hf_chain.stages.ledger import read_family
-from support.graft_recipes import tiny_graft_values, write_target
+from support.graft_recipes import planned_then_run, tiny_graft_values, write_target
 from support.grafted_parts import image_processor, tiny_tower
 from support.recipes import write_recipe
 
@@ -50,12 +48,8 @@ def recipe_in(folder: Path) -> GraftRecipe:
 @pytest.fixture(scope="module")
 def planned_and_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[GraftPlan, Path]]:
     """The plan, made before the run, and the folder of the run."""
-    folder = tmp_path_factory.mktemp("refit")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "datasets_cache")
-        recipe = recipe_in(folder)
-        plan = plan_graft(recipe)
-        yield plan, run_graft(recipe)
+    with planned_then_run(tmp_path_factory.mktemp("refit"), recipe_in) as found:
+        yield found
 
 
 def test_nothing_but_the_translator_changes(planned_and_run: tuple[GraftPlan, Path]) -> None:

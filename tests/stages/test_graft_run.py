@@ -24,7 +24,7 @@ from hf_chain.stages.graft.recipe import GraftRecipe, load_graft_recipe
 from hf_chain.stages.graft.runner import run_graft
 from hf_chain.stages.ledger import Ledger, read_family
 from hf_chain.trainer.graft_trainer import GraftTrainer
-from support.graft_recipes import tiny_graft_values
+from support.graft_recipes import planned_then_run, tiny_graft_values
 from support.grafted_parts import photos
 from support.recipes import environment, write_recipe
 from support.stops import interrupt
@@ -43,12 +43,8 @@ def recipe_in(folder: Path) -> GraftRecipe:
 @pytest.fixture(scope="module")
 def planned_and_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[GraftPlan, Path]]:
     """The plan of the recipe, made before it ran, and the folder of the run."""
-    folder = tmp_path_factory.mktemp("graft")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "datasets_cache")
-        recipe = recipe_in(folder)
-        plan = plan_graft(recipe)
-        yield plan, run_graft(recipe)
+    with planned_then_run(tmp_path_factory.mktemp("graft"), recipe_in) as found:
+        yield found
 
 
 @pytest.fixture
@@ -110,6 +106,11 @@ def test_the_plan_is_what_the_run_costs(planned_and_run: tuple[GraftPlan, Path])
     measured = family.member("surrogate").training_macs
     assert plan.surrogate.cut_macs == pytest.approx(measured["teacher"], rel=0.2)
     assert plan.surrogate.assumed and plan.comparison is not None
+
+
+def test_the_page_of_a_finished_run_says_so(run_dir: Path) -> None:
+    page = (run_dir / "report" / "index.html").read_text()
+    assert "a run in progress" not in page and "finished" in page
 
 
 def test_a_finished_run_does_nothing_again(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

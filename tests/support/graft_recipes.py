@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.models.grafted_vlm import from_parts
+from hf_chain.stages.graft.plan import GraftPlan
+from hf_chain.stages.graft.planning import plan_graft
+from hf_chain.stages.graft.recipe import GraftRecipe
+from hf_chain.stages.graft.runner import run_graft
 from support.chat_models import chat_tokenizer
 from support.grafted_parts import image_processor, tiny_tower
 
@@ -83,6 +90,21 @@ def tiny_graft_values(folder: Path, **changes: Any) -> dict[str, Any]:
             section = section[key] if isinstance(key, int) else section.setdefault(key, {})
         section[last] = value
     return values
+
+
+@contextmanager
+def planned_then_run(folder: Path, make: Callable[[Path], GraftRecipe]) -> Iterator[tuple[GraftPlan, Path]]:
+    """The plan of a recipe, made before it ran, and the folder of the run; `datasets` caches in `folder` too.
+
+    Args:
+        folder (`Path`): where the recipe puts its files.
+        make (`Callable`): makes the recipe there.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "datasets_cache")
+        recipe = make(folder)
+        plan = plan_graft(recipe)
+        yield plan, run_graft(recipe)
 
 
 def write_target(folder: Path, template: bool = True, **fields: Any) -> Path:

@@ -51,8 +51,8 @@ class LabelQuestions:
         choices = [CHOICE.format(this, that), CHOICE.format(that, this)]
         if training:
             choices = [random.choice(choices)]
-            others_rows = [0 if number == label else rows for number, rows in enumerate(self.rows)]
-            negatives = {"": random.choices(range(len(self.rows)), others_rows)[0]}
+            weights = [0 if number == label else rows for number, rows in enumerate(self.rows)]
+            negatives = {"": random.choices(range(len(self.rows)), weights)[0]}
         return [
             Turn(WHAT, usual, "what", tuple(others)),
             *(Turn(question, usual, "choice") for question in choices),

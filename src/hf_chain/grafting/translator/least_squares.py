@@ -80,7 +80,11 @@ def closed_form(surrogate: PreTrainedModel, target: PreTrainedModel, batches: It
 
 def refitted_weights(surrogate: PreTrainedModel) -> list[nn.Parameter]:
     """The weights that `closed_form` changes; the surrogate may be on the meta device."""
-    refits = (refit for splice in splices(surrogate) for refit in _schedule(surrogate, splice))
+    return _weights(refit for splice in splices(surrogate) for refit in _schedule(surrogate, splice))
+
+
+def _weights(refits: Iterable[Refit]) -> list[nn.Parameter]:
+    """Their weights, each once."""
     return list({id(weight): weight for refit in refits for weight in refit.weights}.values())
 
 
@@ -117,7 +121,7 @@ def _fit(
     schedule: Sequence[Refit],
     batches: Iterable[Batch],
 ) -> RidgeFit:
-    weights = list({id(weight): weight for refit in schedule for weight in refit.weights}.values())
+    weights = _weights(schedule)
     errors: list[float] = []
     steps: list[tuple[str, float]] = []
     macs = 0

@@ -99,7 +99,7 @@ class _Planner:
             trained_parameters=sum(p.numel() for part in parts for p in part.parameters.values()),
             samples=samples,
             macs=round(macs),
-            evaluation_macs=self._evaluation_macs(model) if settings.name in self.recipe.judged else 0,
+            evaluation_macs=self._evaluation_macs(settings, model),
             memory=stage_memory(model, largest, training, self.blueprint.weight_bytes),
         )
 
@@ -121,7 +121,7 @@ class _Planner:
             trained_parameters=sum(weight.numel() for weight in refitted_weights(model.language_model)),
             samples=prompts * len(settings.data),
             macs=macs,
-            evaluation_macs=self._evaluation_macs(model) if settings.name in self.recipe.judged else 0,
+            evaluation_macs=self._evaluation_macs(settings, model),
             memory=replace(memory, teacher=whole_target),
         )
 
@@ -169,7 +169,9 @@ class _Planner:
             found.append(Lengths(asked, lengths.tokens, lengths.images, lengths.answers))
         return found
 
-    def _evaluation_macs(self, model: Any) -> int:
+    def _evaluation_macs(self, settings: GraftStageSettings, model: Any) -> int:
+        if settings.name not in self.recipe.judged:
+            return 0
         total = 0.0
         for asked in self._questions:
             tokens, answer, images = (round(mean(x)) for x in (asked.tokens, asked.answers, asked.images))

@@ -11,6 +11,7 @@ from hf_chain.cost.table import markdown_table
 from hf_chain.cost.units import human
 from hf_chain.errors import HfChainError
 from hf_chain.files import write_text
+from hf_chain.grafting.translator_table import translator_rows
 from hf_chain.hub.card_template import render_card
 from hf_chain.hub.graft_card_lineage import Origins, origins
 from hf_chain.hub.graft_card_results import data_name, eval_results
@@ -19,7 +20,6 @@ from hf_chain.hub.graft_numbers import (
     metrics_table,
     read_translator,
     steps_table,
-    translator_rows,
 )
 from hf_chain.hub.settings import HubSettings
 from hf_chain.stages.graft.record import SURROGATE, TARGET, GraftRecord, StageRecord, graft_record
@@ -83,7 +83,6 @@ def stage_card(
     stage = graft.stage(member.name)
     found = origins(graft, stage, hub)
     repo_id = hub.repo_id(stage.name) if hub.push else None
-    measured = translator_rows(translator)
     body = render_card(
         TEMPLATES.get(stage.name, "grafted_card.md.jinja"),
         title=repo_id.partition("/")[2] if repo_id else stage.name,
@@ -99,7 +98,7 @@ def stage_card(
         data=", ".join(dict.fromkeys(filter(None, (data_name(graft, name, hub) for name in stage.data)))),
         metrics=metrics_table(stage),
         steps=steps_table(graft, stage),
-        translator=markdown_table(*measured) if measured else "",
+        translator=markdown_table(*translator_rows([translator])) if translator.get("quality") else "",
         cost=cost_lines(graft, stage),
         rates=_learning_rates(graft, stage),
         rendered=any(str(data.get("source")).startswith("scenes") for data in graft.family.recipe["data"].values()),

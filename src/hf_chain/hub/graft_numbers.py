@@ -12,6 +12,7 @@ from hf_chain.cost.comparison import comparison_sentences
 from hf_chain.cost.table import markdown_table
 from hf_chain.cost.units import human
 from hf_chain.errors import HfChainError
+from hf_chain.grafting.translator_table import loss_recovered
 from hf_chain.stages.graft.record import SURROGATE, GraftRecord, StageRecord
 
 TRANSLATOR_NAME = "translator.json"
@@ -49,8 +50,7 @@ def steps_table(graft: GraftRecord, stage: StageRecord) -> str:
 def read_translator(folder: Path) -> dict[str, Any]:
     """The translator's report in a surrogate's folder, as `TranslatorReport`; empty when there is none.
 
-    Its `quality` also gets `recovered`: the share of the nats a token that dropping the layers costs and that the
-    translator wins back; `None` where dropping costs nothing.
+    Its `quality` also gets `recovered`, see [`~grafting.translator_table.loss_recovered`].
 
     Raises:
         HfChainError: when the file is damaged.
@@ -61,36 +61,11 @@ def read_translator(folder: Path) -> dict[str, Any]:
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         if quality := report["quality"]:
-            dropping, target = (quality["reference"][f"{which}_perplexity"] for which in ("dropping", "target"))
-            lost, won = math.log(dropping / target), math.log(dropping / quality["perplexity"])
-            quality["recovered"] = won / lost if lost else None
+            target, dropping = (quality["reference"][f"{which}_perplexity"] for which in ("target", "dropping"))
+            quality["recovered"] = loss_recovered(target, dropping, quality["perplexity"])
         return dict(report)
     except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise HfChainError(f"The report in {path} is damaged: remove the file to go on without it") from error
-
-
-def translator_rows(report: dict[str, Any]) -> tuple[list[str], list[list[str]]] | None:
-    """Header and rows: the translator between the target and dropping the layers alone, on held-out text.
-
-    Args:
-        report (`dict`): What `read_translator` gives.
-
-    Returns:
-        `None` when its quality was not measured.
-    """
-    quality = report.get("quality")
-    if not quality:
-        return None
-    reference, recovered = quality["reference"], quality["recovered"]
-    own = [human(report["macs"]), f"{report['seconds']:.0f} s"]
-    rows = [
-        ["target", "0", f"{reference['target_perplexity']:.3f}", "100 %", "", ""],
-        ["none (layers dropped)", _errors(reference["dropping_splice_error"])]
-        + [f"{reference['dropping_perplexity']:.3f}", "0 %", "", ""],
-        [report["method"], _errors(quality["splice_error"]), f"{quality['perplexity']:.3f}"]
-        + ["–" if recovered is None else f"{100 * recovered:.0f} %", *own],
-    ]
-    return ["translator", "splice error", "perplexity", "loss recovered", "MACs", "time"], rows
 
 
 def cost_lines(graft: GraftRecord, stage: StageRecord) -> list[str]:
@@ -120,7 +95,3 @@ def cost_lines(graft: GraftRecord, stage: StageRecord) -> list[str]:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
-
-
-def _errors(errors: list[float]) -> str:
-    return ", ".join(f"{error:.3f}" for error in errors)

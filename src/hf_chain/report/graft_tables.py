@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hf_chain.cost import human
 from hf_chain.cost.comparison import comparison_rows, comparison_sentences, saving_words
-from hf_chain.hub.graft_numbers import metric_title, translator_rows
+from hf_chain.grafting.translator_table import translator_rows
+from hf_chain.hub.graft_numbers import metric_title
 from hf_chain.report import words
 from hf_chain.report.graft_summary import YES_NO, GraftSummary
 from hf_chain.report.tables import Table
@@ -68,7 +69,7 @@ def _stage_row(stage: StageRecord) -> list[str]:
 
 def translator_table(graft: GraftSummary) -> Table | None:
     """The translator between the target and layer dropping alone, on held-out text; `None` when it is not known."""
-    return translator_rows(graft.translator)
+    return translator_rows([graft.translator]) if graft.translator.get("quality") else None
 
 
 def metrics_table(graft: GraftSummary, split: str) -> Table:

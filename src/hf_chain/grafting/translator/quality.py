@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from hf_chain.grafting.lineage import read_lineage
 from hf_chain.grafting.translator.perplexity import perplexity
 from hf_chain.grafting.translator.splice_error import dropping_error, splice_error
 from hf_chain.grafting.translator.truncated import Batch
+from hf_chain.grafting.translator_table import loss_recovered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,10 +48,9 @@ class TranslatorQuality:
     reference: Reference
 
     @property
-    def recovered(self) -> float:
-        """Share of the nats a token that dropping the layers costs and the translator wins back; 1 is the target."""
-        lost = math.log(self.reference.dropping_perplexity / self.reference.target_perplexity)
-        return math.log(self.reference.dropping_perplexity / self.perplexity) / lost if lost else math.nan
+    def recovered(self) -> float | None:
+        """See [`~grafting.translator_table.loss_recovered`]."""
+        return loss_recovered(self.reference.target_perplexity, self.reference.dropping_perplexity, self.perplexity)
 
 
 def measure_reference(target: PreTrainedModel, ranges: Sequence[LayerRange], held_out: Iterable[Batch]) -> Reference:

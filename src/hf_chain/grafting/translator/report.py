@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from hf_chain.cost.table import markdown_table
-from hf_chain.cost.units import human
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.translator.least_squares import RidgeFit
 from hf_chain.grafting.translator.quality import TranslatorQuality
 from hf_chain.grafting.translator.train import TranslatorTraining
+from hf_chain.grafting.translator_table import translator_rows
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,7 @@ def translator_table(reports: Sequence[TranslatorReport]) -> str:
     Args:
         reports (`Sequence[TranslatorReport]`): reports with their quality.
     """
-    header = ["translator", "splice error", "perplexity", "loss recovered", "seconds", "MACs"]
-    rows: list[list[str]] = []
     for report in reports:
-        quality = report.quality
-        if quality is None:
+        if report.quality is None:
             raise HfChainError(f"the report of {report.method} holds no quality: give held_out text when fitting")
-        if not rows:
-            reference = quality.reference
-            whole = _measures([0.0] * len(report.replaced), reference.target_perplexity, 1.0)
-            dropping = _measures(reference.dropping_splice_error, reference.dropping_perplexity, 0.0)
-            rows += [["target", *whole, "", ""], ["none (layers dropped)", *dropping, "", ""]]
-        measures = _measures(quality.splice_error, quality.perplexity, quality.recovered)
-        rows.append([report.method, *measures, f"{report.seconds:.1f}", human(report.macs)])
-    return markdown_table(header, rows)
-
-
-def _measures(errors: Sequence[float], perplexity: float, recovered: float) -> list[str]:
-    return [", ".join(f"{error:.3f}" for error in errors), f"{perplexity:.3f}", f"{recovered:.0%}"]
+    return markdown_table(*translator_rows([asdict(report) for report in reports]))

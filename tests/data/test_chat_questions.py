@@ -143,6 +143,21 @@ def test_images_and_descriptions_are_asked_the_same(shown, told):
         assert [asked(row) for row in shown[split].remove_columns("images")] == [asked(row) for row in told[split]]
 
 
+def test_no_question_about_a_scene_is_answered_by_one_before_it(shown):
+    """Otherwise a model learns to read answers off the conversation and not off the image."""
+    relation, counted = re.compile(r"is the (?!background)"), re.compile(r"how many (?!shapes)")
+    orders = set()
+    for row in shown["train"]:
+        first, *others = (question for question, _ in asked(row))
+        assert first.startswith("is there a ")
+        if relation.match(others[-1]):
+            others.pop()
+        assert counted.match(others.pop())
+        assert not any(relation.match(question) or counted.match(question) for question in others)
+        orders.add(tuple(others))
+    assert len(orders) > 3
+
+
 def test_turns_cut_conversations(scenes):
     rows = load_chat(ChatDataSettings(source="scenes-text", scenes=SIZES, turns=3, max_train_samples=50))["train"]
     assert {len(row["messages"]) for row in rows} == {2, 4, 6}

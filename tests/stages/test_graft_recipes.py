@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import HfArgumentParser
 
 from hf_chain.data.chat.settings import ChatDataSettings
 from hf_chain.grafting.ranges import check_ranges, kept_layers, parse_ranges
@@ -50,6 +51,13 @@ def test_the_published_stages_are_in_the_recipes(name: str) -> None:
     assert [stage.special_tokens_in_loss for stage in (translator, encoder, decoder)] == [True, True, False]
     assert recipe.encoder.name_or_path == "openai/clip-vit-large-patch14-336"
     assert recipe.max_length == 4096 and recipe.image_prompts and recipe.baseline
+
+
+def test_flags_of_the_examples_may_be_repeated() -> None:
+    flags = ["--config", SCENES, "--set", "name=one", "data.text.scenes.train=64", "--set", "seed=3"]
+    (arguments,) = HfArgumentParser(RunArguments).parse_args_into_dataclasses(flags)
+    recipe = arguments.recipe()
+    assert (recipe.name, recipe.seed, recipe.data["text"].scenes.train) == ("one", 3, 64)
 
 
 def test_the_embedded_default_finds_its_chain_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,8 @@ class RecipeArguments:
 
     config: str = field(metadata={"help": "The recipe, a YAML file."})
     set: list[str] = field(
-        default_factory=list, metadata={"help": "Recipe values to replace, such as members.small.epochs=4."}
+        default_factory=list,
+        metadata={"help": "Recipe values to replace, such as members.small.epochs=4. Repeatable.", "action": "extend"},
     )
     output_dir: str | None = field(default=None, metadata={"help": "Folder of all runs."})
     seed: int | None = field(default=None, metadata={"help": "Seed of weights, data order and growth."})

@@ -83,7 +83,7 @@ def as_published(recipe: GraftRecipe) -> GraftRecipe:
         },
         data=[*encoder.data, TEXT],
     )
-    decoder = decoder.model_copy(update={"epochs": PUBLISHED_DECODER_SHARE})
+    decoder = decoder.model_copy(update={"share": 1.0, "epochs": PUBLISHED_DECODER_SHARE})
     return recipe.model_copy(
         update={
             "data": {**recipe.data, TEXT: text},

@@ -74,7 +74,7 @@ def labelled(photographs, source="labelled-images", **options):
 def test_every_scene_comes_with_all_its_questions(scenes, shown):
     for scene, row in zip(scenes["train"], shown["train"], strict=True):
         expected = {(entry["question"], entry["answer"]) for entry in scene["questions"]}
-        assert set(asked(row)) == expected
+        assert set(asked(row)) == expected | {("describe the picture.", scene["captions"][0])}
         assert row["messages"][0]["content"].startswith("<image>\n") and len(row["images"]) == 1
     flat = [(entry["question"], entry["answer"]) for scene in scenes["test"] for entry in scene["questions"]]
     assert [asked(row)[0] for row in shown["test"]] == flat
@@ -148,8 +148,8 @@ def test_no_question_about_a_scene_is_answered_by_one_before_it(shown):
     relation, counted = re.compile(r"is the (?!background)"), re.compile(r"how many (?!shapes)")
     orders = set()
     for row in shown["train"]:
-        first, *others = (question for question, _ in asked(row))
-        assert first.startswith("is there a ")
+        first, *others, last = (question for question, _ in asked(row))
+        assert first.startswith("is there a ") and last == "describe the picture."
         if relation.match(others[-1]):
             others.pop()
         assert counted.match(others.pop())
@@ -160,7 +160,7 @@ def test_no_question_about_a_scene_is_answered_by_one_before_it(shown):
 
 def test_turns_cut_conversations(scenes):
     rows = load_chat(ChatDataSettings(source="scenes-text", scenes=SIZES, turns=3, max_train_samples=50))["train"]
-    assert {len(row["messages"]) for row in rows} == {2, 4, 6}
+    assert {len(row["messages"]) for row in rows} == {4, 6}
     assert len(rows) == 3 * 50
 
 

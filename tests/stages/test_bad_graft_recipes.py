@@ -67,6 +67,7 @@ WRONG_VALUES: list[tuple[str, dict[str, Any], str]] = [
         "translator has refit and parts",
     ),
     ("a refit on too little", {"stages": [ENCODER, {**REFIT, "refit": 4}]}, "translator.refit is 4; .* 5"),
+    ("more than all data", {"stages__0__share": 2}, "stages.encoder.share is 2; .* less than or equal to 1"),
     ("a key misspelt", {"stages__0__epoch": 2}, "stages.encoder.epoch is unknown; did you mean epochs"),
     # Packs
     ("packs of any length", {"pack_tokens": 256}, "max_length is None and pack_tokens 256; set max_length, at most"),
@@ -125,6 +126,11 @@ WRONG_VALUES: list[tuple[str, dict[str, Any], str]] = [
         "a stream without length",
         {"data__images": {"source": "x/y", "streaming": True}},
         "data.images.streaming is true without max_train_samples; say how many conversations",
+    ),
+    (
+        "a share of a stream",
+        {"data__images": {"source": "x/y", "streaming": True}, "stages__0__share": 0.5},
+        "encoder.share is 0.5 of the stream images; set its epochs",
     ),
     (
         "a stream among others",

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 
 from hf_chain.grafting.export_llava import export_llava
 from hf_chain.models.grafted_vlm import GraftedVLMProcessor
+from hf_chain.stages.graft.materials import Conversations
 from hf_chain.stages.graft.plan import GraftPlan
 from hf_chain.stages.graft.planning import plan_graft
 from hf_chain.stages.graft.recipe import GraftRecipe, load_graft_recipe
@@ -106,6 +107,19 @@ def test_the_plan_is_what_the_run_costs(planned_and_run: tuple[GraftPlan, Path])
     measured = family.member("surrogate").training_macs
     assert plan.surrogate.cut_macs == pytest.approx(measured["teacher"], rel=0.2)
     assert plan.surrogate.assumed and plan.comparison is not None
+
+
+def test_a_share_of_the_data_is_a_random_subset_that_stays_the_same(run_dir: Path) -> None:
+    processor = GraftedVLMProcessor.from_pretrained(run_dir / "05-decoder")
+
+    def messages(share: float) -> list[str]:
+        conversations = Conversations(recipe_in(run_dir.parents[1]), main_process=False)
+        rows = conversations.training_rows(["text"], conversations.collator(processor), share)
+        return [json.dumps(row) for row in rows["messages"]]
+
+    everything, some = messages(1.0), messages(0.4)
+    assert len(some) == round(0.4 * len(everything)) and set(some) < set(everything)
+    assert some == messages(0.4) != everything[: len(some)]
 
 
 def test_the_page_of_a_finished_run_says_so(run_dir: Path) -> None:

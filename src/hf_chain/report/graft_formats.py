@@ -118,7 +118,7 @@ def _plain(graft: GraftSummary, stage: StageRecord) -> dict[str, Any]:
         "parts": " ".join(stage.parts),
         "status": record.status,
         "epochs": record.epochs,
-        "decoder_epochs": stage.decoder_epochs,
+        "decoder_share": stage.decoder_share,
         "samples": record.samples,
         "parameters": record.parameters,
         "training_macs": record.training_macs.get("total", 0) if stage.done else None,

@@ -85,7 +85,7 @@ def _label(axis: Axes, points: Sequence[_Point], theme: Theme) -> None:
     """
     axis.set_ylim(0, 1.25 * max(axis.get_ylim()[1], 0.01))
     end, height = max(point.macs for point in points), axis.get_ylim()[1] / HEIGHT
-    left = sorted((p for p in points if p.of_graft and not p.step.decoder_epochs), key=lambda point: point.value)
+    left = sorted((p for p in points if p.of_graft and not p.step.decoder_share), key=lambda point: point.value)
     taken, start = -LINE * height, -0.02 * end
     for point in left:
         taken = max(point.value, taken + LINE * height)

@@ -49,6 +49,11 @@ class Lengths:
             yield count, pack_tokens, count * images
 
 
+def shared_rows(rows: int, share: float) -> int:
+    """Rows of a share of the data, one at least."""
+    return max(1, round(share * rows))
+
+
 def measure_lengths(
     rows: Dataset | IterableDataset,
     tokenizer: Any,

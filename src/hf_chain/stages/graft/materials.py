@@ -22,6 +22,7 @@ from hf_chain.data.chat.stream import ChatStream
 from hf_chain.data.text.batches import TokenBatches, token_batches
 from hf_chain.errors import HfChainError
 from hf_chain.stages.graft.calibration_text import TextAlone
+from hf_chain.stages.graft.lengths import shared_rows
 from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings
 
 logger = logging.get_logger(__name__)
@@ -64,8 +65,15 @@ class Conversations:
             seed=recipe.seed,
         )
 
-    def training_rows(self, names: Sequence[str], collator: ChatCollator) -> Dataset | PackedRows | ChatStream:
+    def training_rows(
+        self, names: Sequence[str], collator: ChatCollator, share: float = 1.0
+    ) -> Dataset | PackedRows | ChatStream:
         """The checked training rows of all named data together, in packs where the collator packs, or a stream.
+
+        Args:
+            names (`Sequence[str]`): Names of the data.
+            collator (`ChatCollator`): Makes batches of them.
+            share (`float`): Keep a random subset of this share, which depends on the recipe's seed alone.
 
         Raises:
             HfChainError: when too many rows are bad.
@@ -78,6 +86,8 @@ class Conversations:
                 report_file=self._report(names[0]),
             )
         rows = concatenate_datasets([self._checked(name, self.recipe.data[name], collator) for name in names])
+        if share < 1:
+            rows = rows.shuffle(seed=self.recipe.seed).select(range(shared_rows(len(rows), share)))
         most = self.recipe.pack_tokens
         return PackedRows(rows, most) if collator.packing and most is not None else rows
 

@@ -15,7 +15,7 @@ from hf_chain.grafting.translator.least_squares import calibration_passes, refit
 from hf_chain.models.grafted_vlm.processing_grafted_vlm import BOUNDARY_TOKENS
 from hf_chain.stages.graft.blueprint import Blueprint
 from hf_chain.stages.graft.cut_cost import CutCost
-from hf_chain.stages.graft.lengths import Lengths, measure_lengths
+from hf_chain.stages.graft.lengths import Lengths, measure_lengths, shared_rows
 from hf_chain.stages.graft.materials import Conversations
 from hf_chain.stages.graft.memory import CHECKPOINTING, Batch, stage_memory
 from hf_chain.stages.graft.new_target import new_tokenizer
@@ -79,7 +79,7 @@ class _Planner:
             list(lengths.packs(size, packed) if packed else lengths.batches(size, by_length)) for lengths in data
         ]
         samples = _samples(
-            sum(lengths.rows for lengths in data),
+            shared_rows(sum(lengths.rows for lengths in data), settings.share),
             1 if packed else size * training.get("gradient_accumulation_steps", 1),
             settings.epochs,
         )

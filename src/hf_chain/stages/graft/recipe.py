@@ -42,7 +42,10 @@ class GraftStageSettings(Settings):
         "with their images, as the adapter of the stage before shows them.",
     )
     data: list[str] = Field(["images"], min_length=1, description="Names of the data that the stage is trained on.")
-    epochs: float = Field(1.0, gt=0, description="Passes over that data; 0.1 takes a tenth of it.")
+    share: float = Field(
+        1.0, gt=0, le=1, description="How much of that data is used: a random subset, always the same."
+    )
+    epochs: float = Field(1.0, gt=0, description="Passes over that share of the data; 0.1 takes a tenth of it.")
     special_tokens_in_loss: bool = Field(True, description="Whether header and end mark of a response are learnt.")
     training: dict[str, Any] = Field({}, description="`GraftConfig` fields of this stage, over those of the recipe.")
 
@@ -133,6 +136,8 @@ class GraftRecipe(Settings):
             streams = [name for name in stage.data if self.data[name].streaming]
             if streams and len(stage.data) > 1:
                 raise ValueError(f"{stage.name}.data mixes the stream {streams[0]} with others; unset its streaming")
+            if streams and stage.share < 1:
+                raise ValueError(f"{stage.name}.share is {stage.share:g} of the stream {streams[0]}; set its epochs")
             if streams and self.data[streams[0]].max_train_samples is None:
                 raise ValueError(
                     f"data.{streams[0]}.streaming is true without max_train_samples; say how many conversations an "

@@ -31,7 +31,7 @@ class StageRecord:
         parts (`tuple[str, ...]`): What it trains.
         data (`tuple[str, ...]`): Names of the data it is trained on.
         before (`tuple[MemberRecord, ...]`): The stages of its side that it needs, in order.
-        decoder_epochs (`float`): Passes over its data that trained the target's decoder, stages before it included.
+        decoder_share (`float`): Share of its data that trained the target's decoder, stages before it included.
     """
 
     record: MemberRecord
@@ -40,7 +40,7 @@ class StageRecord:
     parts: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
     before: tuple[MemberRecord, ...] = ()
-    decoder_epochs: float = 0.0
+    decoder_share: float = 0.0
 
     @property
     def name(self) -> str:
@@ -92,7 +92,7 @@ class StageRecord:
             return f"{self.name} on the {self.decoder}"
         if not self.parts:
             return "grafted (nothing trained)"
-        return f"grafted + {100 * self.decoder_epochs:g} % decoder data{' (LoRA)' if self.uses_lora else ''}"
+        return f"grafted + {100 * self.decoder_share:g} % decoder data{' (LoRA)' if self.uses_lora else ''}"
 
 
 @dataclass(frozen=True)
@@ -183,13 +183,13 @@ def _stages(family: FamilyRecord) -> Iterator[StageRecord]:
 def _side(
     side: Side, stages: Sequence[dict[str, Any]], before: list[MemberRecord], record: Any
 ) -> Iterator[StageRecord]:
-    epochs = 0.0
+    share = 0.0
     for settings in stages:
         parts, data = tuple(settings.get("parts") or ()), tuple(settings.get("data") or ())
         stage = StageRecord(record(settings["name"]), side, settings["decoder"], parts, data, tuple(before))
         if stage.trains_decoder and stage.decoder == TARGET:
-            epochs += settings.get("epochs", 1.0)
-        yield replace(stage, decoder_epochs=epochs)
+            share = min(1.0, share + settings.get("share", 1.0) * min(1.0, settings.get("epochs", 1.0)))
+        yield replace(stage, decoder_share=share)
         before.append(stage.record)
 
 

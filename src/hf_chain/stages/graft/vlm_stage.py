@@ -118,7 +118,7 @@ class VLMStage:
         return train_parts(
             model,
             settings.parts,
-            place.conversations.training_rows(settings.data, collator),
+            place.conversations.training_rows(settings.data, collator, settings.share),
             collator,
             processor,
             epochs=settings.epochs,

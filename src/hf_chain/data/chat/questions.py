@@ -14,7 +14,7 @@ from hf_chain.data.chat.rows import FEATURES, IMAGE_PLACEHOLDER
 from hf_chain.data.randomness import sample_random
 
 # Part of the cache key: raise it with every change of what is asked.
-VERSION = 4
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,6 @@ class Turn:
         kind (`str`): What kind of question it is, for the evaluation.
         answers (`tuple[str, ...]`): Answers that count as right besides `answer`.
         negatives (`str`): How the thing was chosen that is asked about and is not there; empty elsewhere.
-        reveals (`int`): How much it tells about the answers to other questions: those that tell less are asked before.
     """
 
     question: str
@@ -35,7 +34,6 @@ class Turn:
     kind: str
     answers: tuple[str, ...] = ()
     negatives: str = ""
-    reveals: int = 0
 
 
 class Asker(Protocol):
@@ -74,7 +72,6 @@ class _RowMaker:
         turns = self.asker.turns(row, random, self.training)
         if self.training:
             random.shuffle(turns)
-            turns.sort(key=lambda turn: turn.reveals)
         size = (self.turns or len(turns)) if self.training else 1
         # Without a question the row stays, empty, so that the scan for bad rows reports it.
         parts = [turns[start : start + size] for start in range(0, len(turns), size)] if turns else [[]]

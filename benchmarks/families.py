@@ -51,18 +51,18 @@ def run_variant(
     recipe = recipe.model_copy(update={"name": name, "members": recipe.members[:members]})
     if first_member_of is not None:
         first, folder = recipe.members[0].name, recipe.folder_name(0)
-        take_over(first_member_of, recipe.run_dir, first, [folder, PROCESSOR_FOLDER])
+        take_over(first_member_of, recipe.run_dir, [first], [folder, PROCESSOR_FOLDER])
     run(recipe)
     return read_family(recipe.run_dir)
 
 
-def take_over(source: Path, run_dir: Path, member: str, folders: Sequence[str]) -> None:
-    """Begins a run with a finished member of another: the same seed, data and settings give the same weights.
+def take_over(source: Path, run_dir: Path, members: Sequence[str], folders: Sequence[str]) -> None:
+    """Begins a run with finished members of another: the same seed, data and settings give the same weights.
 
     Args:
         source (`Path`): the other run.
         run_dir (`Path`): the new run; nothing happens where it has begun already.
-        member (`str`): member, or stage of a graft, whose ledger lines are copied.
+        members (`Sequence[str]`): members, or stages of a graft, whose ledger lines are copied.
         folders (`Sequence[str]`): folders of the run to copy.
     """
     if run_dir.exists():
@@ -71,6 +71,6 @@ def take_over(source: Path, run_dir: Path, member: str, folders: Sequence[str]) 
     shutil.rmtree(staging, ignore_errors=True)
     for part in folders:
         shutil.copytree(source / part, staging / part)
-    lines = [json.dumps(entry) for entry in Ledger(source).entries() if entry.get("member") == member]
+    lines = [json.dumps(entry) for entry in Ledger(source).entries() if entry.get("member") in members]
     (staging / "ledger.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     staging.rename(run_dir)

@@ -1,4 +1,5 @@
-"""What a graft saves: our stages, the three stages as published, and ordinary training, on one target and one encoder.
+"""What a graft saves: our stages, also with more passes over the decoder's tenth of the data, the three stages as
+published, and ordinary training, on one target and one encoder.
 
     python benchmarks/grafting.py [--recipe examples/recipes/graft_scenes_long.yaml] [--seeds 0 1 2]
 
@@ -21,7 +22,11 @@ from hf_chain.stages.graft.materials import Conversations
 from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings, load_graft_recipe
 from hf_chain.stages.graft.record import TARGET
 from hf_chain.stages.graft.runner import run_graft
+from hf_chain.stages.graft.workplace import Workplace
+from hf_chain.stages.ledger import Ledger
 
+PASSES = 3
+"""Passes over the decoder's share of the data, where it is seen repeatedly."""
 PUBLISHED_DECODER_SHARE = 0.2
 """Share of the data that the decoder is trained on in the published cost example (arXiv 2505.22664)."""
 PUBLISHED_TEXT_SHARE = 500 / 665
@@ -42,16 +47,38 @@ def main() -> None:
         for way in arguments.ways:
             recipe = load_graft_recipe(arguments.recipe, [f"seed={seed}", f"output_dir={arguments.output_dir}"])
             family = recipe.name
-            first = recipe.model_copy(update={"name": f"{family}-ours-0"}).run_dir
+            ours, first = (recipe.model_copy(update={"name": f"{family}-ours-{of}"}) for of in (seed, 0))
             recipe = recipe.model_copy(update={"name": f"{family}-{way}-{seed}"})
             if way == "published":
                 recipe = as_published(recipe)
-            if recipe.target.new is not None and recipe.run_dir != first:
-                if not (first / f"01-{TARGET}").exists():
-                    raise HfChainError(f"the target of all seeds is not in {first}: run seed 0 first")
-                take_over(first, recipe.run_dir, TARGET, [f"01-{TARGET}"])
+            if way == "repeated":
+                recipe = with_repeated_data(recipe)
+                _begin_with(recipe, ours, ours.stages[-2].name)
+            elif recipe.target.new is not None and recipe.run_dir != first.run_dir:
+                _begin_with(recipe, first, TARGET)
             run_graft(recipe)
             write_results(arguments.recipe, family, Path(arguments.output_dir), ROOT / "docs/benchmarks")
+
+
+def _begin_with(recipe: GraftRecipe, source: GraftRecipe, last: str) -> None:
+    """Takes the stages of another run over, up to `last`."""
+    names = Workplace(source, Ledger(source.run_dir), Conversations(source), main_process=True).stage_names
+    taken = names[: names.index(last) + 1]
+    folders = [f"{number:02d}-{name}" for number, name in enumerate(taken, start=1)]
+    if not (source.run_dir / folders[-1]).exists():
+        raise HfChainError(f"{recipe.name} begins with what is not in {source.run_dir} yet: run {source.name} first")
+    take_over(source.run_dir, recipe.run_dir, taken, folders)
+
+
+def with_repeated_data(recipe: GraftRecipe) -> GraftRecipe:
+    """Ours, with several passes over the share of the data that the decoder is trained on.
+
+    Args:
+        recipe (`GraftRecipe`): ours, whose last stage sees a share of the data once.
+    """
+    *before, decoder = recipe.stages
+    decoder = decoder.model_copy(update={"share": decoder.epochs, "epochs": PASSES})
+    return recipe.model_copy(update={"stages": [*before, decoder], "baseline": []})
 
 
 def as_published(recipe: GraftRecipe) -> GraftRecipe:
@@ -83,7 +110,7 @@ def as_published(recipe: GraftRecipe) -> GraftRecipe:
         },
         data=[*encoder.data, TEXT],
     )
-    decoder = decoder.model_copy(update={"share": 1.0, "epochs": PUBLISHED_DECODER_SHARE})
+    decoder = decoder.model_copy(update={"epochs": PUBLISHED_DECODER_SHARE})
     return recipe.model_copy(
         update={
             "data": {**recipe.data, TEXT: text},

@@ -26,9 +26,13 @@ from hf_chain.stages.environment import describe_environment
 from hf_chain.stages.graft.record import SURROGATE, GraftRecord, StageRecord, graft_record
 from hf_chain.stages.ledger import read_family
 
-WAYS = {"ours": "our stages", "published": "the published three stages"}
+WAYS = {
+    "ours": "our stages",
+    "repeated": "our stages, decoder data seen three times",
+    "published": "the published three stages",
+}
 BASELINE = "ordinary training"
-COLOURS = {"ours": "#2563eb", "published": "#d97706", "baseline": "#6b7280"}
+COLOURS = {"ours": "#2563eb", "repeated": "#7c3aed", "published": "#d97706", "baseline": "#6b7280"}
 METRIC = "exact_match"
 
 Row = dict[str, Any]
@@ -73,7 +77,8 @@ def write_results(recipe: Path, family: str, runs: Path, target: Path) -> None:
 
 def _rows(way: str, seed: int, graft: GraftRecord) -> Iterator[Row]:
     for step in graft.steps:
-        if step.spent is None or not step.record.metrics_after:
+        shared = way == "repeated" and not step.trains_decoder  # the same models as ours
+        if step.spent is None or not step.record.metrics_after or shared:
             continue
         yield {
             "way": "baseline" if step.side == "baseline" else way,

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessorPil
 
 from hf_chain.stages.graft.recipe import load_graft_recipe
-from hf_chain.stages.ledger import Ledger
+from hf_chain.stages.ledger import Ledger, read_family
+from hf_chain.stages.validation import check_same_recipe
 from support.command_line import Command
 from support.graft_recipes import tiny_graft_values, write_target
 from support.grafted_parts import image_processor, tiny_tower
@@ -179,6 +180,14 @@ def test_another_recipe_does_not_go_on_with_a_run(hf_chain: Command, tmp_path: P
     Ledger(recipe.run_dir).append("run_started", recipe=decided, plan={}, environment={})
     message = hf_chain("run", recipe_for(tmp_path)).message
     assert "was begun with seed=7, the recipe now says 0: restore it, choose another name" in message
+
+
+def test_settings_that_are_newer_than_a_run_do_not_stop_it(tmp_path: Path) -> None:
+    recipe = load_graft_recipe(recipe_for(tmp_path))
+    decided = recipe.model_dump(mode="json")
+    assert decided["stages"][0].pop("share") == 1
+    Ledger(recipe.run_dir).append("run_started", recipe=decided, plan={}, environment={})
+    check_same_recipe(recipe, read_family(recipe.run_dir))
 
 
 # Conversations with something wrong, on a target and an encoder that are there.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import ValidationError
 from transformers import CLIPModel
 from transformers.integrations import get_available_reporting_integrations
 
@@ -85,7 +86,7 @@ def check_same_recipe(recipe: Recipe | GraftRecipe, family: FamilyRecord) -> Non
     Raises:
         HfChainError: naming the first setting that differs and both values.
     """
-    old, new = _flat(_deciding(family.recipe)), _flat(_deciding(recipe.model_dump(mode="json")))
+    old, new = (_flat(_deciding(values)) for values in (_completed(recipe, family), recipe.model_dump(mode="json")))
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             raise HfChainError(
@@ -160,6 +161,14 @@ def _check_kernels(recipe: Recipe, cost: FamilyCost) -> None:
             raise HfChainError(
                 f"model.attn_implementation is {kernel!r}, which does not work here: {reason}"
             ) from error
+
+
+def _completed(recipe: Recipe | GraftRecipe, family: FamilyRecord) -> dict[str, Any]:
+    """The recipe of a run with the defaults of settings that hf_chain did not have when it began."""
+    try:
+        return type(recipe).model_validate(family.recipe).model_dump(mode="json")
+    except ValidationError:
+        return family.recipe
 
 
 def _deciding(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -159,6 +159,10 @@ def test_a_part_of_a_decoder_and_lora_have_their_names(tmp_path: Path) -> None:
     graft = summary(run_dir).graft
     titles = [graft.step_title(step) for step in graft.steps]
     assert titles[2:] == ["grafted + 25 % decoder data (LoRA)", "grafted + 75 % decoder data"]
+    for stage in recipe["stages"][2:]:
+        stage |= {"share": 0.1, "epochs": 2}
+    run_dir = write_graft_run(tmp_path / "shares", ("target",), stages=recipe["stages"], baseline=[])
+    assert summary(run_dir).graft.steps[-1].title == "grafted + 10 % decoder data", "the same tenth each time"
     run_dir = write_graft_run(tmp_path / "lora", ("target",), baseline=recipe["baseline"])
     assert summary(run_dir).graft.steps[-1].title == "LoRA baseline"
 

@@ -188,7 +188,10 @@ def _side(
         parts, data = tuple(settings.get("parts") or ()), tuple(settings.get("data") or ())
         stage = StageRecord(record(settings["name"]), side, settings["decoder"], parts, data, tuple(before))
         if stage.trains_decoder and stage.decoder == TARGET:
-            share = min(1.0, share + settings.get("share", 1.0) * min(1.0, settings.get("epochs", 1.0)))
+            part = settings.get("share", 1.0)
+            seen = part * min(1.0, settings.get("epochs", 1.0))
+            # Shares are always the same rows; stages that take less than an epoch of everything draw them anew.
+            share = max(share, seen) if part < 1 else min(1.0, share + seen)
         yield replace(stage, decoder_share=share)
         before.append(stage.record)
 

@@ -50,8 +50,8 @@ class Lengths:
 
 
 def shared_rows(rows: int, share: float) -> int:
-    """Rows of a share of the data, one at least."""
-    return max(1, round(share * rows))
+    """Rows of a share of the data; one at least, where there are any."""
+    return min(rows, max(1, round(share * rows)))
 
 
 def measure_lengths(

@@ -74,10 +74,10 @@ def with_repeated_data(recipe: GraftRecipe) -> GraftRecipe:
     """Ours, with several passes over the share of the data that the decoder is trained on.
 
     Args:
-        recipe (`GraftRecipe`): ours, whose last stage sees a share of the data once.
+        recipe (`GraftRecipe`): ours, whose last stage trains the decoder.
     """
     *before, decoder = recipe.stages
-    decoder = decoder.model_copy(update={"share": decoder.epochs, "epochs": PASSES})
+    decoder = decoder.model_copy(update={"share": decoder.share * min(1.0, decoder.epochs), "epochs": PASSES})
     return recipe.model_copy(update={"stages": [*before, decoder], "baseline": []})
 
 
@@ -110,7 +110,7 @@ def as_published(recipe: GraftRecipe) -> GraftRecipe:
         },
         data=[*encoder.data, TEXT],
     )
-    decoder = decoder.model_copy(update={"epochs": PUBLISHED_DECODER_SHARE})
+    decoder = decoder.model_copy(update={"share": 1.0, "epochs": PUBLISHED_DECODER_SHARE})
     return recipe.model_copy(
         update={
             "data": {**recipe.data, TEXT: text},

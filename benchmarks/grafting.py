@@ -22,8 +22,7 @@ from hf_chain.stages.graft.materials import Conversations
 from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings, load_graft_recipe
 from hf_chain.stages.graft.record import TARGET
 from hf_chain.stages.graft.runner import run_graft
-from hf_chain.stages.graft.workplace import Workplace
-from hf_chain.stages.ledger import Ledger
+from hf_chain.stages.ledger import read_family
 
 PASSES = 3
 """Passes over the decoder's share of the data, where it is seen repeatedly."""
@@ -62,12 +61,12 @@ def main() -> None:
 
 def _begin_with(recipe: GraftRecipe, source: GraftRecipe, last: str) -> None:
     """Takes the stages of another run over, up to `last`."""
-    names = Workplace(source, Ledger(source.run_dir), Conversations(source), main_process=True).stage_names
-    taken = names[: names.index(last) + 1]
-    folders = [f"{number:02d}-{name}" for number, name in enumerate(taken, start=1)]
-    if not (source.run_dir / folders[-1]).exists():
+    done = [record for record in read_family(source.run_dir).members if record.status == "saved"]
+    names = [record.name for record in done]
+    if last not in names:
         raise HfChainError(f"{recipe.name} begins with what is not in {source.run_dir} yet: run {source.name} first")
-    take_over(source.run_dir, recipe.run_dir, taken, folders)
+    taken = names[: names.index(last) + 1]
+    take_over(source.run_dir, recipe.run_dir, taken, [record.folder for record in done if record.name in taken])
 
 
 def with_repeated_data(recipe: GraftRecipe) -> GraftRecipe:

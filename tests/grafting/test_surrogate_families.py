@@ -12,11 +12,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from hf_chain.grafting.anatomy import decoder_layers
 from hf_chain.grafting.lineage import SurrogateLineage, read_lineage
 from hf_chain.grafting.ranges import LayerRange
 from hf_chain.grafting.surrogate import build_surrogate
-from support.decoders import DECODERS, LAYERS, some_tokens, tiny_decoder
+from support.decoders import DECODERS, LAYERS, logits, logits_without, some_tokens, tiny_decoder
 
 # Breaks the alternation of windows, experts and dense layers in every family that has one.
 REPLACED, KEPT, DROPPED = "1-2,4-6", (0, 1, 3, 4, 7), (2, 5, 6)
@@ -41,27 +40,6 @@ def cut(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     assert len(list((root / "target").glob("model-*.safetensors"))) > 2
     surrogate = build_surrogate(root / "target", REPLACED, output_dir=root / "surrogate")
     return Cut(target, root / "target", surrogate, root / "surrogate")
-
-
-def logits_without(model: PreTrainedModel, dropped: tuple[int, ...], tokens: torch.Tensor) -> torch.Tensor:
-    """The model's logits when `dropped` layers hand their input on."""
-
-    def hand_on(layer: torch.nn.Module, args: tuple, kwargs: dict, output: object) -> object:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-
-    layers = decoder_layers(model)
-    hooks = [layers[number].register_forward_hook(hand_on, with_kwargs=True) for number in dropped]
-    try:
-        return logits(model, tokens)
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-@torch.no_grad()
-def logits(model: PreTrainedModel, tokens: torch.Tensor, **options: object) -> torch.Tensor:
-    return model(input_ids=tokens, **options).logits
 
 
 def test_logits_are_the_targets_with_layers_skipped(cut: Cut) -> None:

@@ -8,6 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from hf_chain.grafting.anatomy import decoder_layers
+
 VOCABULARY = 48
 LAYERS = 8
 
@@ -99,3 +101,25 @@ def tiny_decoder(model_type: str, seed: int = 0, **fields: Any) -> PreTrainedMod
 def some_tokens(rows: int = 2, length: int = 12, seed: int = 0) -> torch.Tensor:
     """Token ids `[rows, length]` without special tokens, longer than the sliding windows."""
     return torch.randint(3, 40, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def logits_without(model: PreTrainedModel, dropped: tuple[int, ...], tokens: torch.Tensor) -> torch.Tensor:
+    """The logits of a decoder whose `dropped` layers hand their input on."""
+
+    def hand_on(layer: torch.nn.Module, args: tuple, kwargs: dict, output: object) -> object:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+    layers = decoder_layers(model)
+    hooks = [layers[number].register_forward_hook(hand_on, with_kwargs=True) for number in dropped]
+    try:
+        return logits(model, tokens)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@torch.no_grad()
+def logits(model: PreTrainedModel, tokens: torch.Tensor, **options: object) -> torch.Tensor:
+    """The logits `[rows, length, V]` of a decoder on tokens."""
+    return model(input_ids=tokens, **options).logits

@@ -119,6 +119,11 @@ def tiny_vlm(seed: int = 0, text: dict[str, Any] | None = None) -> PreTrainedMod
         )
 
 
+def tiny_vlm_on_a_target() -> PreTrainedModel:
+    """`tiny_vlm` with a decoder that is no surrogate, and may be trained whole."""
+    return tiny_vlm(text={"hf_chain_surrogate": None})
+
+
 def tiny_decoder(seed: int = 0, **fields: Any) -> PreTrainedModel:
     """The Llama of `tiny_vlm` on its own."""
     with torch.random.fork_rng(devices=[]):

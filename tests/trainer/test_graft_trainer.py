@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
 from hf_chain.errors import HfChainError
 from hf_chain.trainer.batch_cost import batch_cost
@@ -31,6 +31,7 @@ from support.grafts import (
     tiny_decoder,
     tiny_graft_trainer,
     tiny_vlm,
+    tiny_vlm_on_a_target,
     weights,
 )
 
@@ -41,6 +42,9 @@ STAGES = {
     "lora": ["lora", "adapter"],
     "everything": ["*"],
 }
+ON_A_TARGET = ("decoder", "everything")
+"""Stages that train what a surrogate would lose."""
+
 EXACT = {"max_grad_norm": 0.0, "optim": "sgd", "learning_rate": 0.1}
 """Settings under which a step is proportional to the gradient, for comparisons."""
 
@@ -53,6 +57,11 @@ class Gradients(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
         self.steps.append({n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()})
+
+
+def model_of(stage: str) -> PreTrainedModel:
+    """The model that one of `STAGES` trains."""
+    return tiny_vlm_on_a_target() if stage in ON_A_TARGET else tiny_vlm()
 
 
 def gradients_of(folder: Path, model: torch.nn.Module, **settings: Any) -> dict[str, torch.Tensor | None]:
@@ -76,7 +85,7 @@ def assert_same_end(one: Any, other: Any, tolerance: float) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_trainable_parameter_changes_and_no_frozen_one(tmp_path: Path, stage: str) -> None:
     kept = Gradients()
-    trainer = tiny_graft_trainer(tmp_path, parts=STAGES[stage], max_steps=3, callbacks=[kept])
+    trainer = tiny_graft_trainer(tmp_path, model_of(stage), parts=STAGES[stage], max_steps=3, callbacks=[kept])
     before, trained = weights(trainer.model), {name for part in trainer.parts for name in part.parameters}
     trainer.train()
     changed = {name for name, value in trainer.model.named_parameters() if not torch.equal(value, before[name])}
@@ -87,7 +96,7 @@ def test_every_trainable_parameter_changes_and_no_frozen_one(tmp_path: Path, sta
 
 def test_the_encoder_gets_through_a_frozen_decoder_the_gradient_it_gets_through_a_trained_one(tmp_path: Path) -> None:
     frozen = gradients_of(tmp_path, tiny_vlm(), parts=["encoder"])
-    trained = gradients_of(tmp_path, tiny_vlm(), parts=["encoder", "decoder"])
+    trained = gradients_of(tmp_path, tiny_vlm_on_a_target(), parts=["encoder", "decoder"])
     for name in (name for name in frozen if name.startswith("vision_tower")):
         torch.testing.assert_close(frozen[name], trained[name])
 
@@ -124,7 +133,8 @@ def test_checkpointed_activations_give_the_same_gradients(tmp_path: Path) -> Non
 
 
 def test_bf16_trains(tmp_path: Path) -> None:
-    trainer = tiny_graft_trainer(tmp_path, parts=["*"], bf16=True, max_steps=8, train_dataset=Chats(4))
+    everything = {"parts": ["*"], "bf16": True, "max_steps": 8, "train_dataset": Chats(4)}
+    trainer = tiny_graft_trainer(tmp_path, tiny_vlm_on_a_target(), **everything)
     trainer.train()
     assert losses(trainer)[-1] < losses(trainer)[0]
     assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
@@ -133,7 +143,7 @@ def test_bf16_trains(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stage", ["translator", "lora", "everything"])
 def test_a_bf16_model_is_trained_in_float32(tmp_path: Path, stage: str) -> None:
     """In bfloat16 itself a step of 1e-5 would not move a weight."""
-    model, kept = tiny_vlm().to(torch.bfloat16), Gradients()
+    model, kept = model_of(stage).to(torch.bfloat16), Gradients()
     settings = {"bf16": True, "learning_rate": 1e-5, "max_steps": 2, "save_strategy": "steps", "save_steps": 2}
     trainer = tiny_graft_trainer(tmp_path, model, parts=STAGES[stage], callbacks=[kept], **settings)
     before = weights(model)
@@ -207,7 +217,7 @@ def test_image_parts_are_asked_at_the_first_step_with_images(tmp_path: Path) -> 
     trainer = tiny_graft_trainer(tmp_path, model, parts=["adapter"], train_dataset=late, **ordered)
     trainer.train()
     assert trainer.gradient_check is None
-    broken = tiny_vlm()
+    broken = tiny_vlm_on_a_target()
     broken.adapter[2].register_full_backward_hook(lambda module, inputs, outputs: (torch.zeros_like(inputs[0]),))
     trainer = tiny_graft_trainer(tmp_path, broken, parts=["adapter.0", "decoder"], train_dataset=late, **ordered)
     with pytest.raises(HfChainError, match="part adapter.0 got a gradient of zero for adapter.0.weight, adapter.0.bi"):
@@ -259,8 +269,8 @@ def test_accumulation_equals_the_big_batch(tmp_path: Path, collator: Any) -> Non
 
 def test_packed_conversations_equal_padded_ones(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"parts": STAGES["decoder"], "max_steps": 3} | EXACT
-    padded = tiny_graft_trainer(tmp_path, tiny_vlm(), **settings)
-    packed = tiny_graft_trainer(tmp_path, tiny_vlm(), data_collator=collate_packed, **settings)
+    padded = tiny_graft_trainer(tmp_path, tiny_vlm_on_a_target(), **settings)
+    packed = tiny_graft_trainer(tmp_path, tiny_vlm_on_a_target(), data_collator=collate_packed, **settings)
     padded.train()
     packed.train()
     assert_same_end(packed, padded, 1e-5)
@@ -291,7 +301,7 @@ def test_packing_is_refused_for_a_model_that_mixes_packed_conversations(tmp_path
             return collate_packed(samples)
 
     settings: dict[str, Any] = {"parts": ["decoder"], "train_dataset": Chats(8, set()), "data_collator": Packing()}
-    tiny_graft_trainer(tmp_path, tiny_decoder(), **settings)
+    tiny_graft_trainer(tmp_path, tiny_decoder(hf_chain_surrogate=None), **settings)
     with pytest.raises(HfChainError, match="OPTForCausalLM does not keep packed sequences apart"):
         tiny_graft_trainer(tmp_path, tiny_family("opt"), **settings)
 
@@ -391,7 +401,7 @@ def test_lora_settings_that_peft_refuses_are_refused_in_one_line(tmp_path: Path)
         tiny_graft_trainer(tmp_path, parts=["lora"], lora={"rank": 4})
     assert "\n" not in str(error.value)
     with pytest.raises(HfChainError, match="lora: Target modules .*nothing.* not found"):
-        attach_lora(tiny_decoder(), {"target_modules": ["nothing"]})
+        attach_lora(tiny_decoder(hf_chain_surrogate=None), {"target_modules": ["nothing"]})
 
 
 @pytest.mark.parametrize("section", ["optimizer", "scheduler"])

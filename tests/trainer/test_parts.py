@@ -10,7 +10,7 @@ from hf_chain.errors import HfChainError
 from hf_chain.models.grafted_vlm import GraftedVLMConfig, GraftedVLMForConditionalGeneration
 from hf_chain.trainer.lora import attach_lora
 from hf_chain.trainer.parts import freeze_all_but, resolve_parts
-from support.grafts import IMAGE_TOKEN, TEXT, VISION, tiny_decoder, tiny_vlm
+from support.grafts import IMAGE_TOKEN, TEXT, VISION, tiny_decoder, tiny_vlm, tiny_vlm_on_a_target
 
 PREFIXES = {
     "adapter": ("adapter.",),
@@ -68,7 +68,7 @@ def test_other_vision_towers_have_the_same_parts(vision: dict[str, Any], layer: 
 
 
 def test_lora_and_the_decoder_are_apart() -> None:
-    model = tiny_vlm()
+    model = tiny_vlm_on_a_target()
     attach_lora(model.language_model)
     lora, decoder = resolve_parts(model, ["lora", "decoder"], 1e-4)
     assert all(".lora_" in name for name in lora.parameters) and len(lora.parameters) == 2 * 7 * 3

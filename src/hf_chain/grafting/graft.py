@@ -23,8 +23,9 @@ from hf_chain.grafting.graft_fit import (
     size_differences,
     tokenizer_differences,
 )
-from hf_chain.grafting.lineage import FIELD
+from hf_chain.grafting.lineage import FIELD, is_surrogate, read_lineage
 from hf_chain.grafting.shards import open_checkpoint
+from hf_chain.grafting.trained_layers import carry_layers
 from hf_chain.models.grafted_vlm.assembly import join
 from hf_chain.models.grafted_vlm.configuration_grafted_vlm import GraftedVLMConfig
 from hf_chain.models.grafted_vlm.language_models import cannot_load, load_language_model, load_tokenizer
@@ -41,10 +42,11 @@ COMPARED_ROWS = 128
 
 @dataclass(frozen=True)
 class _Trained:
-    """What a graft takes of a trained model: its image half, and a few rows of its token embeddings."""
+    """What a graft takes of a trained model: its image half, trained layers, a few rows of its token embeddings."""
 
     name: str
     images: GraftedVLMImageModel
+    surrogate: PreTrainedModel | None
     tokenizer: PreTrainedTokenizerBase | None
     rows: Callable[[str, slice], torch.Tensor | None]
 
@@ -60,13 +62,15 @@ def graft(
 ) -> GraftedVLMForConditionalGeneration:
     """Puts the vision tower, adapter and image-start and image-end embeddings of a model onto another language model.
 
-    Nothing is trained. Of a folder only the image half is read, so memory holds that and the target.
+    Nothing is trained. Layers of the target that were trained on its surrogate, as LoRA or in full, come along.
+
+    Of a folder only the image half is read, so memory holds that and the target; where layers come along, all of it.
 
     Args:
         vlm (`str`, `Path` or `GraftedVLMForConditionalGeneration`): the model trained on a surrogate. In memory its
             image half is copied.
         target (`str`, `Path` or `PreTrainedModel`): the whole language model that the surrogate was cut from. In
-            memory it is used as it is, not copied.
+            memory it is not copied: it becomes part of the result, and takes the layers that come along.
         tokenizer (`str`, `Path` or `PreTrainedTokenizerBase`, *optional*): the target's, for a target in memory.
         strict (`bool`): whether anything that differs is an error. Without it only sizes have to fit, and the rest
             is warned of.
@@ -77,7 +81,8 @@ def graft(
         `GraftedVLMForConditionalGeneration`: in evaluation mode. Its processor is the one of `vlm`.
 
     Raises:
-        HfChainError: when the two do not fit, naming everything that differs.
+        HfChainError: when the two do not fit, naming everything that differs, or the target cannot take layers that
+            come along because it is quantised or offloaded.
     """
     if is_deepspeed_zero3_enabled():
         raise HfChainError("under ZeRO-3 no process sees whole weights: graft before the training arguments are made")
@@ -101,6 +106,8 @@ def graft(
     before = trained.rows(_name(language_model, table), rows)
     if before is not None:
         _report(trained.name, name, [], embedding_differences(before, table[rows].detach()), strict)
+    if trained.surrogate is not None:
+        carry_layers(trained.surrogate, language_model)
     return _joined(trained, language_model, name)
 
 
@@ -126,7 +133,8 @@ def _open(vlm: str | Path | GraftedVLMForConditionalGeneration) -> _Trained:
         if not isinstance(vlm, GraftedVLMForConditionalGeneration):
             raise HfChainError(f"{type(vlm).__name__} is no grafted model: give a GraftedVLMForConditionalGeneration")
         table = vlm.get_input_embeddings().weight.detach()
-        return _Trained(vlm.name_or_path or type(vlm).__name__, vlm, None, lambda name, rows: table[rows])
+        surrogate = vlm.language_model if _carries(vlm.config) else None
+        return _Trained(vlm.name_or_path or type(vlm).__name__, vlm, surrogate, None, lambda name, rows: table[rows])
     if not isinstance(vlm, (str, Path)):
         raise HfChainError(
             f"{type(vlm).__name__} is no grafted model: merge adapters into it first, or give its folder"
@@ -135,15 +143,21 @@ def _open(vlm: str | Path | GraftedVLMForConditionalGeneration) -> _Trained:
     config = _config(checkpoint.folder)
     if not isinstance(config, GraftedVLMConfig):
         raise HfChainError(f"{vlm} holds a {config.model_type}, no grafted model: give what stage 2 saved")
-    shards = checkpoint.shards()
-    needed = {name: shard for name, shard in shards.items() if not name.startswith("language_model.")}
+    shards, carries = checkpoint.shards(), _carries(config)
+    needed = {name: shard for name, shard in shards.items() if carries or not name.startswith("language_model.")}
     checkpoint.tensors(needed)
-    images = GraftedVLMImageModel.from_pretrained(checkpoint.folder, config=config, dtype="auto")
+    model_class = GraftedVLMForConditionalGeneration if carries else GraftedVLMImageModel
+    images = model_class.from_pretrained(checkpoint.folder, config=config, dtype="auto")
+    surrogate = images.language_model if carries else None
 
     def rows(name: str, part: slice) -> torch.Tensor | None:
         return checkpoint.tensors({name: shards[name]})[name][part] if name in shards else None
 
-    return _Trained(str(vlm), images, load_tokenizer(checkpoint.folder), rows)
+    return _Trained(str(vlm), images, surrogate, load_tokenizer(checkpoint.folder), rows)
+
+
+def _carries(config: GraftedVLMConfig) -> bool:
+    return is_surrogate(config) and bool(read_lineage(config).trained_layers)
 
 
 def _config(folder: str | Path) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_chain.grafting.lineage import FIELD, read_lineage
+from hf_chain.grafting.lineage import is_surrogate, read_lineage
 from hf_chain.models.grafted_vlm.fingerprint import named_tokens, tokenizer_fingerprint
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def lineage_differences(config: GraftedVLMConfig, target: PreTrainedConfig) -> l
     found = []
     if target.model_type != text.model_type:
         found.append(f"it is a {target.model_type}, the surrogate a {text.model_type}")
-    if getattr(text, FIELD, None) is not None:
+    if is_surrogate(text):
         lineage = read_lineage(config)
         if lineage.target_layers != target.num_hidden_layers:
             found.append(

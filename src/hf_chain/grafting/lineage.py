@@ -28,6 +28,7 @@ class SurrogateLineage:
         translator_layers (`tuple[int]`): the surrogate's layers that stand in for a range.
         translators (`int`): how many of them stand in for each range.
         translator_method (`str`): how the translators were made; `inherit` means they are the target's own layers.
+        trained_layers (`tuple[int]`): the surrogate's layers, translators apart, that have been trained since.
     """
 
     target: str
@@ -38,6 +39,12 @@ class SurrogateLineage:
     translator_layers: tuple[int, ...]
     translators: int
     translator_method: str = "inherit"
+    trained_layers: tuple[int, ...] = ()
+
+
+def is_surrogate(config: PreTrainedConfig) -> bool:
+    """Whether the model of a configuration, or its decoder, is a surrogate."""
+    return getattr(config.get_text_config(decoder=True), FIELD, None) is not None
 
 
 def write_lineage(config: PreTrainedConfig, lineage: SurrogateLineage) -> None:

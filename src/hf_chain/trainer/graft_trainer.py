@@ -19,12 +19,13 @@ from hf_chain.trainer.batch_cost import batch_cost
 from hf_chain.trainer.gradient_check import GradientCheck
 from hf_chain.trainer.graft_config import GraftConfig
 from hf_chain.trainer.lora import FOLDER as LORA_FOLDER
-from hf_chain.trainer.lora import attach_lora, has_lora, load_lora, lora_aside, stock_state
+from hf_chain.trainer.lora import attach_lora, has_lora, is_lora, load_lora, lora_aside, stock_state
 from hf_chain.trainer.master_weights import trained_in_float32
 from hf_chain.trainer.part_aliases import decoder_of, image_parameters
 from hf_chain.trainer.part_optimizer import check_engine_config, optimizer_groups
 from hf_chain.trainer.parts import freeze_all_but, resolve_parts
 from hf_chain.trainer.stage_trainer import StageTrainer
+from hf_chain.trainer.surrogate_layers import note_trained_layers, trained_weights
 from hf_chain.trainer.token_meter import TokenMeter
 from hf_chain.trainer.trainable_files import save_adapter, save_trainable
 
@@ -65,6 +66,9 @@ class GraftTrainer(StageTrainer):
             attach_lora(decoder_of(model), args.lora, args.seed)
         self.parts = resolve_parts(model, args.parts, args.learning_rate)
         freeze_all_but(model, self.parts)
+        # What LoRA changes is noted when it is merged.
+        decoder = decoder_of(model)
+        note_trained_layers(decoder, [name for name in trained_weights(decoder) if not is_lora(name)])
         use_cache = getattr(model.config, "use_cache", None)
         super().__init__(model=model, args=args, compute_loss_func=response_loss, **kwargs)
         if use_cache is not None:

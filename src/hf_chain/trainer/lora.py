@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_chain.errors import HfChainError
+from hf_chain.trainer.surrogate_layers import carried_layers, note_trained_layers, translators_pattern
 
 FOLDER = "lora"
 ADAPTER = "default"
@@ -36,6 +37,8 @@ def has_lora(decoder: nn.Module) -> bool:
 def attach_lora(decoder: PreTrainedModel, settings: dict[str, Any] | None = None, seed: int = 0) -> None:
     """Adds LoRA to the decoder's linear layers, in place; the decoder computes the same as before.
 
+    A surrogate's translators have none, unless the settings say what to exclude: a graft would leave it behind.
+
     Args:
         decoder (`PreTrainedModel`): a language model without LoRA.
         settings (`dict`, *optional*): fields of `peft.LoraConfig`; by default rank 16, alpha 32, all linear layers but
@@ -43,20 +46,24 @@ def attach_lora(decoder: PreTrainedModel, settings: dict[str, Any] | None = None
         seed (`int`): seed of the first matrices; the second ones start at zero.
 
     Raises:
-        HfChainError: when peft refuses the settings.
+        HfChainError: when peft refuses the settings, or they reach what a graft leaves behind of a surrogate.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            config = LoraConfig(task_type="CAUSAL_LM", **(DEFAULTS | (settings or {})))
+            defaults = DEFAULTS | {"exclude_modules": translators_pattern(decoder)}
+            config = LoraConfig(task_type="CAUSAL_LM", **(defaults | (settings or {})))
             inject_adapter_in_model(config, decoder, ADAPTER)
         except (TypeError, ValueError) as error:
             raise HfChainError(f"lora: {' '.join(str(error).split())}") from error
+    carried_layers(decoder, [name for name, _ in _lora_layers(decoder)])
 
 
 def merge_lora(decoder: PreTrainedModel) -> None:
-    """Adds the LoRA matrices to the weights they stand beside and removes them, in place."""
-    for name, layer in list(_lora_layers(decoder)):
+    """Adds the LoRA matrices to the weights they stand beside and removes them, in place; lineages note the layers."""
+    layers = list(_lora_layers(decoder))
+    note_trained_layers(decoder, [name for name, _ in layers])
+    for name, layer in layers:
         layer.merge(safe_merge=True)
         decoder.set_submodule(name, layer.get_base_layer())
     del decoder.peft_config

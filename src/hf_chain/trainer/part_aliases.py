@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import decoder_layers
-from hf_chain.grafting.lineage import FIELD, read_lineage
+from hf_chain.grafting.lineage import is_surrogate, read_lineage
 from hf_chain.models.grafted_vlm.vision_towers import tower_family
 from hf_chain.trainer.lora import is_lora
 
@@ -95,7 +95,7 @@ def _final_norm(model: PreTrainedModel) -> list[nn.Parameter] | None:
 
 def _translator(model: PreTrainedModel) -> list[nn.Parameter] | None:
     decoder = decoder_of(model)
-    if getattr(decoder.config, FIELD, None) is None:
+    if not is_surrogate(decoder.config):
         return None
     layers = decoder_layers(decoder)
     lineage = read_lineage(decoder.config)

@@ -42,7 +42,7 @@ def fit_translator(
 
     Args:
         surrogate (`PreTrainedModel`): a surrogate with its lineage, see `build_surrogate`.
-        target (`PreTrainedModel`): what it was cut from.
+        target (`PreTrainedModel`): what it was cut from, with the layers that were trained since (`carry_layers`).
         batches (`Iterable[Batch]`): text that can be gone through more than once, a list or a `TokenBatches`:
             `input_ids` and `attention_mask` `[B, L]`.
         method (`str` or `Sequence[str]`): `inherit` puts the target's own layers back; `closed_form` fits by least

@@ -27,6 +27,7 @@ from hf_chain.stages.planning import planned_config
 from hf_chain.trainer.lora import attach_lora
 from hf_chain.trainer.part_aliases import decoder_of
 from hf_chain.trainer.parts import Part, freeze_all_but, resolve_parts
+from hf_chain.trainer.surrogate_layers import carried_layers, trained_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -152,22 +153,33 @@ class Blueprint:
         """The model of a stage, frozen as it is trained, and its trained parts.
 
         Raises:
-            HfChainError: when a part is not in the model.
+            HfChainError: when a part is not in the model, or a graft would leave it behind.
         """
-        training = self.recipe.training_of(stage)
-        if "lora" in stage.parts:
+        training, uses_lora = self.recipe.training_of(stage), "lora" in stage.parts
+        if uses_lora:
             model = self.model(stage.decoder)
-            attach_lora(decoder_of(model), training.get("lora"))
         else:
             if stage.decoder not in self._models:
                 self._models[stage.decoder] = self.model(stage.decoder)
             model = self._models[stage.decoder]
         try:
+            if uses_lora:
+                attach_lora(decoder_of(model), training.get("lora"))
             parts = resolve_parts(model, stage.parts, training.get("learning_rate", 5e-5))
+            freeze_all_but(model, parts)
+            carried_layers(decoder_of(model), trained_weights(decoder_of(model)))
         except HfChainError as error:
             raise HfChainError(f"stage {stage.name}: {error}") from error
-        freeze_all_but(model, parts)
         return model, parts
+
+    @cached_property
+    def carries_layers(self) -> bool:
+        """Whether the graft carries layers along that are trained on the surrogate."""
+        for stage in self.recipe.stages:
+            decoder = decoder_of(self.parts(stage)[0])
+            if carried_layers(decoder, trained_weights(decoder)):
+                return True
+        return False
 
     @property
     def _surrogate_folder(self) -> Path:

@@ -20,7 +20,7 @@ from hf_chain.stages.graft.materials import Conversations
 from hf_chain.stages.graft.memory import CHECKPOINTING, Batch, stage_memory
 from hf_chain.stages.graft.new_target import new_tokenizer
 from hf_chain.stages.graft.plan import GraftPlan, Measured, StagePlan, SurrogatePlan
-from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings
+from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings, Place
 from hf_chain.trainer.batch_cost import batch_cost
 
 
@@ -91,6 +91,9 @@ class _Planner:
             for lengths, its in zip(data, batches, strict=True):
                 macs += passes * lengths.rows * sum(cost(_shapes(*batch)) for batch in its) / len(lengths.tokens)
             largest = max((Batch(*batch) for its in batches for batch in its), key=lambda b: b.rows * b.length)
+        memory = stage_memory(model, largest, training, self.blueprint.weight_bytes)
+        grafted = next((stage for stage in self.recipe.stages if stage.decoder == "target"), None)
+        carries = settings is grafted and self.blueprint.carries_layers
         return StagePlan(
             name=settings.name,
             decoder=settings.decoder,
@@ -100,7 +103,7 @@ class _Planner:
             samples=samples,
             macs=round(macs),
             evaluation_macs=self._evaluation_macs(settings, model),
-            memory=stage_memory(model, largest, training, self.blueprint.weight_bytes),
+            memory=replace(memory, teacher=self._decoder_bytes("surrogate") if carries else 0),
         )
 
     def _refit(self, settings: GraftStageSettings, prompts: int) -> StagePlan:
@@ -112,7 +115,6 @@ class _Planner:
             macs += CutCost(self.recipe.surrogate, target, surrogate, round(mean(lengths.tokens))).closed_form(prompts)
             macs += passes * image_macs(model, round(prompts * mean(lengths.images)))
         memory = stage_memory(model, Batch(1, 1, 0), {}, self.blueprint.weight_bytes)
-        whole_target = self.blueprint.weight_bytes * self.blueprint.model("target").language_model.num_parameters()
         return StagePlan(
             name=settings.name,
             decoder=settings.decoder,
@@ -122,7 +124,7 @@ class _Planner:
             samples=prompts * len(settings.data),
             macs=macs,
             evaluation_macs=self._evaluation_macs(settings, model),
-            memory=replace(memory, teacher=whole_target),
+            memory=replace(memory, teacher=self._decoder_bytes("target")),
         )
 
     def surrogate(self) -> SurrogatePlan:
@@ -136,6 +138,10 @@ class _Planner:
             cut_macs=cost.cut,
             translator_macs=cost.translator,
         )
+
+    def _decoder_bytes(self, place: Place) -> int:
+        """Bytes of a language model that is in memory beside the one of the stage."""
+        return self.blueprint.weight_bytes * self.blueprint.model(place).language_model.num_parameters()
 
     @property
     def _image_positions(self) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from hf_chain.data.chat.collator import ChatCollator
 from hf_chain.evaluation.generate import image_macs
+from hf_chain.grafting.trained_layers import carry_layers
 from hf_chain.grafting.translator.fit import fit_translator
 from hf_chain.grafting.translator.image_prompts import ImagePrompts
 from hf_chain.grafting.translator.least_squares import calibration_passes
@@ -38,6 +39,8 @@ def refit_translator(
 ) -> TranslatorRefit:
     """Fits the translator of a model on a surrogate, in place, by least squares against the target.
 
+    Layers that were trained on the surrogate are in the target too, as the graft will put them there.
+
     Args:
         place (`Workplace`): what all stages share.
         settings (`GraftStageSettings`): a stage with `refit`.
@@ -49,7 +52,9 @@ def refit_translator(
     rows = place.conversations.prompts(settings.data, settings.refit or 0, collator)
     prompts = ImagePrompts(model, rows, collator, recipe.surrogate.calibration.batch_size)
     decoder = model.language_model
-    report = fit_translator(decoder, load_target(place), prompts, "closed_form")
+    target = load_target(place)
+    carry_layers(decoder, target)
+    report = fit_translator(decoder, target, prompts, "closed_form")
     passes = len(report.replaced) * calibration_passes(decoder.config)
     macs = report.macs + passes * image_macs(model, sum(len(row["images"]) for row in rows))
     figures = {

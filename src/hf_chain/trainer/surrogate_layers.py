@@ -1,0 +1,68 @@
+"""What may be trained of a surrogate's language model: layers of the target, which a graft then carries along."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hf_chain.errors import HfChainError
+from hf_chain.grafting.anatomy import layer_prefix
+from hf_chain.grafting.lineage import is_surrogate, read_lineage, write_lineage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def carried_layers(decoder: PreTrainedModel, weights: Iterable[str]) -> set[int]:
+    """The layers of a surrogate that weights are in, but translators, which a graft leaves behind; else none.
+
+    Args:
+        decoder (`PreTrainedModel`): a language model.
+        weights (`Iterable[str]`): names of weights or modules in it that are trained.
+
+    Raises:
+        HfChainError: when one of a surrogate's is in no layer, and would be lost.
+    """
+    if not is_surrogate(decoder.config):
+        return set()
+    numbers = set()
+    for name in weights:
+        match = re.match(rf"{re.escape(layer_prefix(decoder.config))}(\d+)\.", name)
+        if match is None:
+            raise HfChainError(
+                f"{name} of the surrogate would be trained, and a graft leaves it behind: train lora, or layers by "
+                "name, such as language_model.*.layers.0.*"
+            )
+        numbers.add(int(match[1]))
+    return numbers - set(read_lineage(decoder.config).translator_layers)
+
+
+def note_trained_layers(decoder: PreTrainedModel, weights: Iterable[str]) -> None:
+    """Writes into a surrogate's lineage which layers a graft carries along; other models stay as they are.
+
+    Args:
+        decoder (`PreTrainedModel`): a language model.
+        weights (`Iterable[str]`): names of its weights or modules that training changes.
+
+    Raises:
+        HfChainError: as `carried_layers`.
+    """
+    if carried := carried_layers(decoder, weights):
+        lineage = read_lineage(decoder.config)
+        layers = tuple(sorted(carried.union(lineage.trained_layers)))
+        write_lineage(decoder.config, replace(lineage, trained_layers=layers))
+
+
+def trained_weights(decoder: PreTrainedModel) -> list[str]:
+    """Names of the parameters of a language model that are not frozen, LoRA's among them."""
+    return [name for name, parameter in decoder.named_parameters() if parameter.requires_grad]
+
+
+def translators_pattern(decoder: PreTrainedModel) -> str | None:
+    """A regular expression for the modules of a surrogate's translators; `None` for other models."""
+    if not is_surrogate(decoder.config):
+        return None
+    numbers = "|".join(map(str, read_lineage(decoder.config).translator_layers))
+    return rf"{re.escape(layer_prefix(decoder.config))}({numbers})\..*"

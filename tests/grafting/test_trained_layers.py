@@ -65,9 +65,9 @@ def test_the_graft_computes_what_the_surrogate_did_where_dropped_layers_do_nothi
 def test_what_came_along_is_told(tmp_path: Path) -> None:
     tiny_decoder("llama").save_pretrained(tmp_path)
     trained = trained_on_a_surrogate(tmp_path)
-    assert read_lineage(trained.config).trained_layers == tuple(TRAINED)
+    assert read_lineage(trained.config).trained_layers == tuple(TRAINED.values())
     grafted = graft(trained, tiny_decoder("llama"), tokenizer=tiny_tokenizer())
-    assert grafted.config.hf_chain_graft["surrogate"]["trained_layers"] == list(TRAINED)
+    assert grafted.config.hf_chain_graft["surrogate"]["trained_layers"] == list(TRAINED.values())
 
 
 def test_a_lineage_of_before_says_that_nothing_was_trained() -> None:

@@ -1,4 +1,4 @@
-"""A stage that fits the translator again on image prompts: what it changes, what it costs, and what the plan says."""
+"""Rounds on the surrogate: the translator fitted again, LoRA, what the graft carries along, and what is planned."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from hf_chain.grafting.trained_layers import carry_layers
+from hf_chain.models.grafted_vlm import GraftedVLMForConditionalGeneration
+from hf_chain.stages.graft.graft_folder import graft_folder
 from hf_chain.stages.graft.plan import GraftPlan
 from hf_chain.stages.graft.recipe import GraftRecipe, load_graft_recipe
 from hf_chain.stages.graft.record import graft_record
@@ -25,7 +28,7 @@ ADAPTER = {"name": "adapter", "decoder": "surrogate", "parts": {"adapter": 1e-3}
 
 
 def recipe_in(folder: Path) -> GraftRecipe:
-    """Adapter, translator, encoder and graft, on models that exist."""
+    """Adapter, two translators with LoRA between them, and graft, on models that exist."""
     write_target(folder / "target")
     for part in (tiny_tower(), image_processor()):
         part.save_pretrained(folder / "encoder")
@@ -37,7 +40,8 @@ def recipe_in(folder: Path) -> GraftRecipe:
         stages=[
             ADAPTER,
             {"name": "translator", "decoder": "surrogate", "refit": PROMPTS},
-            {**ADAPTER, "name": "encoder"},
+            {**ADAPTER, "name": "encoder", "parts": {"adapter": 1e-3, "lora": 1e-2}, "training": {"lora": {"r": 2}}},
+            {"name": "translator-2", "decoder": "surrogate", "refit": PROMPTS},
             {"name": "graft", "decoder": "target"},
         ],
         baseline=[],
@@ -52,14 +56,57 @@ def planned_and_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
         yield found
 
 
-def test_nothing_but_the_translator_changes(planned_and_run: tuple[GraftPlan, Path]) -> None:
-    _, run_dir = planned_and_run
-    before, after = (load_file(run_dir / name / "model.safetensors") for name in ("02-adapter", "03-translator"))
+def weights(run_dir: Path, folder: str) -> dict[str, torch.Tensor]:
+    """The weights in the folder of a stage."""
+    return load_file(run_dir / folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("stages", [("02-adapter", "03-translator"), ("04-encoder", "05-translator-2")])
+def test_nothing_but_the_translator_changes(planned_and_run: tuple[GraftPlan, Path], stages: tuple[str, str]) -> None:
+    before, after = (weights(planned_and_run[1], name) for name in stages)
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     layer = "language_model.model.layers.2."
     assert changed == {layer + "mlp.down_proj.weight", layer + "self_attn.o_proj.weight"}
-    next_stage = load_file(run_dir / "04-encoder" / "model.safetensors")
-    assert all(torch.equal(next_stage[name], after[name]) for name in changed), "the next stage goes on from it"
+
+
+def test_the_graft_carries_layers_along_that_were_trained_on_the_surrogate(
+    planned_and_run: tuple[GraftPlan, Path], tmp_path: Path
+) -> None:
+    """Layers 0, 1 and 5 of the target are 0, 1 and 3 of the surrogate, and no others differ from the target's."""
+    _, run_dir = planned_and_run
+    grafted, surrogate = weights(run_dir, "06-graft"), weights(run_dir, "05-translator-2")
+    target = AutoModelForCausalLM.from_pretrained(run_dir.parents[1] / "target").state_dict()
+    changed = {name for name, value in target.items() if not torch.equal(grafted[f"language_model.{name}"], value)}
+    linear = [name for name in target if name.endswith("_proj.weight")]
+    assert changed == {name for name in linear if name.split(".")[2] in ("0", "1", "5")}
+    for name in changed:
+        own = name.replace(".5.", ".3.")
+        assert torch.equal(grafted[f"language_model.{name}"], surrogate[f"language_model.{own}"])
+    assert "to the target: its layers 0, 1, 5." in (run_dir / "06-graft" / "README.md").read_text()
+    graft_folder(str(run_dir / "05-translator-2"), str(run_dir.parents[1] / "target"), tmp_path / "again")
+    by_command = load_file(tmp_path / "again" / "model.safetensors")
+    assert all(torch.equal(by_command[name], value) for name, value in grafted.items())
+
+
+def test_a_translator_is_fitted_to_the_target_that_the_graft_will_have(
+    planned_and_run: tuple[GraftPlan, Path],
+) -> None:
+    """Nearer, on image prompts, than to the target without what was trained."""
+    _, run_dir = planned_and_run
+    model = GraftedVLMForConditionalGeneration.from_pretrained(run_dir / "05-translator-2")
+    decoder = model.language_model
+    embeds = torch.randn(4, 24, 16, generator=torch.Generator().manual_seed(0))
+    ends = []
+    for carried in (True, False):
+        target = AutoModelForCausalLM.from_pretrained(run_dir.parents[1] / "target")
+        if carried:
+            carry_layers(decoder, target)
+        with torch.no_grad():
+            states = target(inputs_embeds=embeds, output_hidden_states=True).hidden_states
+            mine = decoder(inputs_embeds=embeds, output_hidden_states=True).hidden_states
+        ends.append((mine[3] - states[5]).norm().item())
+        assert torch.equal(mine[2], states[2]) is carried
+    assert ends[0] < ends[1]
 
 
 def test_it_comes_closer_to_the_target_on_images_and_says_so(planned_and_run: tuple[GraftPlan, Path]) -> None:
@@ -77,7 +124,7 @@ def test_only_what_a_graft_is_judged_by_is_asked(planned_and_run: tuple[GraftPla
     plan, run_dir = planned_and_run
     family = read_family(run_dir)
     asked = {record.name for record in family.members if record.metrics_after}
-    assert asked == {"encoder", "graft"} == {step.name for step in graft_record(family).steps}
+    assert asked == {"translator-2", "graft"} == {step.name for step in graft_record(family).steps}
     assert {stage.name for stage in plan.stages if stage.evaluation_macs} == asked
     assert not (run_dir / "03-translator" / "answers.json").exists()
 
@@ -90,4 +137,8 @@ def test_its_cost_is_counted_and_planned(planned_and_run: tuple[GraftPlan, Path]
     # Not planned: solving the equations, a quarter of it at this size and a twentieth in the scenes' recipe.
     assert 0.7 * record.training_macs["total"] < planned.macs < record.training_macs["total"]
     assert planned.trained_parameters == 16 * (16 + 32)
-    assert planned.memory.total > plan.memory["graft"].total, "the surrogate's model and the target are there together"
+    target = 4 * AutoModelForCausalLM.from_pretrained(run_dir.parents[1] / "target").num_parameters()
+    surrogate = 4 * AutoModelForCausalLM.from_pretrained(run_dir / "01-surrogate").num_parameters()
+    assert planned.memory.teacher == target, "both are in memory while the translator is fitted"
+    assert plan.memory["graft"].teacher == surrogate, "and while layers are carried along"
+    assert plan.memory["encoder"].teacher == 0

@@ -15,6 +15,7 @@ from support.decoders import tiny_decoder
 from support.grafts import tiny_graft_trainer, tiny_vlm, weights
 
 KEPT, TRANSLATOR = ("model.layers.0.", "model.layers.2."), "model.layers.1."
+"""Layers 0 and 4 of the target, and the one that stands in for 1 to 3."""
 
 
 def test_lora_teaches_all_kept_layers_and_no_translator(tmp_path: Path) -> None:
@@ -26,16 +27,16 @@ def test_lora_teaches_all_kept_layers_and_no_translator(tmp_path: Path) -> None:
     trainer.train()
     assert read_lineage(model.config).trained_layers == (), "until it is merged, the weights are the target's"
     merge_lora(model.language_model)
-    assert read_lineage(model.config).trained_layers == (0, 2)
+    assert read_lineage(model.config).trained_layers == (0, 4)
     changed = {name for name, value in model.language_model.named_parameters() if not torch.equal(value, before[name])}
     assert {name[: len(TRANSLATOR)] for name in changed} == set(KEPT)
     model.save_pretrained(tmp_path / "saved")
-    assert read_lineage(AutoConfig.from_pretrained(tmp_path / "saved")).trained_layers == (0, 2)
+    assert read_lineage(AutoConfig.from_pretrained(tmp_path / "saved")).trained_layers == (0, 4)
 
 
 def test_layers_trained_in_full_are_noted_and_added_up(tmp_path: Path) -> None:
     model = tiny_vlm()
-    for layers, noted in (("language_model.model.layers.2", (2,)), ("language_model.*.layers.[01].*", (0, 2))):
+    for layers, noted in (("language_model.model.layers.2", (4,)), ("language_model.*.layers.[01].*", (0, 4))):
         tiny_graft_trainer(tmp_path, model, parts=["adapter", layers])
         assert read_lineage(model.config).trained_layers == noted
 

@@ -28,7 +28,7 @@ class SurrogateLineage:
         translator_layers (`tuple[int]`): the surrogate's layers that stand in for a range.
         translators (`int`): how many of them stand in for each range.
         translator_method (`str`): how the translators were made; `inherit` means they are the target's own layers.
-        trained_layers (`tuple[int]`): the surrogate's layers, translators apart, that have been trained since.
+        trained_layers (`tuple[int]`): the target's layers, of those kept, that were trained on the surrogate since.
     """
 
     target: str

@@ -27,8 +27,8 @@ def carry_layers(surrogate: PreTrainedModel, target: PreTrainedModel) -> None:
     """
     lineage = read_lineage(surrogate.config)
     own, places = decoder_layers(surrogate), decoder_layers(target)
-    for layer in lineage.trained_layers:
-        number = lineage.kept_layers[layer]
+    for number in lineage.trained_layers:
+        trained = own[lineage.kept_layers.index(number)]
         state = "quantised" if getattr(target.config, "quantization_config", None) is not None else None
         if any(weight.is_meta for weight in places[number].parameters()):
             state = "offloaded"
@@ -38,7 +38,7 @@ def carry_layers(surrogate: PreTrainedModel, target: PreTrainedModel) -> None:
                 "in a floating-point type"
             )
         try:
-            places[number].load_state_dict(own[layer].state_dict())
+            places[number].load_state_dict(trained.state_dict())
         except RuntimeError as error:
             raise HfChainError(
                 f"layer {number} of the target does not take what was trained on the surrogate: merge adapters first "

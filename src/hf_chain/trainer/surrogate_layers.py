@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def carried_layers(decoder: PreTrainedModel, weights: Iterable[str]) -> set[int]:
-    """The layers of a surrogate that weights are in, but translators, which a graft leaves behind; else none.
+    """The target's layers that weights of its surrogate are in, translators apart; none of other models.
 
     Args:
         decoder (`PreTrainedModel`): a language model.
@@ -27,7 +27,7 @@ def carried_layers(decoder: PreTrainedModel, weights: Iterable[str]) -> set[int]
     """
     if not is_surrogate(decoder.config):
         return set()
-    numbers = set()
+    lineage, layers = read_lineage(decoder.config), set()
     for name in weights:
         match = re.match(rf"{re.escape(layer_prefix(decoder.config))}(\d+)\.", name)
         if match is None:
@@ -35,12 +35,12 @@ def carried_layers(decoder: PreTrainedModel, weights: Iterable[str]) -> set[int]
                 f"{name} of the surrogate would be trained, and a graft leaves it behind: train lora, or layers by "
                 "name, such as language_model.*.layers.0.*"
             )
-        numbers.add(int(match[1]))
-    return numbers - set(read_lineage(decoder.config).translator_layers)
+        layers.add(int(match[1]))
+    return {lineage.kept_layers[layer] for layer in layers.difference(lineage.translator_layers)}
 
 
 def note_trained_layers(decoder: PreTrainedModel, weights: Iterable[str]) -> None:
-    """Writes into a surrogate's lineage which layers a graft carries along; other models stay as they are.
+    """Writes into a surrogate's lineage which layers are trained on it; other models stay as they are.
 
     Args:
         decoder (`PreTrainedModel`): a language model.

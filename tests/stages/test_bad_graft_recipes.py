@@ -85,6 +85,21 @@ WRONG_VALUES: list[tuple[str, dict[str, Any], str]] = [
         r"stage encoder: part \*.layers.9.\* stands",
     ),
     ("too many layers", {"stages__0__parts": {"encoder.last:3": 1e-3}}, "encoder.last:3 asks for 3 layers: .* 1 to 2"),
+    (
+        "embeddings of the surrogate",
+        {"stages__0__parts": {"decoder": 1e-3}},
+        "stage encoder: model.embed_tokens.weight of the surrogate would be trained, and a graft leaves it behind",
+    ),
+    (
+        "LoRA on the surrogate's head",
+        {
+            "stages": [
+                {**ENCODER, "parts": {"lora": 1e-3}, "training": {"lora": {"target_modules": ["lm_head"]}}},
+                GRAFT,
+            ]
+        },
+        "stage encoder: lm_head of the surrogate would be trained",
+    ),
     ("translators of the target", {"stages__2__parts": {"translator": 1e-3}}, "stage decoder: part translator stands"),
     (
         "two rates for a weight",

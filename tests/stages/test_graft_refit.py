@@ -83,7 +83,8 @@ def test_the_graft_carries_layers_along_that_were_trained_on_the_surrogate(
         own = name.replace(".5.", ".3.")
         assert torch.equal(grafted[f"language_model.{name}"], surrogate[f"language_model.{own}"])
     assert "to the target: its layers 0, 1, 5." in (run_dir / "06-graft" / "README.md").read_text()
-    graft_folder(str(run_dir / "05-translator-2"), str(run_dir.parents[1] / "target"), tmp_path / "again")
+    said = graft_folder(str(run_dir / "05-translator-2"), str(run_dir.parents[1] / "target"), tmp_path / "again")
+    assert said.endswith("target, with layers 0, 1, 5 as they were trained on its surrogate")
     by_command = load_file(tmp_path / "again" / "model.safetensors")
     assert all(torch.equal(by_command[name], value) for name, value in grafted.items())
 

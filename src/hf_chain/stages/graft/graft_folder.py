@@ -34,4 +34,7 @@ def graft_folder(vlm: str, target: str, output: Path) -> str:
         processor.save_pretrained(folder)
     decoder = model.language_model.num_parameters()
     images = model.num_parameters() - decoder
-    return f"{output}: {human(images)} parameters of {vlm} on {human(decoder)} of {target}"
+    origin = (model.config.hf_chain_graft or {}).get("surrogate") or {}
+    carried = ", ".join(map(str, origin.get("trained_layers", ())))
+    layers = f", with layers {carried} as they were trained on its surrogate" if carried else ""
+    return f"{output}: {human(images)} parameters of {vlm} on {human(decoder)} of {target}{layers}"

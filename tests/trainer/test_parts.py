@@ -18,6 +18,7 @@ PREFIXES = {
     "encoder": ("vision_tower.",),
     "encoder.last:1": ("vision_tower.encoder.layers.2.",),
     "encoder.last:2": ("vision_tower.encoder.layers.1.", "vision_tower.encoder.layers.2."),
+    "decoder.last:2": ("language_model.model.layers.1.", "language_model.model.layers.2."),
     "encoder.post_layernorm": ("vision_tower.post_layernorm.",),
     "translator": ("language_model.model.layers.1.",),
     "decoder": ("language_model.",),
@@ -42,7 +43,13 @@ def test_a_part_holds_exactly_its_parameters(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "prefix"), [("translator", "model.layers.1."), ("decoder", ""), ("model.norm", "model.norm.")]
+    ("name", "prefix"),
+    [
+        ("translator", "model.layers.1."),
+        ("decoder", ""),
+        ("decoder.last:1", "model.layers.2."),
+        ("model.norm", "model.norm."),
+    ],
 )
 def test_a_plain_decoder_has_parts_too(name: str, prefix: str) -> None:
     model = tiny_decoder()
@@ -87,10 +94,15 @@ def test_parts_may_overlap_at_one_rate_only() -> None:
     ("model", "name", "message"),
     [
         (tiny_vlm, "adaptor", "part adaptor stands for nothing in GraftedVLM.*: it has adapter, decoder, encoder, .*"),
-        (tiny_vlm, "*.layers.9.*", r"it has .*translator, encoder\.last:1 to :3; or name a module, or a pattern"),
+        (tiny_vlm, "*.layers.9.*", r"it has .*translator, encoder\.last:1 to :3, decoder\.last:1 to :3; or name"),
         (tiny_vlm, "encoder.last:4", "asks for 4 layers: the encoder has 1 to 3"),
         (tiny_vlm, "encoder.last:0", "asks for 0 layers"),
-        (tiny_decoder, "adapter", "part adapter stands for nothing in LlamaForCausalLM: it has decoder, translator;"),
+        (tiny_vlm, "decoder.last:4", "asks for 4 layers: the decoder has 1 to 3"),
+        (
+            tiny_decoder,
+            "adapter",
+            "part adapter stands for nothing in LlamaForCausalLM: it has decoder, translator, decoder.last:1 to :3;",
+        ),
         (lambda: tiny_decoder(hf_chain_surrogate=None), "translator", "make the surrogate with hf_chain.build_surr"),
     ],
 )

@@ -24,8 +24,8 @@ class GraftConfig(TrainingArguments):
 
     Args:
         parts (`dict[str, float]` or `list[str]`): what is trained: aliases (`adapter`, `image_tokens`, `encoder`,
-            `encoder.last:8`, `encoder.post_layernorm`, `translator`, `decoder`, `lora`), modules, or patterns over
-            parameter names; each with its own peak learning rate, or `learning_rate` where it has none.
+            `encoder.last:8`, `encoder.post_layernorm`, `translator`, `decoder`, `decoder.last:8`, `lora`), modules, or
+            patterns over parameter names; each with its own peak learning rate, or `learning_rate` where it has none.
         lora (`dict`, *optional*): fields of `peft.LoraConfig` for the part `lora`; rank 16, alpha 32 and all linear
             layers of the decoder by default.
         stage (`str`, *optional*): name of the stage, kept in `trainable.json`.

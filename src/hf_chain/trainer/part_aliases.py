@@ -14,7 +14,7 @@ from hf_chain.grafting.lineage import is_surrogate, read_lineage
 from hf_chain.models.grafted_vlm.vision_towers import tower_family
 from hf_chain.trainer.lora import is_lora
 
-LAST = re.compile(r"encoder\.last:(\d+)")
+LAST = re.compile(r"(encoder|decoder)\.last:(\d+)")
 VLM_ATTRIBUTES = ("vision_tower", "adapter", "language_model")
 
 
@@ -60,17 +60,18 @@ def alias_parameters(model: PreTrainedModel, alias: str) -> Iterable[nn.Paramete
         alias (`str`): such as `adapter` or `encoder.last:8`.
 
     Raises:
-        HfChainError: when fewer layers are there than `encoder.last:N` asks for.
+        HfChainError: when fewer layers are there than `encoder.last:N` or `decoder.last:N` asks for.
     """
-    if (match := LAST.fullmatch(alias)) and is_vision_language(model):
-        return _last_layers(model, int(match[1]))
+    if (match := LAST.fullmatch(alias)) and (match[1] == "decoder" or is_vision_language(model)):
+        return _last_layers(model, match[1], int(match[2]))
     return ALIASES[alias](model) if alias in ALIASES else None
 
 
 def known_aliases(model: PreTrainedModel) -> list[str]:
     """The aliases that stand for something in `model`."""
     known = [alias for alias, parameters in ALIASES.items() if parameters(model)]
-    return [*known, f"encoder.last:1 to :{len(encoder_layers(model))}"] if is_vision_language(model) else known
+    towers = ("encoder", "decoder") if is_vision_language(model) else ("decoder",)
+    return [*known, *(f"{tower}.last:1 to :{len(_layers(model, tower))}" for tower in towers)]
 
 
 def _of_vision_language(name: str) -> Callable[[PreTrainedModel], list[nn.Parameter] | None]:
@@ -111,11 +112,16 @@ def _lora(model: PreTrainedModel) -> list[nn.Parameter]:
     return [parameter for name, parameter in decoder_of(model).named_parameters() if is_lora(name)]
 
 
-def _last_layers(model: PreTrainedModel, count: int) -> list[nn.Parameter]:
-    layers = encoder_layers(model)
+def _last_layers(model: PreTrainedModel, tower: str, count: int) -> list[nn.Parameter]:
+    layers = _layers(model, tower)
     if not 1 <= count <= len(layers):
-        raise HfChainError(f"part encoder.last:{count} asks for {count} layers: the encoder has 1 to {len(layers)}")
-    return [parameter for layer in layers[-count:] for parameter in layer.parameters()]
+        raise HfChainError(f"part {tower}.last:{count} asks for {count} layers: the {tower} has 1 to {len(layers)}")
+    named = [item for layer in layers[-count:] for item in layer.named_parameters()]
+    return [parameter for name, parameter in named if not is_lora(name)]
+
+
+def _layers(model: PreTrainedModel, tower: str) -> nn.ModuleList:
+    return encoder_layers(model) if tower == "encoder" else decoder_layers(decoder_of(model))
 
 
 ALIASES: dict[str, Callable[[PreTrainedModel], list[nn.Parameter] | None]] = {
@@ -127,4 +133,4 @@ ALIASES: dict[str, Callable[[PreTrainedModel], list[nn.Parameter] | None]] = {
     "lora": _lora,
     "translator": _translator,
 }
-"""Name -> its parameters in a model; `encoder.last:N` stands beside them."""
+"""Name -> its parameters in a model; `encoder.last:N` and `decoder.last:N` stand beside them."""

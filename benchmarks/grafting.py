@@ -1,5 +1,5 @@
-"""What a graft saves: our stages, also with more passes over the decoder's tenth of the data, the three stages as
-published, and ordinary training, on one target and one encoder.
+"""What a graft saves: our stages, the three stages as published, and ordinary training, also cut short to what ours
+cost, on one target and one encoder.
 
     python benchmarks/grafting.py [--recipe examples/recipes/graft_scenes_long.yaml] [--seeds 0 1 2]
 
@@ -14,22 +14,23 @@ import argparse
 from pathlib import Path
 
 from families import ROOT, take_over
+from grafting_questions import ask_more
 from grafting_results import WAYS, write_results
 
 from hf_chain.cli import exit_cleanly
 from hf_chain.errors import HfChainError
 from hf_chain.stages.graft.materials import Conversations
 from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings, load_graft_recipe
-from hf_chain.stages.graft.record import TARGET
+from hf_chain.stages.graft.record import TARGET, graft_record
 from hf_chain.stages.graft.runner import run_graft
 from hf_chain.stages.ledger import read_family
 
-PASSES = 3
-"""Passes over the decoder's share of the data, where it is seen repeatedly."""
 PUBLISHED_DECODER_SHARE = 0.2
 """Share of the data that the decoder is trained on in the published cost example (arXiv 2505.22664)."""
 PUBLISHED_TEXT_SHARE = 500 / 665
 """Conversations without an image for each one with an image, in the published first stage."""
+PUBLISHED_DECODER_RATE = 3e-4
+"""Learning rate of that stage, the best of three on the scenes' validation."""
 TEXT = "translator-text"
 """Name of the data that these come from."""
 
@@ -50,34 +51,40 @@ def main() -> None:
             recipe = recipe.model_copy(update={"name": f"{family}-{way}-{seed}"})
             if way == "published":
                 recipe = as_published(recipe)
-            if way == "repeated":
-                recipe = with_repeated_data(recipe)
-                _begin_with(recipe, ours, ours.stages[-2].name)
-            elif recipe.target.new is not None and recipe.run_dir != first.run_dir:
-                _begin_with(recipe, first, TARGET)
+            if way == "shortened":
+                recipe = as_ordinary(recipe, _share_of_baseline(ours))
+            if recipe.target.new is not None and recipe.run_dir != first.run_dir:
+                _begin_with_target(recipe, first)
             run_graft(recipe)
+            ask_more(recipe)
             write_results(arguments.recipe, family, Path(arguments.output_dir), ROOT / "docs/benchmarks")
 
 
-def _begin_with(recipe: GraftRecipe, source: GraftRecipe, last: str) -> None:
-    """Takes the stages of another run over, up to `last`."""
+def _begin_with_target(recipe: GraftRecipe, source: GraftRecipe) -> None:
     done = [record for record in read_family(source.run_dir).members if record.status == "saved"]
-    names = [record.name for record in done]
-    if last not in names:
-        raise HfChainError(f"{recipe.name} begins with what is not in {source.run_dir} yet: run {source.name} first")
-    taken = names[: names.index(last) + 1]
-    take_over(source.run_dir, recipe.run_dir, taken, [record.folder for record in done if record.name in taken])
+    folders = [record.folder for record in done if record.name == TARGET]
+    if not folders:
+        raise HfChainError(f"{recipe.name} needs the target of {source.run_dir}: run {source.name} first")
+    take_over(source.run_dir, recipe.run_dir, [TARGET], folders)
 
 
-def with_repeated_data(recipe: GraftRecipe) -> GraftRecipe:
-    """Ours, with several passes over the share of the data that the decoder is trained on.
+def _share_of_baseline(recipe: GraftRecipe) -> float:
+    """What a finished run cost of its own baseline, in MACs."""
+    compared = graft_record(read_family(recipe.run_dir)).comparison()
+    if compared is None:
+        raise HfChainError(f"{recipe.run_dir} is not finished: run {recipe.name} first")
+    return 1 - compared.saving
+
+
+def as_ordinary(recipe: GraftRecipe, share: float) -> GraftRecipe:
+    """The baseline alone, with every stage as much shorter.
 
     Args:
-        recipe (`GraftRecipe`): ours, whose last stage trains the decoder.
+        recipe (`GraftRecipe`): ours.
+        share (`float`): how much of the baseline's length is left.
     """
-    *before, decoder = recipe.stages
-    decoder = decoder.model_copy(update={"share": decoder.share * min(1.0, decoder.epochs), "epochs": PASSES})
-    return recipe.model_copy(update={"stages": [*before, decoder], "baseline": []})
+    stages = [stage.model_copy(update={"epochs": round(share * stage.epochs, 4)}) for stage in recipe.baseline]
+    return recipe.model_copy(update={"stages": stages, "baseline": []})
 
 
 def as_published(recipe: GraftRecipe) -> GraftRecipe:
@@ -89,7 +96,8 @@ def as_published(recipe: GraftRecipe) -> GraftRecipe:
 
     Args:
         recipe (`GraftRecipe`): ours. Its first stage gives the learning rates of the encoder, which is trained as long
-            as in all our stages on the surrogate; the last two are graft and decoder.
+            as in all our stages on the surrogate; the last two are graft and decoder. The last stage trains the parts
+            of the baseline.
     """
     *on_surrogate, graft, decoder = recipe.stages
     epochs = sum(stage.epochs for stage in on_surrogate if stage.parts)
@@ -109,7 +117,8 @@ def as_published(recipe: GraftRecipe) -> GraftRecipe:
         },
         data=[*encoder.data, TEXT],
     )
-    decoder = decoder.model_copy(update={"share": 1.0, "epochs": PUBLISHED_DECODER_SHARE})
+    parts = dict.fromkeys(recipe.baseline[-1].parts, PUBLISHED_DECODER_RATE)
+    decoder = decoder.model_copy(update={"parts": parts, "share": 1.0, "epochs": PUBLISHED_DECODER_SHARE})
     return recipe.model_copy(
         update={
             "data": {**recipe.data, TEXT: text},

@@ -26,6 +26,7 @@ def ask_more(recipe: GraftRecipe) -> None:
     for step in graft_record(read_family(recipe.run_dir)).steps:
         path = _answers(recipe.run_dir, step)
         if not path.exists():
+            path.parent.mkdir(exist_ok=True)
             asked = recipe.model_copy(update={"evaluation": evaluation})
             write_json(path, evaluate_model(str(recipe.run_dir / step.record.folder), asked))
 

@@ -125,6 +125,7 @@ def as_published(recipe: GraftRecipe) -> GraftRecipe:
             "surrogate": recipe.surrogate.model_copy(update={"translator": ["inherit"]}),
             "stages": [translator, encoder, graft, decoder],
             "baseline": [],
+            "training": {name: value for name, value in recipe.training.items() if name != "lora"},
         }
     )
 

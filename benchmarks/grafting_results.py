@@ -30,7 +30,7 @@ from hf_chain.stages.ledger import read_family
 WAYS = {
     "ours": "our stages",
     "published": "the published three stages",
-    "shortened": "ordinary training, shortened to what ours cost",
+    "shortened": "ordinary training, cut short",
 }
 BASELINE = "ordinary training"
 COLOURS = {"ours": "#2563eb", "published": "#d97706", "baseline": "#6b7280", "shortened": "#9333ea"}

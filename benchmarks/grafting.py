@@ -27,10 +27,10 @@ from hf_chain.stages.ledger import read_family
 
 PUBLISHED_DECODER_SHARE = 0.2
 """Share of the data that the decoder is trained on in the published cost example (arXiv 2505.22664)."""
+PUBLISHED_DECODER_RATE = 3e-4
+"""Learning rate of that training, the best of three on the scenes' validation."""
 PUBLISHED_TEXT_SHARE = 500 / 665
 """Conversations without an image for each one with an image, in the published first stage."""
-PUBLISHED_DECODER_RATE = 3e-4
-"""Learning rate of that stage, the best of three on the scenes' validation."""
 TEXT = "translator-text"
 """Name of the data that these come from."""
 

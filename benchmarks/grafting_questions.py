@@ -24,18 +24,18 @@ def ask_more(recipe: GraftRecipe) -> None:
     """
     evaluation = recipe.evaluation.model_copy(update={"max_samples": QUESTIONS})
     for step in graft_record(read_family(recipe.run_dir)).steps:
-        path = _answers(recipe.run_dir, step)
+        path = _path(recipe.run_dir, step)
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             asked = recipe.model_copy(update={"evaluation": evaluation})
             write_json(path, evaluate_model(str(recipe.run_dir / step.record.folder), asked))
 
 
-def answers(run_dir: Path, step: StageRecord) -> dict[str, dict[str, Any]] | None:
+def metrics_of(run_dir: Path, step: StageRecord) -> dict[str, dict[str, Any]] | None:
     """What came out for a model: split -> metrics; `None` before it was asked."""
-    path = _answers(run_dir, step)
+    path = _path(run_dir, step)
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def _answers(run_dir: Path, step: StageRecord) -> Path:
+def _path(run_dir: Path, step: StageRecord) -> Path:
     return run_dir / "questions" / f"{step.name}.json"

@@ -12,7 +12,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from families import machine_line, shown_recipe
-from grafting_questions import QUESTIONS, answers
+from grafting_questions import QUESTIONS, metrics_of
 from matplotlib import pyplot as plt
 
 from hf_chain.cost import human
@@ -79,7 +79,7 @@ def write_results(recipe: Path, family: str, runs: Path, target: Path) -> None:
 def _rows(way: str, seed: int, graft: GraftRecord) -> Iterator[Row]:
     for step in graft.steps:
         unfinished = way == "shortened" and not step.trains_decoder
-        metrics = answers(graft.family.run_dir, step)
+        metrics = metrics_of(graft.family.run_dir, step)
         if step.spent is None or metrics is None or unfinished:
             continue
         yield {

@@ -69,6 +69,13 @@ def test_nothing_but_the_translator_changes(planned_and_run: tuple[GraftPlan, Pa
     assert changed == {layer + "mlp.down_proj.weight", layer + "self_attn.o_proj.weight"}
 
 
+def test_the_next_stage_goes_on_from_it(planned_and_run: tuple[GraftPlan, Path]) -> None:
+    """With the fitted translator as it is: LoRA leaves it alone."""
+    fitted, next_stage = (weights(planned_and_run[1], name) for name in ("03-translator", "04-encoder"))
+    translator = [name for name in fitted if name.startswith("language_model.model.layers.2.")]
+    assert translator and all(torch.equal(next_stage[name], fitted[name]) for name in translator)
+
+
 def test_the_graft_carries_layers_along_that_were_trained_on_the_surrogate(
     planned_and_run: tuple[GraftPlan, Path], tmp_path: Path
 ) -> None:
@@ -93,7 +100,7 @@ def test_the_graft_carries_layers_along_that_were_trained_on_the_surrogate(
 def test_a_translator_is_fitted_to_the_target_that_the_graft_will_have(
     planned_and_run: tuple[GraftPlan, Path],
 ) -> None:
-    """Nearer, on image prompts, than to the target without what was trained."""
+    """It is nearer to that than to the target without what was trained."""
     _, run_dir = planned_and_run
     model = GraftedVLMForConditionalGeneration.from_pretrained(run_dir / "05-translator-2")
     decoder = model.language_model

@@ -280,6 +280,16 @@ def test_images_of_another_size_than_the_encoder_takes_are_refused(
     assert not (tmp_path / "runs").exists()
 
 
+def test_several_processes_are_not_left_waiting_for_a_trained_translator(
+    hf_chain: Command, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    changes = given(models) | {"surrogate__translator": ["closed_form", "train:hidden"]}
+    message = hf_chain("run", recipe_for(tmp_path, **changes)).message
+    assert "translator is closed_form, train:hidden, and one process trains it: start this recipe without" in message
+    assert not (tmp_path / "runs").exists()
+
+
 def conversation(number: int) -> dict[str, Any]:
     turns = [("human", f"<image>\nwhat is number {number}?"), ("gpt", f"it is {number}")]
     return {"id": number, "image": "red.png", "conversations": [{"from": who, "value": text} for who, text in turns]}

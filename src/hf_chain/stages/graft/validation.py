@@ -16,6 +16,7 @@ from hf_chain.data.chat.template import ChatTemplate
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.shards import open_checkpoint
 from hf_chain.hub import check_login
+from hf_chain.stages.environment import is_distributed
 from hf_chain.stages.graft.blueprint import Blueprint
 from hf_chain.stages.graft.encoder_source import finished_encoder
 from hf_chain.stages.graft.materials import Conversations
@@ -37,7 +38,8 @@ def check_graft(recipe: GraftRecipe, conversations: Conversations, finished: Col
     Raises:
         HfChainError: when target or encoder cannot be read or are of a family that is not known, when the cut does not
             fit, a part is in no model, a kernel or tracker is not there, the disk is too small or cannot be written,
-            nobody is logged in although results are to be pushed, or data are missing or too few.
+            nobody is logged in although results are to be pushed, data are missing or too few, or several processes
+            are to make a translator that is trained.
     """
     if recipe.hub.push:
         check_login(recipe.hub.prefix)
@@ -54,6 +56,7 @@ def check_graft(recipe: GraftRecipe, conversations: Conversations, finished: Col
     _check_data(recipe, conversations, stages)
     if recipe.needs_surrogate and SURROGATE not in finished:
         _check_calibration(recipe, conversations)
+        _check_translator(recipe)
 
 
 def _check_target(blueprint: Blueprint) -> None:
@@ -119,4 +122,14 @@ def _check_calibration(recipe: GraftRecipe, conversations: Conversations) -> Non
         raise HfChainError(
             f"data.{name} has {len(rows)} conversations; surrogate.calibration.translator_samples takes"
             f" {settings.translator_samples} and measures on those after them: lower it"
+        )
+
+
+def _check_translator(recipe: GraftRecipe) -> None:
+    """One process makes the surrogate, and a Trainer among several would wait for the others for ever."""
+    methods = recipe.surrogate.translator
+    if is_distributed() and any(method.startswith("train") for method in methods):
+        raise HfChainError(
+            f"surrogate.translator is {', '.join(methods)}, and one process trains it: start this recipe without a"
+            " launcher until the surrogate is saved, then go on with as many processes as you like"
         )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, IterableDataset
 
 from hf_chain.data.chat.encoder import ChatEncoder
 from hf_chain.data.chat.rows import IMAGE_PLACEHOLDER, without_images
 from hf_chain.errors import HfChainError
+
+if TYPE_CHECKING:
+    from hf_chain.stages.graft.recipe import GraftStageSettings
 
 SAMPLED = 256
 """Conversations that are measured."""
@@ -52,6 +55,19 @@ class Lengths:
 def shared_rows(rows: int, share: float) -> int:
     """Rows of a share of the data; one at least, where there are any."""
     return min(rows, max(1, round(share * rows)))
+
+
+def stream_start(stages: Sequence[GraftStageSettings], stage: GraftStageSettings, length: int) -> int:
+    """The row of a stream that a stage begins at: where the stages before it stopped, or 0 when too few are left.
+
+    Args:
+        stages (`Sequence[GraftStageSettings]`): the stages, this one among them.
+        stage (`GraftStageSettings`): the stage.
+        length (`int`): rows of an epoch.
+    """
+    before = stages[: stages.index(stage)]
+    read = sum(math.ceil(one.epochs * length) for one in before if one.parts and one.data == stage.data) % length
+    return read if read + math.ceil(stage.epochs * length) <= length else 0
 
 
 def measure_lengths(

@@ -66,7 +66,7 @@ class Conversations:
         )
 
     def training_rows(
-        self, names: Sequence[str], collator: ChatCollator, share: float = 1.0
+        self, names: Sequence[str], collator: ChatCollator, share: float = 1.0, skip: int = 0
     ) -> Dataset | PackedRows | ChatStream:
         """The checked training rows of all named data together, in packs where the collator packs, or a stream.
 
@@ -74,13 +74,14 @@ class Conversations:
             names (`Sequence[str]`): Names of the data.
             collator (`ChatCollator`): Makes batches of them.
             share (`float`): Keep a random subset of this share, which depends on the recipe's seed alone.
+            skip (`int`): Leave out so many rows at the start of a stream.
 
         Raises:
             HfChainError: when too many rows are bad.
         """
         if self.stream_length(names) is not None:
             return ChatStream(
-                self.splits(names[0])["train"],
+                self.splits(names[0])["train"].skip(skip),
                 collator.encoder,
                 max_bad_share=self.recipe.data[names[0]].max_bad_share,
                 report_file=self._report(names[0]),

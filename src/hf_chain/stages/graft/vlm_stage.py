@@ -22,6 +22,7 @@ from hf_chain.report.graft_examples import pictures_folder, save_pictures
 from hf_chain.stages.environment import is_distributed, wait_for_everyone
 from hf_chain.stages.graft.asking import ask
 from hf_chain.stages.graft.grafted import on_gpus
+from hf_chain.stages.graft.lengths import stream_start
 from hf_chain.stages.graft.recipe import GraftStageSettings
 from hf_chain.stages.graft.refit import TranslatorRefit, refit_translator
 from hf_chain.stages.graft.training import finished_model, train_parts, training_figures
@@ -115,10 +116,13 @@ class VLMStage:
     def _train(self, model: PreTrainedModel, processor: GraftedVLMProcessor) -> GraftTrainer:
         place, settings, recipe = self.place, self.settings, self.place.recipe
         collator = place.conversations.collator(processor, settings)
+        stages = recipe.stages if settings in recipe.stages else recipe.baseline
+        length = place.conversations.stream_length(settings.data)
+        skip = 0 if length is None else stream_start(stages, settings, length)
         return train_parts(
             model,
             settings.parts,
-            place.conversations.training_rows(settings.data, collator, settings.share),
+            place.conversations.training_rows(settings.data, collator, settings.share, skip),
             collator,
             processor,
             epochs=settings.epochs,
@@ -127,7 +131,7 @@ class VLMStage:
             checkpoints=place.checkpoints(settings.name),
             stage=settings.name,
             main_process=place.main_process,
-            stream_length=place.conversations.stream_length(settings.data),
+            stream_length=length,
         )
 
     def _save(

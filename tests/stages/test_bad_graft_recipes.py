@@ -68,6 +68,21 @@ WRONG_VALUES: list[tuple[str, dict[str, Any], str]] = [
         "translator has refit and parts",
     ),
     ("a refit on too little", {"stages": [ENCODER, {**REFIT, "refit": 4}]}, "translator.refit is 4; .* 5"),
+    (
+        "a larger surrogate whose translator is not fitted",
+        {"stages": [ENCODER, {**ENCODER, "name": "larger", "replaced": "2-3"}]},
+        "larger has replaced without refit; the new translator",
+    ),
+    (
+        "a larger surrogate by a criterion",
+        {"stages": [ENCODER, {**REFIT, "replaced": "two_segment"}]},
+        "translator.replaced is 'two_segment'; give layers such as 16-26$",
+    ),
+    (
+        "a larger surrogate that is none",
+        {"stages": [ENCODER, {**REFIT, "replaced": "1-2"}], "surrogate__replaced": "2-3"},
+        "layers 1-2 cannot be replaced where 2-3 were before",
+    ),
     ("more than all data", {"stages__0__share": 2}, "stages.encoder.share is 2; .* less than or equal to 1"),
     ("a key misspelt", {"stages__0__epoch": 2}, "stages.encoder.epoch is unknown; did you mean epochs"),
     # Packs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +29,7 @@ ADAPTER = {"name": "adapter", "decoder": "surrogate", "parts": {"adapter": 1e-3}
 
 
 def recipe_in(folder: Path) -> GraftRecipe:
-    """Adapter, two translators with LoRA between them, and graft, on models that exist."""
+    """Adapter, two translators with LoRA between them, a larger surrogate, and graft, on models that exist."""
     write_target(folder / "target")
     for part in (tiny_tower(), image_processor()):
         part.save_pretrained(folder / "encoder")
@@ -42,6 +43,7 @@ def recipe_in(folder: Path) -> GraftRecipe:
             {"name": "translator", "decoder": "surrogate", "refit": PROMPTS},
             {**ADAPTER, "name": "encoder", "parts": {"adapter": 1e-3, "lora": 1e-2}, "training": {"lora": {"r": 2}}},
             {"name": "translator-2", "decoder": "surrogate", "refit": PROMPTS},
+            {"name": "larger", "decoder": "surrogate", "refit": PROMPTS, "replaced": "3-4"},
             {"name": "graft", "decoder": "target"},
         ],
         baseline=[],
@@ -81,7 +83,7 @@ def test_the_graft_carries_layers_along_that_were_trained_on_the_surrogate(
 ) -> None:
     """Layers 0, 1 and 5 of the target are 0, 1 and 3 of the surrogate, and no others differ from the target's."""
     _, run_dir = planned_and_run
-    grafted, surrogate = weights(run_dir, "06-graft"), weights(run_dir, "05-translator-2")
+    grafted, surrogate = weights(run_dir, "07-graft"), weights(run_dir, "05-translator-2")
     target = AutoModelForCausalLM.from_pretrained(run_dir.parents[1] / "target").state_dict()
     changed = {name for name, value in target.items() if not torch.equal(grafted[f"language_model.{name}"], value)}
     linear = [name for name in target if name.endswith("_proj.weight")]
@@ -89,12 +91,31 @@ def test_the_graft_carries_layers_along_that_were_trained_on_the_surrogate(
     for name in changed:
         own = name.replace(".5.", ".3.")
         assert torch.equal(grafted[f"language_model.{name}"], surrogate[f"language_model.{own}"])
-    for name in ("04-encoder", "06-graft"):
+    for name in ("04-encoder", "07-graft"):
         assert "Of the target, layers 0, 1, 5 were trained on" in (run_dir / name / "README.md").read_text()
     said = graft_folder(str(run_dir / "05-translator-2"), str(run_dir.parents[1] / "target"), tmp_path / "again")
     assert said.endswith("target, with layers 0, 1, 5 as they were trained on its surrogate")
     by_command = load_file(tmp_path / "again" / "model.safetensors")
     assert all(torch.equal(by_command[name], value) for name, value in grafted.items())
+
+
+def test_a_larger_surrogate_has_more_of_the_target_and_all_that_was_trained(
+    planned_and_run: tuple[GraftPlan, Path],
+) -> None:
+    """Layers 3 and 4 of the target are replaced in place of 2, 3 and 4."""
+    plan, run_dir = planned_and_run
+    small, large, grafted = (weights(run_dir, name) for name in ("05-translator-2", "06-larger", "07-graft"))
+    layers, translator = {0: 0, 1: 1, 2: 2, 3: 3, 4: 5}, "language_model.model.layers.3."
+    fitted = {translator + "mlp.down_proj.weight", translator + "self_attn.o_proj.weight"}
+    for name, value in large.items():
+        of_target = re.sub(r"layers\.(\d+)\.", lambda found: f"layers.{layers[int(found[1])]}.", name)
+        assert torch.equal(value, grafted[of_target]) is (name not in fitted), name
+    images = [name for name in small if not name.startswith("language_model.")]
+    assert images and all(torch.equal(small[name], large[name]) for name in images)
+    planned = next(stage for stage in plan.stages if stage.name == "larger")
+    record = read_family(run_dir).member("larger")
+    assert record.parameters == planned.parameters > read_family(run_dir).member("translator-2").parameters
+    assert 0.7 * record.training_macs["total"] < planned.macs < record.training_macs["total"]
 
 
 def test_a_translator_is_fitted_to_the_target_that_the_graft_will_have(
@@ -133,7 +154,7 @@ def test_only_what_a_graft_is_judged_by_is_asked(planned_and_run: tuple[GraftPla
     plan, run_dir = planned_and_run
     family = read_family(run_dir)
     asked = {record.name for record in family.members if record.metrics_after}
-    assert asked == {"translator-2", "graft"} == {step.name for step in graft_record(family).steps}
+    assert asked == {"larger", "graft"} == {step.name for step in graft_record(family).steps}
     assert {stage.name for stage in plan.stages if stage.evaluation_macs} == asked
     assert not (run_dir / "03-translator" / "answers.json").exists()
 
@@ -147,7 +168,7 @@ def test_its_cost_is_counted_and_planned(planned_and_run: tuple[GraftPlan, Path]
     assert 0.7 * record.training_macs["total"] < planned.macs < record.training_macs["total"]
     assert planned.trained_parameters == 16 * (16 + 32)
     target = 4 * AutoModelForCausalLM.from_pretrained(run_dir.parents[1] / "target").num_parameters()
-    surrogate = 4 * AutoModelForCausalLM.from_pretrained(run_dir / "01-surrogate").num_parameters()
+    larger = GraftedVLMForConditionalGeneration.from_pretrained(run_dir / "06-larger").language_model
     assert planned.memory.teacher == target, "both are in memory while the translator is fitted"
-    assert plan.memory["graft"].teacher == surrogate, "and while layers are carried along"
+    assert plan.memory["graft"].teacher == 4 * larger.num_parameters(), "and while layers are carried along"
     assert plan.memory["encoder"].teacher == 0

@@ -26,7 +26,7 @@ from hf_chain.grafting.graft_fit import (
 from hf_chain.grafting.lineage import FIELD, is_surrogate, read_lineage
 from hf_chain.grafting.shards import open_checkpoint
 from hf_chain.grafting.trained_layers import carry_layers
-from hf_chain.models.grafted_vlm.assembly import join
+from hf_chain.models.grafted_vlm.assembly import with_image_half
 from hf_chain.models.grafted_vlm.configuration_grafted_vlm import GraftedVLMConfig
 from hf_chain.models.grafted_vlm.language_models import cannot_load, load_language_model, load_tokenizer
 from hf_chain.models.grafted_vlm.modeling_grafted_vlm import GraftedVLMForConditionalGeneration, GraftedVLMImageModel
@@ -118,14 +118,7 @@ def _joined(trained: _Trained, language_model: PreTrainedModel, name: str) -> Gr
         "surrogate": getattr(config.text_config, FIELD, None),
         "target": name,
     }
-    model = join(config, copy.deepcopy(trained.images.vision_tower), language_model)
-    with torch.no_grad():
-        model.adapter.load_state_dict(trained.images.adapter.state_dict())
-        model.image_start.copy_(trained.images.image_start)
-        model.image_end.copy_(trained.images.image_end)
-    # Training on the surrogate froze what it pleased; the graft starts anew.
-    model.vision_tower.requires_grad_(True)
-    return model.eval()
+    return with_image_half(config, trained.images, language_model)
 
 
 def _open(vlm: str | Path | GraftedVLMForConditionalGeneration) -> _Trained:

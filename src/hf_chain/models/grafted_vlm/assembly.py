@@ -23,7 +23,7 @@ from hf_chain.errors import HfChainError
 from hf_chain.models.grafted_vlm.configuration_grafted_vlm import GraftedVLMConfig
 from hf_chain.models.grafted_vlm.fingerprint import tokenizer_fingerprint
 from hf_chain.models.grafted_vlm.language_models import cannot_load, load_language_model, load_tokenizer
-from hf_chain.models.grafted_vlm.modeling_grafted_vlm import GraftedVLMForConditionalGeneration
+from hf_chain.models.grafted_vlm.modeling_grafted_vlm import GraftedVLMForConditionalGeneration, GraftedVLMImageModel
 from hf_chain.models.grafted_vlm.processing_grafted_vlm import GraftedVLMProcessor
 from hf_chain.models.grafted_vlm.vision_towers import build_vision_tower, tower_family
 
@@ -117,6 +117,26 @@ def join(
         # Vocabularies are often padded, and then the new token has a row that could be generated.
         model.generation_config.suppress_tokens = [config.image_token_id]
     return model
+
+
+def with_image_half(
+    config: GraftedVLMConfig, images: GraftedVLMImageModel, language_model: PreTrainedModel
+) -> GraftedVLMForConditionalGeneration:
+    """A copy of a trained image half on another language model, in evaluation mode.
+
+    Args:
+        config (`GraftedVLMConfig`): fits both.
+        images (`GraftedVLMImageModel`): vision tower, adapter, image-start and image-end embeddings.
+        language_model (`PreTrainedModel`): becomes part of the model.
+    """
+    model = join(config, copy.deepcopy(images.vision_tower), language_model)
+    with torch.no_grad():
+        model.adapter.load_state_dict(images.adapter.state_dict())
+        model.image_start.copy_(images.image_start)
+        model.image_end.copy_(images.image_end)
+    # Training on the surrogate froze what it pleased; the graft starts anew.
+    model.vision_tower.requires_grad_(True)
+    return model.eval()
 
 
 def _vision_config(encoder: str | Path | PreTrainedModel) -> PreTrainedConfig:

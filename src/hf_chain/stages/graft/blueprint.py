@@ -15,6 +15,7 @@ from hf_chain.grafting.anatomy import num_layers, text_config
 from hf_chain.grafting.layer_config import surrogate_config
 from hf_chain.grafting.lineage import SurrogateLineage, read_lineage, write_lineage
 from hf_chain.grafting.ranges import LayerRange, check_ranges, kept_layers, parse_ranges, translator_layers
+from hf_chain.grafting.recut import check_larger
 from hf_chain.models.grafted_vlm import GraftedVLMConfig, GraftedVLMForConditionalGeneration
 from hf_chain.models.grafted_vlm.assembly import image_processor_of, processed_size
 from hf_chain.models.grafted_vlm.language_models import cannot_load
@@ -48,7 +49,9 @@ class Blueprint:
 
     recipe: GraftRecipe
     vocab_size: int | None = None
-    _models: dict[str, GraftedVLMForConditionalGeneration] = field(default_factory=dict, init=False, repr=False)
+    _models: dict[tuple[Place, tuple[LayerRange, ...]], GraftedVLMForConditionalGeneration] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @cached_property
     def target(self) -> PreTrainedConfig:
@@ -125,25 +128,43 @@ class Blueprint:
                 break
         return (span,)
 
-    def text(self, place: Place) -> PreTrainedConfig:
-        """The decoder's configuration, on the surrogate or on the target."""
+    def ranges_of(self, stage: GraftStageSettings) -> tuple[LayerRange, ...]:
+        """What the surrogate replaces by the time of a stage.
+
+        Raises:
+            HfChainError: when a larger surrogate does not fit the target, or replaces what a smaller one kept.
+        """
+        ranges, layers, translators = self.ranges, num_layers(self.target), self.recipe.surrogate.translators
+        for one in self.recipe.stages:
+            if one.replaced is not None:
+                larger = check_ranges(parse_ranges(one.replaced), layers, translators)
+                if not self.cut_is_assumed:
+                    check_larger(larger, ranges)
+                ranges = larger
+            if one == stage:
+                return ranges
+        return self.ranges
+
+    def text(self, place: Place, ranges: tuple[LayerRange, ...] | None = None) -> PreTrainedConfig:
+        """The decoder's configuration, on the target or on the surrogate: the first, or one that replaces `ranges`."""
         if place == "target":
             return text_config(self.target)
+        ranges = self.ranges if ranges is None else ranges
         layers, translators = num_layers(self.target), self.recipe.surrogate.translators
-        kept = kept_layers(self.ranges, layers, translators)
+        kept = kept_layers(ranges, layers, translators)
         config = surrogate_config(self.target, {layer: number for number, layer in enumerate(kept)})
-        stand_in = translator_layers(self.ranges, layers, translators)
-        write_lineage(config, SurrogateLineage("target", None, layers, self.ranges, kept, stand_in, translators))
+        stand_in = translator_layers(ranges, layers, translators)
+        write_lineage(config, SurrogateLineage("target", None, layers, ranges, kept, stand_in, translators))
         return config
 
-    def model(self, place: Place) -> GraftedVLMForConditionalGeneration:
-        """A new model without weights.
+    def model(self, text: PreTrainedConfig) -> GraftedVLMForConditionalGeneration:
+        """A new model on a decoder, without weights.
 
         Raises:
             HfChainError: when encoder and decoder make no model.
         """
         settings = self.recipe.model.model_dump(exclude={"image_token"})
-        config = GraftedVLMConfig(vision_config=self.vision, text_config=self.text(place), **settings)
+        config = GraftedVLMConfig(vision_config=self.vision, text_config=text, **settings)
         if (encoder := finished_encoder(self.recipe)) is not None:
             config.image_size = processed_size(image_processor_of(encoder), config)
         with torch.device("meta"):
@@ -156,12 +177,14 @@ class Blueprint:
             HfChainError: when a part is not in the model, or a graft would leave it behind.
         """
         training, uses_lora = self.recipe.training_of(stage), "lora" in stage.parts
+        ranges = self.ranges_of(stage)
+        text, decoder = self.text(stage.decoder, ranges), (stage.decoder, ranges)
         if uses_lora:
-            model = self.model(stage.decoder)
+            model = self.model(text)
         else:
-            if stage.decoder not in self._models:
-                self._models[stage.decoder] = self.model(stage.decoder)
-            model = self._models[stage.decoder]
+            if decoder not in self._models:
+                self._models[decoder] = self.model(text)
+            model = self._models[decoder]
         try:
             if uses_lora:
                 attach_lora(decoder_of(model), training.get("lora"))

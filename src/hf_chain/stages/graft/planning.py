@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,8 +20,11 @@ from hf_chain.stages.graft.materials import Conversations
 from hf_chain.stages.graft.memory import CHECKPOINTING, Batch, stage_memory
 from hf_chain.stages.graft.new_target import new_tokenizer
 from hf_chain.stages.graft.plan import GraftPlan, Measured, StagePlan, SurrogatePlan
-from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings, Place
+from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings
 from hf_chain.trainer.batch_cost import batch_cost
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 def plan_graft(recipe: GraftRecipe) -> GraftPlan:
@@ -93,7 +96,9 @@ class _Planner:
             largest = max((Batch(*batch) for its in batches for batch in its), key=lambda b: b.rows * b.length)
         memory = stage_memory(model, largest, training, self.blueprint.weight_bytes)
         grafted = next((stage for stage in self.recipe.stages if stage.decoder == "target"), None)
-        carries = settings is grafted and self.blueprint.carries_layers
+        beside = 0
+        if settings is grafted and self.blueprint.carries_layers:
+            beside = self._decoder_bytes(self.blueprint.text("surrogate", self.blueprint.ranges_of(settings)))
         return StagePlan(
             name=settings.name,
             decoder=settings.decoder,
@@ -103,13 +108,14 @@ class _Planner:
             samples=samples,
             macs=round(macs),
             evaluation_macs=self._evaluation_macs(settings, model),
-            memory=replace(memory, teacher=self._decoder_bytes("surrogate") if carries else 0),
+            memory=replace(memory, teacher=beside),
         )
 
     def _refit(self, settings: GraftStageSettings, prompts: int) -> StagePlan:
         model, _ = self.blueprint.parts(settings)
-        target, surrogate = self.blueprint.text("target"), self.blueprint.text("surrogate")
-        passes, macs = calibration_passes(surrogate) * len(self.blueprint.ranges), 0
+        ranges = self.blueprint.ranges_of(settings)
+        target, surrogate = self.blueprint.text("target"), self.blueprint.text("surrogate", ranges)
+        passes, macs = calibration_passes(surrogate) * len(ranges), 0
         for name in settings.data:
             lengths = self._lengths_of(name)
             macs += CutCost(self.recipe.surrogate, target, surrogate, round(mean(lengths.tokens))).closed_form(prompts)
@@ -124,7 +130,7 @@ class _Planner:
             samples=prompts * len(settings.data),
             macs=macs,
             evaluation_macs=self._evaluation_macs(settings, model),
-            memory=replace(memory, teacher=self._decoder_bytes("target")),
+            memory=replace(memory, teacher=self._decoder_bytes(target)),
         )
 
     def surrogate(self) -> SurrogatePlan:
@@ -139,9 +145,9 @@ class _Planner:
             translator_macs=cost.translator,
         )
 
-    def _decoder_bytes(self, place: Place) -> int:
+    def _decoder_bytes(self, config: PreTrainedConfig) -> int:
         """Bytes of a language model that is in memory beside the one of the stage."""
-        return self.blueprint.weight_bytes * self.blueprint.model(place).language_model.num_parameters()
+        return self.blueprint.weight_bytes * self.blueprint.model(config).language_model.num_parameters()
 
     @property
     def _image_positions(self) -> int:

@@ -41,6 +41,11 @@ class GraftStageSettings(Settings):
         description="Train nothing, but fit the translator again in closed form, on so many conversations of the data "
         "with their images, as the adapter of the stage before shows them.",
     )
+    replaced: str | None = Field(
+        None,
+        description="With `refit`: cut a larger surrogate first, in which only these layers are replaced, such as "
+        "20-26.",
+    )
     data: list[str] = Field(["images"], min_length=1, description="Names of the data that the stage is trained on.")
     share: float = Field(
         1.0, gt=0, le=1, description="How much of that data is used: a random subset, always the same."
@@ -108,6 +113,10 @@ class GraftRecipe(Settings):
         if "surrogate" in places[1:] and places != sorted(places):
             raise ValueError("stages goes back from the target to the surrogate; put stages on the surrogate first")
         for stage in (*self.stages, *self.baseline):
+            if stage.replaced is not None:
+                if stage.refit is None:
+                    raise ValueError(f"{stage.name} has replaced without refit; the new translator has to be fitted")
+                _check_layers(f"{stage.name}.replaced", stage.replaced)
             if stage.refit is None:
                 continue
             if stage.decoder == "target" or stage is self.stages[0]:
@@ -162,10 +171,8 @@ class GraftRecipe(Settings):
     def _criterion_is_known(self) -> GraftRecipe:
         chosen = self.surrogate.replaced
         known = [name for name in CRITERIA if name != "explicit"]
-        if chosen not in known and not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", chosen):
-            raise ValueError(
-                f"surrogate.replaced is {chosen!r}; give layers such as 16-26, or one of {', '.join(known)}"
-            )
+        if chosen not in known:
+            _check_layers("surrogate.replaced", chosen, known)
         if self.surrogate.budget is not None and chosen not in known:
             raise ValueError(f"surrogate.budget is for criteria, and layers {chosen} are named; leave it out")
         return self
@@ -213,6 +220,12 @@ class GraftRecipe(Settings):
     def to_yaml(self) -> str:
         """The recipe as YAML, without fields that have their default value."""
         return yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
+
+
+def _check_layers(where: str, value: str, others: Sequence[str] = ()) -> None:
+    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", value):
+        rest = f", or one of {', '.join(others)}" if others else ""
+        raise ValueError(f"{where} is {value!r}; give layers such as 16-26{rest}")
 
 
 def load_graft_recipe(path: str | Path, overrides: Sequence[str] = ()) -> GraftRecipe:

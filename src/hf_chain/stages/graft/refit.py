@@ -12,6 +12,7 @@ from typing import Any
 
 from hf_chain.data.chat.collator import ChatCollator
 from hf_chain.evaluation.generate import image_macs
+from hf_chain.grafting.recut import recut
 from hf_chain.grafting.trained_layers import carry_layers
 from hf_chain.grafting.translator.fit import fit_translator
 from hf_chain.grafting.translator.image_prompts import ImagePrompts
@@ -27,6 +28,7 @@ from hf_chain.stages.graft.workplace import Workplace
 class TranslatorRefit:
     """What came out of a refit, and what it took, as the ledger notes it."""
 
+    model: GraftedVLMForConditionalGeneration
     report: TranslatorReport
     figures: dict[str, Any]
 
@@ -39,7 +41,8 @@ def refit_translator(
 ) -> TranslatorRefit:
     """Fits the translator of a model on a surrogate, in place, by least squares against the target.
 
-    Layers that were trained on the surrogate are in the target too, as the graft will put them there.
+    Where the stage names layers to replace, the model is first put onto a surrogate in which only those are. Layers
+    that were trained on the surrogate are in the target too, as the graft will put them there.
 
     Args:
         place (`Workplace`): what all stages share.
@@ -50,17 +53,21 @@ def refit_translator(
     start, recipe = time.perf_counter(), place.recipe
     collator = ChatCollator(processor, max_length=recipe.max_length, image_prompts=recipe.image_prompts)
     rows = place.conversations.prompts(settings.data, settings.refit or 0, collator)
-    prompts = ImagePrompts(model, rows, collator, recipe.surrogate.calibration.batch_size)
-    decoder = model.language_model
     target = load_target(place)
-    carry_layers(decoder, target)
+    if settings.replaced is None:
+        carry_layers(model.language_model, target)
+    else:
+        model = recut(model, target, settings.replaced, translators=recipe.surrogate.translators)
+    decoder = model.language_model
+    prompts = ImagePrompts(model, rows, collator, recipe.surrogate.calibration.batch_size)
     report = fit_translator(decoder, target, prompts, "closed_form")
     passes = len(report.replaced) * calibration_passes(decoder.config)
     macs = report.macs + passes * image_macs(model, sum(len(row["images"]) for row in rows))
     figures = {
         "samples": len(rows),
+        "parameters": model.num_parameters(),
         "operator": f"translator of layers {', '.join(report.replaced)} fitted again",
         "training_macs": {"student": macs, "teacher": 0, "total": macs},
         "seconds": round(time.perf_counter() - start, 1),
     }
-    return TranslatorRefit(report, figures)
+    return TranslatorRefit(model, report, figures)

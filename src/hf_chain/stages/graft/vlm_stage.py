@@ -77,6 +77,8 @@ class VLMStage:
         )
         trainer = self._train(model, processor) if self.settings.parts else None
         refit = refit_translator(place, self.settings, model, processor) if self.settings.refit is not None else None
+        if refit is not None:
+            model = refit.model
         self._save(model if trainer is None else trainer.model, processor, trainer, refit, questions)
         wait_for_everyone()
         # Later models are built whole, not sharded by an engine that is no longer there.

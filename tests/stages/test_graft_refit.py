@@ -112,6 +112,9 @@ def test_a_larger_surrogate_has_more_of_the_target_and_all_that_was_trained(
         assert torch.equal(value, grafted[of_target]) is (name not in fitted), name
     images = [name for name in small if not name.startswith("language_model.")]
     assert images and all(torch.equal(small[name], large[name]) for name in images)
+    card = " ".join((run_dir / "06-larger" / "README.md").read_text().split())
+    assert "in the form of a larger surrogate than surrogate." in card
+    assert "Larger surrogate with layers 3-4 replaced, its translator fitted, by least squares on image" in card
     planned = next(stage for stage in plan.stages if stage.name == "larger")
     record = read_family(run_dir).member("larger")
     assert record.parameters == planned.parameters > read_family(run_dir).member("translator-2").parameters

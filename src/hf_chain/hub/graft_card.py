@@ -94,6 +94,7 @@ def stage_card(
         config=config,
         parameters=human(stage.record.parameters),
         cut=_cut(config),
+        larger=_is_on_a_larger_surrogate(graft, stage),
         origins=found,
         data=", ".join(dict.fromkeys(filter(None, (data_name(graft, name, hub) for name in stage.data)))),
         metrics=metrics_table(stage),
@@ -145,6 +146,12 @@ def _cut(config: PreTrainedConfig) -> dict[str, Any] | None:
         if record := getattr(place, "hf_chain_surrogate", None):
             return dict(record)
     return (getattr(config, "hf_chain_graft", None) or {}).get("surrogate")
+
+
+def _is_on_a_larger_surrogate(graft: GraftRecord, stage: StageRecord) -> bool:
+    """Whether a stage up to this one went over from the run's surrogate to a larger one."""
+    names = {record.name for record in (*stage.before, stage.record)}
+    return any(settings.get("replaced") for settings in graft.family.recipe["stages"] if settings["name"] in names)
 
 
 def _learning_rates(graft: GraftRecord, stage: StageRecord) -> dict[str, float | None]:

@@ -61,12 +61,16 @@ def refit_translator(
     decoder = model.language_model
     prompts = ImagePrompts(model, rows, collator, recipe.surrogate.calibration.batch_size)
     report = fit_translator(decoder, target, prompts, "closed_form")
+    layers = ", ".join(report.replaced)
+    done = f"translator of layers {layers} fitted again"
+    if settings.replaced is not None:
+        done = f"larger surrogate with layers {layers} replaced, its translator fitted"
     passes = len(report.replaced) * calibration_passes(decoder.config)
     macs = report.macs + passes * image_macs(model, sum(len(row["images"]) for row in rows))
     figures = {
         "samples": len(rows),
         "parameters": model.num_parameters(),
-        "operator": f"translator of layers {', '.join(report.replaced)} fitted again",
+        "operator": done,
         "training_macs": {"student": macs, "teacher": 0, "total": macs},
         "seconds": round(time.perf_counter() - start, 1),
     }

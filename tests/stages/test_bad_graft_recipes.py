@@ -305,6 +305,16 @@ def test_several_processes_are_not_left_waiting_for_a_trained_translator(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_larger_surrogate_that_is_none_is_found_as_soon_as_the_cut_is(
+    hf_chain: Command, models: Path, tmp_path: Path
+) -> None:
+    changes = given(models) | {"stages": [ENCODER, {**REFIT, "replaced": "0-1"}, GRAFT]}
+    changes["surrogate"] = {**changes["surrogate"], "replaced": "two_segment"}
+    message = hf_chain("run", recipe_for(tmp_path, **changes)).message
+    assert re.search(r"layers 0-1 cannot be replaced where \S+ were before: name some of those", message), message
+    assert not list((tmp_path / "runs" / "tiny").glob("0*"))
+
+
 def conversation(number: int) -> dict[str, Any]:
     turns = [("human", f"<image>\nwhat is number {number}?"), ("gpt", f"it is {number}")]
     return {"id": number, "image": "red.png", "conversations": [{"from": who, "value": text} for who, text in turns]}

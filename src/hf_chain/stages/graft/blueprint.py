@@ -138,7 +138,7 @@ class Blueprint:
         for one in self.recipe.stages:
             if one.replaced is not None:
                 larger = check_ranges(parse_ranges(one.replaced), layers, translators)
-                if not self.cut_is_assumed:
+                if not (ranges is self.ranges and self.cut_is_assumed):
                     check_larger(larger, ranges)
                 ranges = larger
             if one == stage:

@@ -12,6 +12,8 @@ from transformers.utils import logging
 
 from hf_chain.cost.transformer import decoder_macs
 from hf_chain.files import weights_sha256, whole_folder, write_json
+from hf_chain.grafting.ranges import parse_ranges
+from hf_chain.grafting.recut import check_larger
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.grafting.translator.fit import fit_translator
 from hf_chain.grafting.translator.translator_config import TranslatorConfig
@@ -43,6 +45,9 @@ class SurrogateStage:
         with whole_folder(place.folder(NAME)) as folder:
             cut = self._cut(target, tokenizer)
             replaced = ", ".join(map(str, cut.ranges))
+            for stage in place.recipe.stages:
+                if stage.replaced is not None:
+                    check_larger(parse_ranges(stage.replaced), cut.ranges)
             cut.write(folder)
             logger.warning(f"{NAME}: layers {replaced} of {source} are replaced")
             surrogate = build_surrogate(

@@ -49,7 +49,7 @@ class Blueprint:
 
     recipe: GraftRecipe
     vocab_size: int | None = None
-    _models: dict[tuple[Place, tuple[LayerRange, ...]], GraftedVLMForConditionalGeneration] = field(
+    _models: dict[tuple[Place, tuple[LayerRange, ...] | None], GraftedVLMForConditionalGeneration] = field(
         default_factory=dict, init=False, repr=False
     )
 
@@ -177,7 +177,7 @@ class Blueprint:
             HfChainError: when a part is not in the model, or a graft would leave it behind.
         """
         training, uses_lora = self.recipe.training_of(stage), "lora" in stage.parts
-        ranges = self.ranges_of(stage)
+        ranges = self.ranges_of(stage) if stage.decoder == "surrogate" else None
         text, decoder = self.text(stage.decoder, ranges), (stage.decoder, ranges)
         if uses_lora:
             model = self.model(text)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
-from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from hf_chain.stages.graft.recipe import GraftRecipe
 from hf_chain.stages.graft.runner import run_graft
 from hf_chain.stages.ledger import read_family
-from support.graft_recipes import tiny_graft_values, write_target
-from support.grafted_parts import image_processor, tiny_tower
+from support.graft_recipes import streamed_graft_values
 
 ROWS = 24
 
@@ -25,30 +24,12 @@ ROWS = 24
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the run."""
     folder = tmp_path_factory.mktemp("given")
-    write_target(folder / "target")
-    tiny_tower().save_pretrained(folder / "encoder")
-    image_processor().save_pretrained(folder / "encoder")
-    Image.new("RGB", (20, 16), "red").save(folder / "red.png")
-    talks = [[("human", f"<image>\nwhat is number {n}?"), ("gpt", f"it is {n}")] for n in range(ROWS)]
-    rows = [{"image": "red.png", "conversations": [{"from": w, "value": v} for w, v in talk]} for talk in talks]
-    (folder / "train.json").write_text(json.dumps(rows))
-    (folder / "validation.json").write_text(json.dumps(rows[:6]))
-    files = {"train": str(folder / "train.json"), "validation": str(folder / "validation.json")}
-    source = {"source": files["train"], "data_files": files, "streaming": True, "max_train_samples": ROWS}
-    lora = {"name": "lora", "decoder": "target", "parts": {"lora": 1e-2}, "training": {"lora": {"r": 2}}}
-    values = tiny_graft_values(
-        folder,
-        target={"name_or_path": str(folder / "target")},
-        encoder={"name_or_path": str(folder / "encoder")},
-        surrogate={"replaced": "2-4", "calibration": {"samples": 6, "translator_samples": 12, "batch_size": 6}},
-        data={"images": source},
-        stages=[
-            {"name": "encoder", "decoder": "surrogate", "parts": {"adapter": 1e-3, "translator": 1e-3}, "epochs": 2},
-            {"name": "graft", "decoder": "target"},
-            lora,
-        ],
-        baseline=[],
-    )
+    stages: list[dict[str, Any]] = [
+        {"name": "encoder", "decoder": "surrogate", "parts": {"adapter": 1e-3, "translator": 1e-3}, "epochs": 2},
+        {"name": "graft", "decoder": "target"},
+        {"name": "lora", "decoder": "target", "parts": {"lora": 1e-2}, "training": {"lora": {"r": 2}}},
+    ]
+    values = streamed_graft_values(folder, ROWS, stages)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "datasets_cache")
         return run_graft(GraftRecipe.model_validate(values))

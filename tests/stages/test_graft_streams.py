@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from hf_chain.data.chat.stream import ChatStream
 from hf_chain.stages.graft.lengths import stream_start
 from hf_chain.stages.graft.materials import Conversations
 from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings
 from hf_chain.stages.graft.runner import run_graft
-from support.graft_recipes import tiny_graft_values, write_target
-from support.grafted_parts import image_processor, tiny_tower
+from support.graft_recipes import streamed_graft_values
 
 ROWS = 32
 
@@ -51,25 +48,8 @@ def test_stages_that_read_something_else_do_not_count() -> None:
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GraftRecipe:
     """Two stages of half an epoch each."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets_cache")
-    write_target(tmp_path / "target")
-    tiny_tower().save_pretrained(tmp_path / "encoder")
-    image_processor().save_pretrained(tmp_path / "encoder")
-    Image.new("RGB", (20, 16), "red").save(tmp_path / "red.png")
-    talks = [[("human", f"<image>\nwhat is number {n}?"), ("gpt", f"it is {n}")] for n in range(ROWS)]
-    rows = [{"image": "red.png", "conversations": [{"from": w, "value": v} for w, v in talk]} for talk in talks]
-    for split in ("train", "validation"):
-        (tmp_path / f"{split}.json").write_text(json.dumps(rows))
-    files = {split: str(tmp_path / f"{split}.json") for split in ("train", "validation")}
     half = {"decoder": "surrogate", "parts": {"adapter": 1e-3}, "epochs": 0.5}
-    values = tiny_graft_values(
-        tmp_path,
-        target={"name_or_path": str(tmp_path / "target")},
-        encoder={"name_or_path": str(tmp_path / "encoder")},
-        surrogate={"replaced": "2-4", "calibration": {"samples": 6, "translator_samples": 12, "batch_size": 6}},
-        data={"images": {"source": files["train"], "data_files": files, "streaming": True, "max_train_samples": ROWS}},
-        stages=[{"name": "first", **half}, {"name": "second", **half}],
-        baseline=[],
-    )
+    values = streamed_graft_values(tmp_path, ROWS, [{"name": "first", **half}, {"name": "second", **half}])
     return GraftRecipe.model_validate(values)
 
 

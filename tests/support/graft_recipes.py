@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_chain.grafting.surrogate import build_surrogate
@@ -125,6 +127,28 @@ def write_target(folder: Path, template: bool = True, **fields: Any) -> Path:
     if not template:
         (folder / "chat_template.jinja").unlink()
     return folder
+
+
+def streamed_graft_values(folder: Path, rows: int, stages: list[dict[str, Any]]) -> dict[str, Any]:
+    """A graft on models that exist, trained on a stream of a LLaVA file; both are written to the folder."""
+    write_target(folder / "target")
+    for part in (tiny_tower(), image_processor()):
+        part.save_pretrained(folder / "encoder")
+    Image.new("RGB", (20, 16), "red").save(folder / "red.png")
+    talks = [[("human", f"<image>\nwhat is number {n}?"), ("gpt", f"it is {n}")] for n in range(rows)]
+    found = [{"image": "red.png", "conversations": [{"from": w, "value": v} for w, v in talk]} for talk in talks]
+    (folder / "train.json").write_text(json.dumps(found))
+    (folder / "validation.json").write_text(json.dumps(found[:6]))
+    files = {"train": str(folder / "train.json"), "validation": str(folder / "validation.json")}
+    return tiny_graft_values(
+        folder,
+        target={"name_or_path": str(folder / "target")},
+        encoder={"name_or_path": str(folder / "encoder")},
+        surrogate={"replaced": "2-4", "calibration": {"samples": 6, "translator_samples": 12, "batch_size": 6}},
+        data={"images": {"source": files["train"], "data_files": files, "streaming": True, "max_train_samples": rows}},
+        stages=stages,
+        baseline=[],
+    )
 
 
 def write_grafted(folder: Path, target: Path, **options: Any) -> Path:

@@ -58,6 +58,17 @@ def parse_ranges(text: str) -> tuple[LayerRange, ...]:
     return tuple(ranges)
 
 
+def as_ranges(replaced: str | LayerRange | Sequence[LayerRange]) -> tuple[LayerRange, ...]:
+    """Ranges as they may be given: as text, one alone, or several.
+
+    Raises:
+        HfChainError: when the text does not name ranges.
+    """
+    if isinstance(replaced, str):
+        return parse_ranges(replaced)
+    return (replaced,) if isinstance(replaced, LayerRange) else tuple(replaced)
+
+
 def check_ranges(ranges: Sequence[LayerRange], num_layers: int, translators: int = 1) -> tuple[LayerRange, ...]:
     """Refuses ranges that make no surrogate.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.lineage import read_lineage, write_lineage
-from hf_chain.grafting.ranges import LayerRange
+from hf_chain.grafting.ranges import LayerRange, as_ranges
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.grafting.trained_layers import carry_layers
 from hf_chain.models.grafted_vlm.assembly import with_image_half
@@ -51,10 +51,10 @@ def recut(
             replace a layer that the first one has.
     """
     before = read_lineage(vlm.config)
+    check_larger(as_ranges(replaced), before.replaced)
     carry_layers(vlm.language_model, target)
     surrogate = build_surrogate(target, replaced, translators=translators).to(vlm.device)
     lineage = read_lineage(surrogate.config)
-    check_larger(lineage.replaced, before.replaced)
     write_lineage(
         surrogate.config,
         replace(lineage, target=before.target, revision=before.revision, trained_layers=before.trained_layers),

@@ -17,7 +17,7 @@ from hf_chain.files import whole_folder
 from hf_chain.grafting.anatomy import num_layers
 from hf_chain.grafting.layer_config import surrogate_config
 from hf_chain.grafting.lineage import SurrogateLineage, write_lineage
-from hf_chain.grafting.ranges import LayerRange, check_ranges, kept_layers, parse_ranges, translator_layers
+from hf_chain.grafting.ranges import LayerRange, as_ranges, check_ranges, kept_layers, translator_layers
 from hf_chain.grafting.shards import LICENSE_FILES, TOKENIZER_FILES
 from hf_chain.grafting.target import CheckpointTarget, Target, open_target
 from hf_chain.grafting.weight_names import surrogate_names, target_name
@@ -68,7 +68,7 @@ def build_surrogate(
         )
     found = open_target(target, revision)
     layers = num_layers(found.config)
-    ranges = check_ranges(_as_ranges(replaced), layers, translators)
+    ranges = check_ranges(as_ranges(replaced), layers, translators)
     kept = kept_layers(ranges, layers, translators)
     surrogate = _load(found, {layer: place for place, layer in enumerate(kept)}, dtype)
     lineage = SurrogateLineage(
@@ -85,12 +85,6 @@ def build_surrogate(
     if output_dir is not None:
         _write(surrogate, found, Path(output_dir))
     return surrogate
-
-
-def _as_ranges(replaced: str | LayerRange | Sequence[LayerRange]) -> Sequence[LayerRange]:
-    if isinstance(replaced, str):
-        return parse_ranges(replaced)
-    return (replaced,) if isinstance(replaced, LayerRange) else replaced
 
 
 def _load(target: Target, places: Mapping[int, int], dtype: str | torch.dtype | None) -> PreTrainedModel:

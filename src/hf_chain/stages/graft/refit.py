@@ -49,6 +49,9 @@ def refit_translator(
         settings (`GraftStageSettings`): a stage with `refit`.
         model (`GraftedVLMForConditionalGeneration`): the model, whose adapter has been trained.
         processor (`GraftedVLMProcessor`): its processor.
+
+    Returns:
+        `TranslatorRefit`: with the model, which is another one where the surrogate is.
     """
     start, recipe = time.perf_counter(), place.recipe
     collator = ChatCollator(processor, max_length=recipe.max_length, image_prompts=recipe.image_prompts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 import shutil
@@ -204,6 +205,21 @@ def test_points_and_bars_are_the_costs_of_the_ledger(finished: Path) -> None:
     assert lines["baseline"] == [[TRAINING["alignment"] + EVALUATION, EXACT["alignment"]], [BASELINE, EXACT["full"]]]
     ends = {round(bar.get_x() + bar.get_width()) for bar in cost.axes[0].patches}
     assert {OURS, BASELINE, CUT} <= ends
+
+
+def test_without_a_baseline_no_plot_speaks_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXACT, "decoder", EXACT["encoder"])  # names that run into each other unless they are moved
+    graft = summary(write_graft_run(tmp_path / "graft", tuple(TRAINING)[:5], baseline=[]))
+    with applied(LIGHT):
+        accuracy, cost = accuracy_plot(graft, LIGHT), cost_plot(graft, LIGHT)
+    assert accuracy is not None and cost is not None
+    assert [text.get_text() for text in cost.axes[0].get_legend().get_texts()] == ["graft"]
+    names = [text.get_text() for text in cost.axes[0].get_yticklabels()]
+    assert names == ["finding the cut", "making the translator", "encoder", "graft", "decoder"]
+    accuracy.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in accuracy.axes[0].texts]
+    assert len(boxes) == 3
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hf_chain.grafting.layer_dropping import drop_layers
 from hf_chain.grafting.lineage import read_lineage
-from hf_chain.grafting.ranges import LayerRange
-from hf_chain.grafting.surrogate import build_surrogate
+from hf_chain.grafting.ranges import LayerRange, as_ranges
+from hf_chain.grafting.target import open_target
 from hf_chain.grafting.translator.fit import Method, fit_translator, method_steps
 from hf_chain.grafting.translator.quality import Reference, measure_quality, measure_reference
 from hf_chain.grafting.translator.report import TranslatorReport
@@ -64,7 +65,7 @@ def compare_translators(
     reports: list[TranslatorReport] = []
     reference: Reference | None = None
     for method in methods:
-        surrogate = build_surrogate(target, ranges, translators=translators).to(target.device)
+        surrogate = drop_layers(open_target(target), as_ranges(ranges), translators).to(target.device)
         report = fit_translator(surrogate, target, calibration, method, args=args)
         reference = reference or measure_reference(target, read_lineage(surrogate.config).replaced, held_out)
         reports.append(replace(report, quality=measure_quality(surrogate, target, held_out, reference)))

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import num_layers, text_config
+from hf_chain.grafting.cut import CHOOSING, check_budget, is_affordable
 from hf_chain.grafting.layer_config import surrogate_config
 from hf_chain.grafting.lineage import SurrogateLineage, read_lineage, write_lineage
 from hf_chain.grafting.ranges import LayerRange, check_ranges, kept_layers, parse_ranges, translator_layers
@@ -20,7 +21,6 @@ from hf_chain.models.grafted_vlm import GraftedVLMConfig, GraftedVLMForCondition
 from hf_chain.models.grafted_vlm.assembly import image_processor_of, processed_size
 from hf_chain.models.grafted_vlm.language_models import cannot_load
 from hf_chain.models.grafted_vlm.vision_towers import tower_family
-from hf_chain.stages.graft.cut import CHOOSING, check_budget, is_affordable
 from hf_chain.stages.graft.encoder_source import chain_recipe, finished_encoder
 from hf_chain.stages.graft.new_target import new_target_config
 from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings, Place

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from hf_chain.cost.frozen import Segment, training_macs
 from hf_chain.cost.transformer import decoder_macs
+from hf_chain.grafting.cut import CHOOSING
 from hf_chain.grafting.lineage import read_lineage
 from hf_chain.grafting.ranges import LayerRange
 from hf_chain.grafting.translator.fit import method_steps
 from hf_chain.grafting.translator.least_squares import calibration_passes
-from hf_chain.stages.graft.cut import CHOOSING
 from hf_chain.stages.graft.parts_of_recipe import SurrogateSettings
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ from hf_chain.errors import HfChainError
 from hf_chain.files import check_new_folder, new_folder, write_text
 from hf_chain.grafting.anatomy import num_layers
 from hf_chain.grafting.budget import Budget
+from hf_chain.grafting.cut import CHOOSING, check_budget, choose_cut, named_ranges
 from hf_chain.grafting.ranges import check_ranges, parse_ranges
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.grafting.translator.fit import fit_translator, method_steps
 from hf_chain.models.grafted_vlm.language_models import cannot_load, load_language_model
 from hf_chain.stages.graft.calibration_text import TextAlone
-from hf_chain.stages.graft.cut import CHOOSING, check_budget, choose_cut
 from hf_chain.stages.graft.cut_summary import cut_lines, quality_lines
 from hf_chain.stages.graft.grafted import check_checkpoint, on_gpus
 
@@ -103,10 +103,7 @@ def cut_folder(target: str, output: Path, options: SurrogateOptions) -> str:
 
 
 def _check_named(replaced: str, budget: Budget | None) -> None:
-    try:
-        parse_ranges(replaced)
-    except HfChainError as error:
-        raise HfChainError(f"{error}; or one of {', '.join(CHOOSING)}") from error
+    named_ranges(replaced)
     if budget is not None:
         raise HfChainError(f"a budget of {budget} is for criteria, and layers {replaced} are named: leave it out")
 

@@ -12,13 +12,13 @@ from transformers.utils import logging
 
 from hf_chain.cost.transformer import decoder_macs
 from hf_chain.files import weights_sha256, whole_folder, write_json
+from hf_chain.grafting.cut import Cut, choose_cut
 from hf_chain.grafting.ranges import parse_ranges
 from hf_chain.grafting.recut import check_larger
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.grafting.translator.fit import fit_translator
 from hf_chain.grafting.translator.translator_config import TranslatorConfig
 from hf_chain.hub import predecessor_revision
-from hf_chain.stages.graft.cut import Cut, choose_cut
 from hf_chain.stages.graft.loaded_target import load_target
 from hf_chain.stages.graft.workplace import Workplace
 

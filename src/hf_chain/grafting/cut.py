@@ -17,8 +17,9 @@ from hf_chain.grafting.anatomy import num_layers, text_config
 from hf_chain.grafting.budget import Budget
 from hf_chain.grafting.criteria import CRITERIA, choose_ranges
 from hf_chain.grafting.layer_config import surrogate_config
-from hf_chain.grafting.ranges import LayerRange, check_ranges, kept_layers, parse_ranges
-from hf_chain.grafting.surrogate import build_surrogate
+from hf_chain.grafting.layer_dropping import drop_layers
+from hf_chain.grafting.ranges import LayerRange, as_ranges, check_ranges, kept_layers
+from hf_chain.grafting.target import open_target
 from hf_chain.grafting.trajectory import Trajectory, measure_trajectory
 from hf_chain.grafting.translator.least_squares import closed_form
 from hf_chain.grafting.translator.truncated import Batch
@@ -89,11 +90,23 @@ def choose_cut(
         HfChainError: when the ranges do not fit the target, or no range meets the budget.
     """
     if replaced not in CHOOSING:
-        return Cut(check_ranges(parse_ranges(replaced), num_layers(target.config), translators), translators)
+        return Cut(check_ranges(named_ranges(replaced), num_layers(target.config), translators), translators)
     trajectory = measure_trajectory(target, text)
     errors = _SpliceErrors(target, fitting_text, translators) if replaced == "splice_error" else None
     ranges = choose_ranges(trajectory, replaced, budget=budget, translators=translators, splice_errors=errors)
     return Cut(ranges, translators, trajectory.macs + (errors.macs if errors else 0), trajectory)
+
+
+def named_ranges(replaced: str | LayerRange | Sequence[LayerRange]) -> tuple[LayerRange, ...]:
+    """Ranges that are named and not chosen by a criterion.
+
+    Raises:
+        HfChainError: when the text names neither ranges nor a criterion.
+    """
+    try:
+        return as_ranges(replaced)
+    except HfChainError as error:
+        raise HfChainError(f"{error}; or one of {', '.join(CHOOSING)}") from error
 
 
 def check_budget(config: PreTrainedConfig, replaced: str, budget: Budget | None, translators: int = 1) -> None:
@@ -150,7 +163,7 @@ class _SpliceErrors:
     macs: int = field(default=0, init=False)
 
     def __call__(self, span: LayerRange) -> float:
-        surrogate = build_surrogate(self.target, span, translators=self.translators).to(self.target.device)
+        surrogate = drop_layers(open_target(self.target), [span], self.translators).to(self.target.device)
         (fit,) = closed_form(surrogate, self.target, self.text)
         self.macs += fit.macs
         return fit.error_after

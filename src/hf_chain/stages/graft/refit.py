@@ -19,6 +19,7 @@ from hf_chain.grafting.translator.image_prompts import ImagePrompts
 from hf_chain.grafting.translator.least_squares import calibration_passes
 from hf_chain.grafting.translator.report import TranslatorReport
 from hf_chain.models.grafted_vlm import GraftedVLMForConditionalGeneration, GraftedVLMProcessor
+from hf_chain.stages.graft.grafted import on_gpus
 from hf_chain.stages.graft.loaded_target import load_target
 from hf_chain.stages.graft.recipe import GraftStageSettings
 from hf_chain.stages.graft.workplace import Workplace
@@ -56,7 +57,7 @@ def refit_translator(
     start, recipe = time.perf_counter(), place.recipe
     collator = ChatCollator(processor, max_length=recipe.max_length, image_prompts=recipe.image_prompts)
     rows = place.conversations.prompts(settings.data, settings.refit or 0, collator)
-    target = load_target(place)
+    target, _ = load_target(place, **on_gpus())
     if settings.replaced is None:
         carry_layers(model.language_model, target)
     else:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hf_chain.cost.transformer import decoder_macs
@@ -19,8 +18,10 @@ from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.grafting.translator.fit import fit_translator
 from hf_chain.grafting.translator.translator_config import TranslatorConfig
 from hf_chain.hub import predecessor_revision
+from hf_chain.stages.graft.grafted import on_gpus
 from hf_chain.stages.graft.loaded_target import load_target
 from hf_chain.stages.graft.workplace import Workplace
+from hf_chain.stages.training_run import remove_checkpoints
 
 logger = logging.get_logger(__name__)
 
@@ -40,7 +41,7 @@ class SurrogateStage:
             return
         start, settings, source = time.perf_counter(), place.recipe.surrogate, place.target_source
         revision = place.recipe.target.revision
-        target, tokenizer = load_target(place), AutoTokenizer.from_pretrained(source, revision=revision)
+        target, tokenizer = load_target(place, **on_gpus())
         place.note("started", NAME, index=place.stage_names.index(NAME), parent=predecessor_revision(source, revision))
         with whole_folder(place.folder(NAME)) as folder:
             cut = self._cut(target, tokenizer)
@@ -64,7 +65,7 @@ class SurrogateStage:
                 held_out=place.conversations.calibration(
                     tokenizer, settings.calibration.samples, skip=settings.calibration.translator_samples
                 ),
-                args=self._training(folder),
+                args=self._training(),
             )
             surrogate.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
@@ -80,6 +81,7 @@ class SurrogateStage:
             )
             place.describe(NAME, folder)
         place.note("saved", NAME, folder=place.folder(NAME).name, weights_sha256=weights_sha256(place.folder(NAME)))
+        remove_checkpoints(place.checkpoints(NAME))
 
     def _cut(self, target: PreTrainedModel, tokenizer: Any) -> Cut:
         settings, text = self.place.recipe.surrogate, self.place.conversations.calibration
@@ -92,8 +94,8 @@ class SurrogateStage:
             translators=settings.translators,
         )
 
-    def _training(self, folder: Path) -> TranslatorConfig | None:
+    def _training(self) -> TranslatorConfig | None:
         options = self.place.recipe.surrogate.translator_training
         if not any(method.startswith("train") for method in self.place.recipe.surrogate.translator):
             return None
-        return TranslatorConfig(output_dir=str(folder / "training"), seed=self.place.recipe.seed, **options)
+        return TranslatorConfig(output_dir=str(self.place.checkpoints(NAME)), seed=self.place.recipe.seed, **options)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import Dataset
@@ -19,10 +18,11 @@ from hf_chain.grafting.graft import graft
 from hf_chain.hub import predecessor_revision
 from hf_chain.models.grafted_vlm import GraftedVLMForConditionalGeneration, GraftedVLMProcessor, from_parts
 from hf_chain.report.graft_examples import pictures_folder, save_pictures
-from hf_chain.stages.environment import is_distributed, wait_for_everyone
+from hf_chain.stages.environment import wait_for_everyone
 from hf_chain.stages.graft.asking import ask
 from hf_chain.stages.graft.grafted import on_gpus
 from hf_chain.stages.graft.lengths import stream_start
+from hf_chain.stages.graft.loaded_target import load_target
 from hf_chain.stages.graft.recipe import GraftStageSettings
 from hf_chain.stages.graft.refit import TranslatorRefit, refit_translator
 from hf_chain.stages.graft.training import finished_model, train_parts, training_figures
@@ -58,8 +58,8 @@ class VLMStage:
         if place.is_saved(name):
             logger.warning(f"{name}: already in {place.folder(name)}")
             return
-        if self.settings.refit is not None and not place.main_process:
-            # One process fits, and the next stage reads what it leaves.
+        if not self.settings.parts and not place.main_process:
+            # Nothing is trained together, and the next stage reads what one process leaves.
             wait_for_everyone()
             return
         model, processor = self._build()
@@ -98,21 +98,27 @@ class VLMStage:
 
     def _build(self) -> tuple[GraftedVLMForConditionalGeneration, GraftedVLMProcessor]:
         place, recipe = self.place, self.place.recipe
-        loading: dict[str, Any] = {}
-        if recipe.target.attn_implementation is not None:
-            loading["attn_implementation"] = recipe.target.attn_implementation
+        kernel = recipe.target.attn_implementation
         if self.before is None:
-            on_target = self.settings.decoder == "target"
-            decoder = place.target_source if on_target else str(place.folder("surrogate"))
+            on_target, decoder = self.settings.decoder == "target", str(place.folder("surrogate"))
+            language_model, tokenizer = load_target(place) if on_target else (decoder, decoder)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(recipe.seed)
-                return from_parts(self.encoder, decoder, **recipe.model.model_dump(), **loading)
-        if not self.settings.parts and not is_distributed():
-            loading |= on_gpus()
+                return from_parts(
+                    self.encoder,
+                    language_model,
+                    tokenizer,
+                    **recipe.model.model_dump(),
+                    attn_implementation=kernel,
+                )
+        # What is trained, the trainer places.
+        places = {} if self.settings.parts else on_gpus()
         folder = place.folder(self.before.name)
         processor = GraftedVLMProcessor.from_pretrained(folder)
         if self._grafts:
-            return graft(folder, place.target_source, **loading), processor
+            target, tokenizer = load_target(place, **places)
+            return graft(folder, target, tokenizer=tokenizer), processor
+        loading = places if kernel is None else places | {"attn_implementation": kernel}
         return GraftedVLMForConditionalGeneration.from_pretrained(folder, dtype="auto", **loading), processor
 
     def _train(self, model: PreTrainedModel, processor: GraftedVLMProcessor) -> GraftTrainer:

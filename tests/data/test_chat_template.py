@@ -9,6 +9,7 @@ import pytest
 from hf_chain.data.chat import ChatEncoder, ChatTemplate
 from hf_chain.data.chat.encoder import IGNORED
 from hf_chain.errors import HfChainError
+from hf_chain.models.grafted_vlm.chat_template import with_images
 from support.chat_models import TEMPLATES, chat_tokenizer
 
 CHAT = [
@@ -32,6 +33,17 @@ def in_loss(tokenizer, messages, **options):
             runs = [*runs[:-1], (runs[-1][0], end)] if inside else [*runs, (start, end)]
         inside = label != IGNORED
     return [text[start:end] for start, end in runs]
+
+
+@pytest.mark.parametrize("image", ["<|IMAGE|>", "<PLACEHOLDER>", "{{ image }}", "it's an <image>"])
+def test_any_text_can_stand_for_an_image(image):
+    tokenizer = chat_tokenizer()
+    message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what is it?"}]}
+    typed = tokenizer.apply_chat_template(
+        [message], chat_template=with_images(tokenizer.chat_template, image), tokenize=False
+    )
+    plain = {"role": "user", "content": f"{image}\nwhat is it?"}
+    assert typed == tokenizer.apply_chat_template([plain], tokenize=False)
 
 
 @pytest.mark.parametrize("name", NAMES)

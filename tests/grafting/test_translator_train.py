@@ -110,6 +110,8 @@ def test_half_precision_is_trained_in_float32(tmp_path: Path) -> None:
     assert training.loss_after < training.loss_before
     assert {weight.dtype for weight in surrogate.parameters()} == {torch.bfloat16}
     assert changed_weights(surrogate, before) <= {name for name in before if ".1." in name}
+    (training,) = fit_translator(surrogate, target, some_text(), "train").trainings
+    assert training.steps, "without arguments they are those that the precision needs"
     assert "forward" not in vars(surrogate)
 
 

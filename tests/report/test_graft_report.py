@@ -18,7 +18,7 @@ from hf_chain.report import write_report
 from hf_chain.report.graft_plots import PLOTS, accuracy_plot, cost_plot
 from hf_chain.report.graft_summary import GraftSummary, summarize_graft
 from hf_chain.report.theme import LIGHT, applied
-from hf_chain.stages.ledger import read_family
+from hf_chain.stages.ledger import Ledger, read_family
 from support.graft_runs import CUT, EVALUATION, EXACT, TRAINING, graft_recipe, write_graft_run
 from support.report_runs import write_run
 
@@ -166,6 +166,15 @@ def test_a_part_of_a_decoder_and_lora_have_their_names(tmp_path: Path) -> None:
     assert summary(run_dir).graft.steps[-1].title == "grafted + 10 % decoder data", "the same tenth each time"
     run_dir = write_graft_run(tmp_path / "lora", ("target",), baseline=recipe["baseline"])
     assert summary(run_dir).graft.steps[-1].title == "LoRA baseline"
+
+
+def test_a_stage_that_neither_trains_nor_is_asked_costs_nothing(tmp_path: Path) -> None:
+    untrained = {"name": "start", "decoder": "target", "parts": {}, "epochs": 1.0, "data": ["images"]}
+    run_dir = write_graft_run(tmp_path / "graft", baseline=[untrained, *graft_recipe("graft")["baseline"]])
+    assert summary(run_dir).graft.comparison() is None, "it is yet to be done"
+    Ledger(run_dir).append("saved", "start", folder="08-start", weights_sha256="0" * 64)
+    comparison = summary(run_dir).graft.comparison()
+    assert comparison is not None and sum(comparison.baseline.values()) == BASELINE
 
 
 def test_the_page_has_every_table_and_nothing_from_elsewhere(finished: Path) -> None:

@@ -146,6 +146,34 @@ WRONG_VALUES: list[tuple[str, dict[str, Any], str]] = [
         {"surrogate__calibration__translator_samples": 48},
         "data.text has 48 conversations; .* lower",
     ),
+    ("text for no fit", {"surrogate__calibration__translator_samples": 4}, "translator_samples is 4; .* 5"),
+    (
+        "an unknown argument of a translator",
+        {"surrogate__translator_training": {"learning_rat": 1e-3}},
+        "surrogate.translator_training.learning_rat is unknown; did you mean learning_rate",
+    ),
+    (
+        "an unknown objective",
+        {"surrogate__translator_training": {"objective": "beauty"}},
+        "surrogate.translator_training.objective='beauty' is unknown: use one of hidden, logits, lm",
+    ),
+    (
+        "a translator that is trained for no epoch",
+        {"surrogate__translator_training": {"num_train_epochs": 0}},
+        "surrogate.translator_training.num_train_epochs is 0; it must be above 0",
+    ),
+    # A new target
+    (
+        "an unknown argument of a new target",
+        {"target__new__training": {"learning_rat": 1e-3}},
+        "target.new.training.learning_rat is unknown; did you mean learning_rate",
+    ),
+    ("a seed of its own", {"target__new__training": {"seed": 1}}, "target.new.training.seed is set by the runner"),
+    (
+        "a new target on a stream",
+        {"data__talk": {"source": "talk.json", "streaming": True}, "target__new__data": ["talk"]},
+        "target.new.data names the stream talk; unset its streaming",
+    ),
     # Data
     ("missing data", {"stages__0__data": ["photos"]}, "encoder.data names 'photos'; data has images, text"),
     ("no data for the target", {"target__new__data": ["words"]}, "target.new.data names 'words'; data has"),

@@ -49,11 +49,11 @@ def decoder_segments(config: Any, rows: int, tokens: int, trained: Mapping[str, 
 
 
 def adapter_macs(config: Any) -> int:
-    """MACs of the adapter on one image."""
+    """MACs of the adapter on one image; on the largest one where their sizes differ."""
     inner = config.adapter_hidden_size or config.embedding_size
     sizes = [config.vision_config.hidden_size, *[inner] * (config.adapter_layers - 1), config.embedding_size]
     weights = sum(before * after for before, after in zip(sizes, sizes[1:], strict=False))
-    return (config.tokens_per_image or 0) * weights
+    return (config.tokens_per_image or config.vision_config.num_patches) * weights
 
 
 def _segment(name: str, macs: int, trained: Mapping[str, float]) -> Segment:

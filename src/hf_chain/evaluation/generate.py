@@ -11,6 +11,7 @@ from datasets import Dataset
 from PIL import Image
 from tqdm.auto import tqdm
 
+from hf_chain.cost.grafted import adapter_macs
 from hf_chain.cost.transformer import decoder_macs, encoder_macs
 from hf_chain.data.chat import ChatEncoder, read_sample
 from hf_chain.errors import HfChainError
@@ -177,8 +178,7 @@ def image_macs(model: Any, images: int) -> int:
     """Count the vision tower and the adapter on a number of images."""
     if not images:
         return 0
-    adapter = sum(weight.numel() for weight in model.adapter.parameters() if weight.ndim > 1)
-    return images * (encoder_macs(model.config) + (model.config.tokens_per_image or 0) * adapter)
+    return images * (encoder_macs(model.config) + adapter_macs(model.config))
 
 
 def _length(answer: Sequence[int], stop: Sequence[int]) -> int:

@@ -16,7 +16,7 @@ from hf_chain.stages.graft.record import CUT, SURROGATE, TRANSLATOR
 def cost_plot(graft: GraftSummary, theme: Theme) -> Figure | None:
     """A bar for every stage, each beginning where the one before it ended; evaluations are the pale end of a bar."""
     bars = [bar for side in ("graft", "baseline") for bar in _bars(graft, side)]
-    if not bars:
+    if not any(training + evaluation for *_, training, evaluation in bars):
         return None
     figure = Figure(figsize=(7.6, 1.7 + 0.42 * len(bars)), layout="constrained")
     axis = figure.subplots()

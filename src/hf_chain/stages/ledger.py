@@ -117,6 +117,8 @@ class FamilyRecord:
     """What `hf-chain plan --json` prints: `members`, `family_ratio`, `largest_alone_ratio`."""
     environment: dict[str, Any] = field(default_factory=dict)
     """Versions of the libraries and a description of the hardware."""
+    encoder: str = ""
+    """Folder of the member of a chain that a graft began with, seen from the folder of all runs."""
     started: str = ""
     finished: str = ""
     members: list[MemberRecord] = field(default_factory=list)
@@ -152,6 +154,7 @@ def _apply(family: FamilyRecord, entry: dict[str, Any]) -> None:
     event, time = entry.pop("event"), entry.pop("time")
     if event == "run_started":
         family.started = family.started or time
+        family.encoder = family.encoder or entry.get("encoder", "")
         family.recipe, family.plan, family.environment = entry["recipe"], entry["plan"], entry["environment"]
     elif event == "run_finished":
         family.finished = time

@@ -81,6 +81,8 @@ class ChatEncoder:
         """Hash of everything that decides about length and labels of a conversation."""
         own = getattr(self.processor, "chat_template", None) or self.tokenizer.chat_template
         tokens = getattr(self.processor, "tokens_per_image", None)
+        if tokens is None and hasattr(self.processor, "image_processor"):
+            tokens = self.processor.image_processor.to_json_string()  # it decides how many tokens an image has
         options = [own, self.max_length, self.special_tokens_in_loss, self.image_prompts, self.seed, tokens]
         digest = hashlib.blake2b(digest_size=16)
         digest.update(self.tokenizer.backend_tokenizer.to_str().encode())

@@ -16,7 +16,7 @@ from hf_chain.grafting.translator.least_squares import RidgeFit, closed_form
 from hf_chain.grafting.translator.quality import measure_quality
 from hf_chain.grafting.translator.report import TranslatorReport
 from hf_chain.grafting.translator.train import TranslatorTraining, train
-from hf_chain.grafting.translator.translator_config import OBJECTIVES, TranslatorConfig
+from hf_chain.grafting.translator.translator_config import OBJECTIVES, TranslatorConfig, fields_for
 from hf_chain.grafting.translator.truncated import Batch
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def fit_translator(
         method (`str` or `Sequence[str]`): `inherit` puts the target's own layers back; `closed_form` fits by least
             squares; `train`, or `train:hidden`, `train:logits` and `train:lm`, trains. Several go one after the other.
         held_out (`Iterable[Batch]`, *optional*): other text, on which the report measures the quality.
-        args (`TranslatorConfig`, *optional*): how to train; its objective holds for plain `train`.
+        args (`TranslatorConfig`, *optional*): how to train; its objective holds for plain `train`. By
+            default as `TranslatorConfig` has it, with `bf16` for a surrogate in half precision.
 
     Returns:
         `TranslatorReport`: splice error, perplexity, time and cost.
@@ -124,7 +125,7 @@ def _train(
     """Trains, and says by which objective."""
     with TemporaryDirectory() as folder:
         # The Trainer makes its folder even when it saves nothing.
-        args = TranslatorConfig(output_dir=folder) if args is None else copy.copy(args)
+        args = TranslatorConfig(output_dir=folder, **fields_for(surrogate)) if args is None else copy.copy(args)
         args.objective = step.partition(":")[2] or args.objective
         return f"train:{args.objective}", train(surrogate, target, batches, args)
 

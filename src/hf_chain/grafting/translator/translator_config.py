@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from transformers import TrainingArguments
+import torch
+from transformers import PreTrainedModel, TrainingArguments
 
 from hf_chain.errors import HfChainError
+from hf_chain.trainer.config_checks import check_common_values, fields_of
 
 OBJECTIVES = ("hidden", "logits", "lm")
 """What a translator may be trained for."""
@@ -37,11 +40,38 @@ class TranslatorConfig(TrainingArguments):
     save_strategy: str = field(default="no", metadata={"help": "When checkpoints are saved."})
 
     def __post_init__(self) -> None:
-        if self.objective not in OBJECTIVES:
-            raise HfChainError(f"objective={self.objective!r} is unknown: use one of {', '.join(OBJECTIVES)}")
-        if self.per_device_train_batch_size != 1:
-            raise HfChainError(
-                f"per_device_train_batch_size={self.per_device_train_batch_size}: the text comes in batches already,"
-                " give larger ones or set gradient_accumulation_steps"
-            )
+        _check(self.objective, self.per_device_train_batch_size)
         super().__post_init__()
+
+
+def fields_for(surrogate: PreTrainedModel) -> dict[str, Any]:
+    """Fields of `TranslatorConfig` that follow from where a surrogate is, and in what type."""
+    return {"use_cpu": surrogate.device.type == "cpu", "bf16": surrogate.dtype.itemsize < torch.float32.itemsize}
+
+
+def known_translator_fields() -> dict[str, Any]:
+    """Name and type of every `TranslatorConfig` field that can be given."""
+    return fields_of(TranslatorConfig)
+
+
+def check_translator_values(values: dict[str, Any]) -> None:
+    """Checks types and ranges of `TranslatorConfig` fields without making one, which would start an engine.
+
+    Args:
+        values (`dict`): known field names to values; fields that are not there are not checked.
+
+    Raises:
+        HfChainError: naming the first field that does not fit, its value and what is allowed.
+    """
+    check_common_values(TranslatorConfig, values)
+    _check(values.get("objective", "hidden"), values.get("per_device_train_batch_size", 1))
+
+
+def _check(objective: str, batch_size: int) -> None:
+    if objective not in OBJECTIVES:
+        raise HfChainError(f"objective={objective!r} is unknown: use one of {', '.join(OBJECTIVES)}")
+    if batch_size != 1:
+        raise HfChainError(
+            f"per_device_train_batch_size={batch_size}: the text comes in batches already, give larger ones or set"
+            " gradient_accumulation_steps"
+        )

@@ -7,6 +7,7 @@ tool that renders chat templates renders these, and the text is what the languag
 
 from __future__ import annotations
 
+import re
 from typing import TypeVar
 
 _BEGIN = "{#- images as text -#}"
@@ -53,8 +54,8 @@ def with_images(template: Template, placeholder: str, image: str | None = None) 
     if isinstance(template, dict):
         return {name: with_images(text, placeholder, image) for name, text in template.items()}
     image = placeholder if image is None else image
-    prelude = _PRELUDE.replace("PLACEHOLDER", repr(placeholder)).replace("IMAGE", repr(image))
-    return prelude + without_images(template)
+    words = {"PLACEHOLDER": repr(placeholder), "IMAGE": repr(image)}
+    return re.sub("|".join(words), lambda found: words[found.group()], _PRELUDE) + without_images(template)
 
 
 def without_images(template: Template) -> Template:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from hf_chain.errors import HfChainError
 from hf_chain.stages.graft.recipe import GraftRecipe
 from hf_chain.stages.ledger import Ledger, read_family
 from hf_chain.stages.recipe import Recipe, load_recipe
@@ -33,14 +34,32 @@ def encoder_source(recipe: GraftRecipe) -> str:
 def finished_encoder(recipe: GraftRecipe) -> str | None:
     """Folder or Hub name of the encoder; `None` when it has yet to be trained.
 
+    A run keeps the member it began with, whatever the chain has come to since.
+
     Raises:
-        HfChainError: when the chain's recipe is wrong.
+        HfChainError: when the chain's recipe is wrong, or the member that the run began with is gone.
     """
     if recipe.encoder.chain is None:
         return str(recipe.encoder.name_or_path)
+    if begun := _begun_with(recipe):
+        if not begun.is_dir():
+            raise HfChainError(f"{recipe.run_dir} was begun with the encoder {begun}, which is gone: restore it")
+        return str(begun)
     chain = chain_recipe(recipe)
     found = largest_member(chain) or largest_member(_first_alone(chain))
     return None if found is None else str(found)
+
+
+def member_of_chain(recipe: GraftRecipe, encoder: str) -> str:
+    """The encoder as the ledger notes it, seen from the folder of all runs; empty where it is of no chain."""
+    return "" if recipe.encoder.chain is None else str(Path(encoder).relative_to(recipe.output_dir))
+
+
+def _begun_with(recipe: GraftRecipe) -> Path | None:
+    if not Ledger(recipe.run_dir).path.exists():
+        return None
+    noted = read_family(recipe.run_dir).encoder
+    return Path(recipe.output_dir) / noted if noted else None
 
 
 def chain_recipe(recipe: GraftRecipe) -> Recipe:

@@ -158,6 +158,20 @@ class Conversations:
             for (name, split), (place, rows) in zip(self._asked(), self.evaluation_rows().items(), strict=True)
         }
 
+    def described(self, name: str, collator: ChatCollator) -> Dataset:
+        """The validation rows that a new target is asked, without bad ones.
+
+        Raises:
+            HfChainError: when too many rows are bad.
+        """
+        return check_chat(
+            self.splits(name)["validation"],
+            collator.encoder,
+            name=f"{name} validation",
+            max_bad_share=self.recipe.data[name].max_bad_share,
+            report_file=self._report(f"{name}-validation"),
+        )
+
     def _asked(self) -> list[tuple[str, str]]:
         wanted = self.recipe.evaluation
         return [(name, split) for name in wanted.data for split in wanted.splits]

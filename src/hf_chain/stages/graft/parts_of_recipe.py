@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from hf_chain.grafting.budget import Budget
+from hf_chain.grafting.translator.calibration import HELD_OUT_EVERY
 from hf_chain.settings import Settings
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -70,7 +71,9 @@ class CalibrationSettings(Settings):
 
     data: str | None = Field(None, description="Name of the data; null takes the first one.")
     samples: int = Field(300, ge=1, description="Conversations the trajectory is measured on.")
-    translator_samples: int = Field(1_000, ge=1, description="Conversations a closed-form translator is fitted on.")
+    translator_samples: int = Field(
+        1_000, ge=HELD_OUT_EVERY, description="Conversations a closed-form translator is fitted on."
+    )
     batch_size: int = Field(16, ge=1, description="Conversations in one forward.")
     responses_only: bool = Field(
         False, description="Judge predictions on responses alone, for a target that has learnt nothing else."

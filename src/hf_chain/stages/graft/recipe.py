@@ -15,6 +15,7 @@ from hf_chain.errors import HfChainError
 from hf_chain.grafting.criteria import CRITERIA
 from hf_chain.grafting.translator.calibration import HELD_OUT_EVERY
 from hf_chain.grafting.translator.fit import method_steps
+from hf_chain.grafting.translator.translator_config import check_translator_values, known_translator_fields
 from hf_chain.hub.settings import HubSettings
 from hf_chain.settings import Settings
 from hf_chain.stages.graft.parts_of_recipe import EncoderSettings, SurrogateSettings, TargetSettings, VLMSettings
@@ -65,10 +66,12 @@ class GraftStageSettings(Settings):
 class AnswerSettings(Settings):
     """The `evaluation` section: questions asked of the models that a graft is judged by."""
 
-    data: list[str] = Field(["images"], min_length=1, description="Names of the data whose questions are asked.")
+    data: list[str] = Field(
+        ["images"], min_length=1, description="Names of the data whose questions are asked, or captions."
+    )
     splits: list[str] = Field(["validation"], min_length=1, description="Splits that are asked.")
     batch_size: int = Field(64, ge=1, description="Questions in one forward.")
-    max_new_tokens: int = Field(16, ge=1, description="Most tokens of an answer.")
+    max_new_tokens: int = Field(16, ge=1, description="Most tokens of an answer; captions may have 48.")
     max_samples: int | None = Field(None, ge=1, description="Questions of each split, spread evenly; null asks all.")
 
 
@@ -131,6 +134,8 @@ class GraftRecipe(Settings):
                 self._require_data(source, f"{stage.name}.data")
             training = self.training_of(stage) | ({"parts": stage.parts} if stage.parts else {})
             check_training(training, f"{stage.name}.training", known_graft_fields(), check_graft_values)
+        if self.target.new is not None:
+            check_training(self.target.new.training, "target.new.training", known_graft_fields(), check_graft_values)
         for source in self.evaluation.data:
             self._require_data(source, "evaluation.data")
         for source in self.target.new.data if self.target.new else ():
@@ -141,6 +146,9 @@ class GraftRecipe(Settings):
 
     @model_validator(mode="after")
     def _streams_can_be_trained_on(self) -> GraftRecipe:
+        for name in self.target.new.data if self.target.new else ():
+            if self.data[name].streaming:
+                raise ValueError(f"target.new.data names the stream {name}; unset its streaming")
         for stage in (*self.stages, *self.baseline):
             streams = [name for name in stage.data if self.data[name].streaming]
             if streams and len(stage.data) > 1:
@@ -178,11 +186,16 @@ class GraftRecipe(Settings):
         return self
 
     @model_validator(mode="after")
-    def _translator_methods_are_known(self) -> GraftRecipe:
+    def _translator_can_be_made(self) -> GraftRecipe:
         try:
             method_steps(self.surrogate.translator)
         except HfChainError as error:
             raise ValueError(f"surrogate.translator: {error}") from error
+        options = {**self.surrogate.translator_training}
+        epochs = options.pop("num_train_epochs", 1.0)
+        if not isinstance(epochs, (int, float)) or not epochs > 0:
+            raise ValueError(f"surrogate.translator_training.num_train_epochs is {epochs!r}; it must be above 0")
+        check_training(options, "surrogate.translator_training", known_translator_fields(), check_translator_values)
         return self
 
     def _require_data(self, source: str, where: str) -> None:

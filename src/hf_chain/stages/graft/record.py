@@ -197,8 +197,8 @@ def _side(
 
 
 def is_done(record: MemberRecord) -> bool:
-    """Whether a stage was trained, or evaluated where there is nothing to train."""
-    return bool(record.training_macs or record.metrics_after)
+    """Whether what a stage cost is known: it was trained, or evaluated, or had neither to do."""
+    return bool(record.training_macs or record.metrics_after) or record.status == "saved"
 
 
 def cost_of(record: MemberRecord) -> int:

@@ -10,7 +10,7 @@ from transformers.utils import logging
 from hf_chain.hub import PushQueue
 from hf_chain.report import write_report
 from hf_chain.stages.environment import check_launch, describe_environment, is_main_process, wait_for_everyone
-from hf_chain.stages.graft.encoder_source import encoder_source
+from hf_chain.stages.graft.encoder_source import encoder_source, member_of_chain
 from hf_chain.stages.graft.materials import Conversations
 from hf_chain.stages.graft.publishing import Publisher
 from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings
@@ -50,8 +50,13 @@ def run_graft(recipe: GraftRecipe) -> Path:
         check_graft(recipe, place.conversations, [name for name in place.stage_names if place.is_saved(name)])
     encoder = encoder_source(recipe)
     if main_process:
-        decided = recipe.model_dump(mode="json")
-        ledger.append("run_started", recipe=decided, plan={}, environment=describe_environment())
+        ledger.append(
+            "run_started",
+            recipe=recipe.model_dump(mode="json"),
+            plan={},
+            environment=describe_environment(),
+            encoder=member_of_chain(recipe, encoder),
+        )
     wait_for_everyone()
     with PushQueue(ledger, recipe.hub) if recipe.hub.push and main_process else nullcontext() as pushes:
         publisher = Publisher(place, pushes)

@@ -16,7 +16,7 @@ from hf_chain.grafting.ranges import parse_ranges
 from hf_chain.grafting.recut import check_larger
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.grafting.translator.fit import fit_translator
-from hf_chain.grafting.translator.translator_config import TranslatorConfig
+from hf_chain.grafting.translator.translator_config import TranslatorConfig, fields_for
 from hf_chain.hub import predecessor_revision
 from hf_chain.stages.graft.grafted import on_gpus
 from hf_chain.stages.graft.loaded_target import load_target
@@ -65,7 +65,7 @@ class SurrogateStage:
                 held_out=place.conversations.calibration(
                     tokenizer, settings.calibration.samples, skip=settings.calibration.translator_samples
                 ),
-                args=self._training(),
+                args=self._training(surrogate),
             )
             surrogate.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
@@ -94,8 +94,8 @@ class SurrogateStage:
             translators=settings.translators,
         )
 
-    def _training(self) -> TranslatorConfig | None:
-        options = self.place.recipe.surrogate.translator_training
+    def _training(self, surrogate: PreTrainedModel) -> TranslatorConfig | None:
+        options = fields_for(surrogate) | self.place.recipe.surrogate.translator_training
         if not any(method.startswith("train") for method in self.place.recipe.surrogate.translator):
             return None
         return TranslatorConfig(output_dir=str(self.place.checkpoints(NAME)), seed=self.place.recipe.seed, **options)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hf_chain.data.chat.collator import ChatCollator
 from hf_chain.files import weights_sha256, whole_folder, write_json
@@ -41,6 +42,8 @@ class TargetStage:
         model = self._model(tokenizer)
         place.note("started", NAME, index=place.stage_names.index(NAME), parameters=model.num_parameters())
         collator = ChatCollator(tokenizer)
+        # Before the training, so that bad rows do not end the stage after it.
+        questions = conversations.described(settings.data[0], collator) if place.main_process else None
         trainer = train_parts(
             model,
             {"decoder": None},
@@ -53,17 +56,16 @@ class TargetStage:
             checkpoints=place.checkpoints(NAME),
             stage=NAME,
             main_process=place.main_process,
-            stream_length=conversations.stream_length(settings.data),
         )
-        if not place.main_process:
+        if questions is None:
             trainer.save_model(str(folder))
+            unset_hf_deepspeed_config()
             return
         with whole_folder(folder) as unfinished:
             trainer.save_model(str(unfinished))
             place.note("trained", NAME, **training_figures(trainer), epochs=settings.epochs)
             model = finished_model(trainer, unfinished)
-            questions = {"described": conversations.splits(settings.data[0])["validation"]}
-            found = ask(model, tokenizer, questions, recipe.evaluation)["described"]
+            found = ask(model, tokenizer, {"described": questions}, recipe.evaluation)["described"]
             place.note("evaluated", NAME, metrics_after={"described": found.metrics}, evaluation_macs=found.macs)
             write_json(unfinished / "training_log.json", trainer.state.log_history)
             (unfinished / "training_args.bin").unlink(missing_ok=True)

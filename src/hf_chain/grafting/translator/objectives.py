@@ -31,7 +31,10 @@ def hidden_loss(
         wrapped (`nn.Module`): what to call instead of it: the surrogate, or what an engine wrapped it in.
         target (`PreTrainedModel`): what it was cut from.
         found (`Sequence[Splice]`): the splices; their losses are added.
-        batch (`Batch`): text.
+        batch (`Batch`): `input_ids` and `attention_mask` `[B, T]`.
+
+    Returns:
+        `torch.Tensor`: a scalar without unit, 0 where the hidden states are the target's.
     """
     with torch.no_grad(), truncated(target, [splice.target_layer for splice in found]):
         expected = target(**forward_inputs(target, batch))
@@ -46,9 +49,12 @@ def hidden_loss(
 
 
 def logits_loss(surrogate: PreTrainedModel, wrapped: nn.Module, target: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """KL divergence of the surrogate's prediction from the target's, in nats, a mean over the tokens.
+    """KL divergence of the surrogate's prediction from the target's.
 
     Args: as for `hidden_loss`.
+
+    Returns:
+        `torch.Tensor`: a scalar in nats, the mean over the tokens.
     """
     predicted = wrapped(**forward_inputs(surrogate, batch), use_cache=False).logits
     with torch.no_grad():
@@ -59,9 +65,12 @@ def logits_loss(surrogate: PreTrainedModel, wrapped: nn.Module, target: PreTrain
 
 
 def lm_loss(surrogate: PreTrainedModel, wrapped: nn.Module, batch: Batch) -> torch.Tensor:
-    """Negative log-likelihood of the next token, in nats, a mean over the tokens that are to be predicted.
+    """Negative log-likelihood of the next token.
 
-    Args: as for `hidden_loss`.
+    Args: as for `hidden_loss`; `labels` `[B, T]` in the batch may say which tokens are to be predicted.
+
+    Returns:
+        `torch.Tensor`: a scalar in nats, the mean over the tokens that are to be predicted.
     """
     logits = wrapped(**forward_inputs(surrogate, batch), use_cache=False).logits[:, :-1]
     labels = next_tokens(batch).to(logits.device)

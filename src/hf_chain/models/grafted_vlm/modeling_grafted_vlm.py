@@ -117,6 +117,9 @@ class GraftedVLMImageModel(PreTrainedModel):
 
         Returns:
             `torch.Tensor`: shape `[all tokens of all images, D]`, in the order of the images.
+
+        Raises:
+            HfChainError: when the pixels have another shape than the vision tower takes.
         """
         config, row = self.config, tower_family(self.config.vision_config)
         self._check_pixels(pixel_values)

@@ -37,6 +37,9 @@ def stage_memory(model: PreTrainedModel, batch: Batch, training: dict[str, Any],
         batch (`Batch`): a micro-batch.
         training (`dict`): `GraftConfig` fields.
         weight_bytes (`int`): bytes of a weight, 2 or 4.
+
+    Returns:
+        `MemoryEstimate`: bytes.
     """
     total, trained = _sizes(model.parameters())
     autocast = training.get("bf16", True)

@@ -15,6 +15,7 @@ from transformers import CLIPModel
 from typer.main import get_command
 
 from hf_chain.cli import app
+from hf_chain.cost.comparison import PUBLISHED, comparison_table
 from hf_chain.data import build_processor, train_tokenizer
 from hf_chain.stages.graft.recipe import GraftRecipe
 from hf_chain.stages.launch import RunArguments
@@ -56,11 +57,19 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "runs" / "scenes" / recipe.folder_name(len(recipe.members) - 1)
     CLIPModel(config).save_pretrained(folder)
     build_processor(tokenizer, recipe.model.image_size).save_pretrained(folder)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets_cache")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-@pytest.mark.parametrize("page", ["quickstart", "growth", "training", "cost", "evaluation"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        *("quickstart", "growth", "training", "cost", "evaluation"),
+        *("chat_data", "trajectory", "surrogate", "translator", "grafted_vlm"),
+        pytest.param("graft_training", marks=pytest.mark.slow),
+    ],
+)
 def test_the_python_code_of_a_page_runs_from_top_to_bottom(page: str, run_folder: Path) -> None:
     found = blocks(DOCS / f"{page}.md", "python")
     assert found
@@ -106,6 +115,10 @@ def test_files_that_a_page_links_to_or_names_are_there(page: Path) -> None:
     missing = [link for link in links if link and not (page.parent / link).exists()]
     named = re.findall(r"`((?:src|docs|examples|tests|benchmarks|constraints)/[\w./-]+\.\w+)`", text)
     assert not missing + [path for path in named if not (ROOT / path).exists()]
+
+
+def test_the_published_example_is_what_the_tool_says() -> None:
+    assert f"```text\n{comparison_table(PUBLISHED)}\n```" in (DOCS / "cost.md").read_text(encoding="utf-8")
 
 
 def test_the_paper_index_names_files_that_exist() -> None:

@@ -20,7 +20,7 @@ from hf_chain.hub import HubSettings, PushQueue, RetryPolicy, pending, push_pend
 from hf_chain.hub.graft_card import stage_card
 from hf_chain.models.grafted_vlm import GraftedVLMConfig
 from hf_chain.stages.ledger import FamilyRecord, Ledger, read_family
-from support.graft_runs import CUT, EVALUATION, TRAINING
+from support.graft_runs import CUT, EVALUATION, TRAINING, TRANSLATOR_TRAINING
 from support.hub_server import HubServer
 from support.saved_grafts import write_saved_graft
 
@@ -152,13 +152,38 @@ def test_the_body_tells_cost_results_and_training(graft_dir: Path) -> None:
     assert re.search(r"\| closed_form +\| +0.210 \| +6.000 \| +75 % \|", text)
 
 
+def test_a_translator_has_a_repository_with_lineage_cost_and_results(tmp_path: Path) -> None:
+    run_dir = write_saved_graft(tmp_path / "graft", translator=True)
+    card = card_of(run_dir, "translator")
+    assert (card.data.base_model, card.data["base_model_relation"]) == ("tester/graft-surrogate", "merge")
+    assert set(card.data.tags) == {"hf_chain", "graft", "vision-language", "surrogate"}
+    text = card.text
+    assert "This is the stage “translator on the surrogate”." in text
+    assert "03-base → **translator**" in text and "in the form of its surrogate [surrogate]" in text
+    assert "2–4 replaced by a translator (layer 2 of the surrogate" in text
+    assert "- The translator was trained further: in this stage.\n" in text
+    assert "- `adapter` trained, learning rate 0.0001\n- `translator` trained, learning rate 0.0001\n" in text
+    assert f"Training this stage took {human(TRANSLATOR_TRAINING)} MACs." in text
+    spent = TRAINING["surrogate"] + TRANSLATOR_TRAINING
+    assert f"To get here it took {human(spent)} MACs, all stages before included." in text
+    assert "The graft costs " in text
+    # Its own model is asked nothing; what came of it stands in the table of the run.
+    assert "model-index" not in card.data.to_dict() and "By split" not in text
+    assert re.search(r"\| surrogate +\| +61.2 % \|.*\n\| grafted \(nothing trained\) +\| +63.4 % \|", text)
+    after = card_of(run_dir, "encoder")
+    assert (after.data.base_model, after.data["base_model_relation"]) == ("tester/graft-translator", "finetune")
+    assert re.search(r"03-base → \[translator\]\(.*\) → \*\*encoder\*\*", after.text)
+    assert "- The translator was trained further: in `translator`.\n" in after.text
+    assert "trained further" not in card_of(run_dir, "full").text
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_unknown_things_leave_no_trace(graft_dir: Path, name: str) -> None:
     family = read_family(graft_dir)
     family.environment = {}
     for member in family.members:
         member.metrics_after, member.training_macs, member.evaluation_macs, member.samples = {}, {}, 0, 0
-        member.parent = None
+        member.parent, member.status = None, "trained"
     (graft_dir / "02-surrogate" / "translator.json").unlink()
     card = card_of(graft_dir, name, HubSettings(), family)
     assert "## Results" not in card.text and "## Cost" not in card.text

@@ -16,6 +16,9 @@ STAGES = {
     "graft": ("target", {}, 1.0),
     "decoder": ("target", {"adapter": 5e-5, "decoder": 5e-5}, 0.1),
 }
+TRANSLATOR = {"translator": ("surrogate", {"adapter": 1e-4, "translator": 1e-4}, 1.0)}
+"""The published first stage, which runs have before the encoder's where a test asks for it. Nobody asks its model."""
+TRANSLATOR_TRAINING = 400_000_000_000
 BASELINE = {
     "alignment": ("target", {"adapter": 1e-3}, 1.0),
     "full": ("target", {"adapter": 5e-5, "decoder": 5e-5}, 1.0),
@@ -40,26 +43,32 @@ ENCODER = "runs/scenes/03-base"
 
 
 def write_graft_run(
-    run_dir: Path, done: tuple[str, ...] = tuple(TRAINING), pictures: bool = True, **recipe_values: Any
+    run_dir: Path,
+    done: tuple[str, ...] = tuple(TRAINING),
+    pictures: bool = True,
+    translator: bool = False,
+    **recipe_values: Any,
 ) -> Path:
-    """Writes a run of which the stages `done` are done; the recipe has them all."""
+    """Writes a run of which the stages `done` are done, and that of the translator if so; the recipe has them all."""
     ledger = Ledger(run_dir)
     environment = {"versions": {"hf-chain": "0.1.0", "torch": "2.13.0"}, "hardware": "2 cores", "processes": 1}
-    recipe = graft_recipe(run_dir.name) | recipe_values
+    recipe = graft_recipe(run_dir.name, translator) | recipe_values
+    if translator:
+        done = (*done[:2], *TRANSLATOR, *done[2:])
     ledger.append("run_started", recipe=recipe, plan={}, environment=environment)
     for index, name in enumerate(done):
         folder = run_dir / f"{index + 1:02d}-{name}"
         folder.mkdir(parents=True)
-        _write_stage(ledger, name, index, folder)
+        _write_stage(ledger, name, index, folder, translator)
         ledger.append("saved", name, folder=folder.name, weights_sha256=f"{index:064d}")
     if pictures:
         _write_pictures(run_dir / "examples" / "validation")
-    if len(done) == len(TRAINING):
+    if len(done) == len(TRAINING) + translator:
         ledger.append("run_finished")
     return run_dir
 
 
-def graft_recipe(name: str) -> dict[str, Any]:
+def graft_recipe(name: str, translator: bool = False) -> dict[str, Any]:
     """A recipe as the ledger keeps it, as far as report and cards read it."""
 
     def settings(stages: dict[str, Any]) -> list[dict[str, Any]]:
@@ -75,24 +84,28 @@ def graft_recipe(name: str) -> dict[str, Any]:
         "surrogate": {"calibration": {"data": "text"}},
         "evaluation": {"data": ["images"], "splits": ["validation", "test"]},
         "data": {"images": {"source": "scenes"}, "text": {"source": "scenes-text"}},
-        "stages": settings(STAGES),
+        "stages": settings(TRANSLATOR | STAGES if translator else STAGES),
         "baseline": settings(BASELINE),
         "hub": {},
     }
 
 
-def _write_stage(ledger: Ledger, name: str, index: int, folder: Path) -> None:
-    macs = {"student": TRAINING[name], "teacher": 0, "total": TRAINING[name]}
-    ledger.append("started", name, index=index, parent=_parent(name), parameters=PARAMETERS.get(name, 5_000_000))
-    seconds = TRAINING[name] / 2e10
+def _write_stage(ledger: Ledger, name: str, index: int, folder: Path, translator: bool = False) -> None:
+    spent = TRANSLATOR_TRAINING if name in TRANSLATOR else TRAINING[name]
+    macs = {"student": spent, "teacher": 0, "total": spent}
+    parent = _parent(name, translator)
+    ledger.append("started", name, index=index, parent=parent, parameters=PARAMETERS.get(name, 5_000_000))
+    seconds = spent / 2e10
     if name == "surrogate":
         macs |= {"student": TRAINING[name] - CUT, "teacher": CUT}
         ledger.append("trained", name, training_macs=macs, seconds=seconds, operator="layers 3-6, closed_form")
         (folder / "translator.json").write_text(json.dumps(translator_report()))
         (folder / "trajectory.json").write_text(made_trajectory(plateau_and_fall(8, 3)).to_json())
         return
-    if TRAINING[name]:
+    if spent:
         ledger.append("trained", name, training_macs=macs, seconds=seconds, samples=25_000, epochs=_epochs(name))
+    if name in TRANSLATOR:
+        return
     if name == "target":
         metrics = {"described": {"exact_match": 0.97}}
     else:
@@ -101,8 +114,8 @@ def _write_stage(ledger: Ledger, name: str, index: int, folder: Path) -> None:
     ledger.append("evaluated", name, metrics_after=metrics, evaluation_macs=EVALUATION)
 
 
-def _parent(name: str) -> str | None:
-    names = [*STAGES], [*BASELINE]
+def _parent(name: str, translator: bool = False) -> str | None:
+    names = [*(TRANSLATOR if translator else ()), *STAGES], [*BASELINE]
     for side in names:
         if name in side:
             place = side.index(name)
@@ -111,7 +124,7 @@ def _parent(name: str) -> str | None:
 
 
 def _epochs(name: str) -> float:
-    return (STAGES | BASELINE).get(name, ("", {}, 1.0))[2]
+    return (TRANSLATOR | STAGES | BASELINE).get(name, ("", {}, 1.0))[2]
 
 
 def metrics_of(name: str, scale: float = 1.0) -> dict[str, float]:

@@ -29,9 +29,14 @@ TARGET = {
 }
 
 
-def write_saved_graft(run_dir: Path) -> Path:
-    """Writes a finished run; its encoder was trained on a surrogate without layers 3 and 4."""
-    write_graft_run(run_dir)
+def write_saved_graft(run_dir: Path, translator: bool = False) -> Path:
+    """Writes a finished run; its encoder was trained on a surrogate without layers 3 and 4.
+
+    Args:
+        run_dir (`Path`): a new folder.
+        translator (`bool`): whether a stage before the encoder's trained the translator.
+    """
+    write_graft_run(run_dir, translator=translator)
     folders = {record.name: run_dir / record.folder for record in read_family(run_dir).members}
     target, surrogate, encoder, grafted = (folders[name] for name in ("target", "surrogate", "encoder", "graft"))
     LlamaForCausalLM(LlamaConfig(**TARGET)).save_pretrained(target)
@@ -41,6 +46,8 @@ def write_saved_graft(run_dir: Path) -> Path:
     model, processor = from_parts(tiny_tower(), str(surrogate), chat_tokenizer(), image_processor())
     model.save_pretrained(encoder)
     processor.save_pretrained(encoder)
+    if translator:
+        shutil.copytree(encoder, folders["translator"], dirs_exist_ok=True, ignore=shutil.ignore_patterns("answers*"))
     graft(encoder, str(target)).save_pretrained(grafted)
     GraftedVLMProcessor.from_pretrained(encoder).save_pretrained(grafted)
     for name in ("decoder", "alignment", "full"):

@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCard
 
-from hf_chain.cost.table import markdown_table
-from hf_chain.cost.units import human
 from hf_chain.errors import HfChainError
 from hf_chain.files import write_text
-from hf_chain.grafting.translator_table import translator_rows
-from hf_chain.hub.card_template import render_card
-from hf_chain.hub.graft_card_lineage import Origins, origins
+from hf_chain.hub.graft_card_body import compose_card, translator_results
+from hf_chain.hub.graft_card_lineage import origins
 from hf_chain.hub.graft_card_results import data_name, eval_results
 from hf_chain.hub.graft_numbers import (
     cost_lines,
@@ -22,16 +19,11 @@ from hf_chain.hub.graft_numbers import (
     steps_table,
 )
 from hf_chain.hub.settings import HubSettings
-from hf_chain.stages.graft.record import SURROGATE, TARGET, GraftRecord, StageRecord, graft_record
+from hf_chain.stages.graft.record import GraftRecord, StageRecord, graft_record
 from hf_chain.stages.ledger import FamilyRecord, MemberRecord
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
-
-TAGS = ["hf_chain", "graft"]
-TASKS = {TARGET: "text-generation", SURROGATE: "text-generation"}
-"""`pipeline_tag` of the stages that only read text; of the others it is `image-text-to-text`."""
-TEMPLATES = {TARGET: "target_card.md.jinja", SURROGATE: "surrogate_card.md.jinja"}
 
 
 def write_graft_card(
@@ -81,77 +73,41 @@ def stage_card(
     """
     graft = graft_record(family)
     stage = graft.stage(member.name)
-    found = origins(graft, stage, hub)
     repo_id = hub.repo_id(stage.name) if hub.push else None
-    body = render_card(
-        TEMPLATES.get(stage.name, "grafted_card.md.jinja"),
+    return compose_card(
+        config,
+        stage,
+        origins(graft, stage, hub),
+        hub,
+        eval_results(graft, stage, hub, translator),
+        (hub.repo_id(stage.name) or stage.name).rpartition("/")[2],
         title=repo_id.partition("/")[2] if repo_id else stage.name,
         location=repo_id or ".",
-        local=repo_id is None,
-        stage=stage,
-        record=stage.record,
         what=stage.title,
-        config=config,
-        parameters=human(stage.record.parameters),
-        cut=_cut(config),
         larger=_is_on_a_larger_surrogate(graft, stage),
-        origins=found,
+        retrained=_trains_translator(graft, stage),
         data=", ".join(dict.fromkeys(filter(None, (data_name(graft, name, hub) for name in stage.data)))),
         metrics=metrics_table(stage),
         steps=steps_table(graft, stage),
-        translator=markdown_table(*translator_rows([translator])) if translator.get("quality") else "",
+        translator=translator_results(translator),
         cost=cost_lines(graft, stage),
         rates=_learning_rates(graft, stage),
         rendered=any(str(data.get("source")).startswith("scenes") for data in graft.family.recipe["data"].values()),
         environment=family.environment,
         recipe=recipe_yaml.strip(),
     )
-    metadata = _metadata(graft, stage, hub, found, translator)
-    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}")
-
-
-def _metadata(
-    graft: GraftRecord, stage: StageRecord, hub: HubSettings, found: Origins, translator: dict[str, Any]
-) -> ModelCardData:
-    results = eval_results(graft, stage, hub, translator)
-    repo_id = hub.repo_id(stage.name)
-    metadata = ModelCardData(
-        language=hub.language,
-        license=hub.license,
-        library_name="transformers",
-        pipeline_tag=TASKS.get(stage.name, "image-text-to-text"),
-        tags=[*TAGS, *_tags(stage), *hub.tags],
-        datasets=[hub.dataset] if hub.dataset else None,
-        base_model=list(found.bases) if len(found.bases) > 1 else next(iter(found.bases), None),
-        model_name=(repo_id.partition("/")[2] if repo_id else stage.name) if results else None,
-        eval_results=results or None,
-    )
-    if found.relation:
-        metadata["base_model_relation"] = found.relation
-    return metadata
-
-
-def _tags(stage: StageRecord) -> list[str]:
-    if stage.name == TARGET:
-        return []
-    if stage.name == SURROGATE:
-        return [SURROGATE, "layer-pruning"]
-    marks = {SURROGATE: stage.decoder == SURROGATE, "lora": stage.uses_lora, "baseline": stage.side == "baseline"}
-    return ["vision-language", *(tag for tag, holds in marks.items() if holds)]
-
-
-def _cut(config: PreTrainedConfig) -> dict[str, Any] | None:
-    """What a model's configuration says of the surrogate it is, has as its decoder, or was trained on."""
-    for place in (config, getattr(config, "text_config", None)):
-        if record := getattr(place, "hf_chain_surrogate", None):
-            return dict(record)
-    return (getattr(config, "hf_chain_graft", None) or {}).get("surrogate")
 
 
 def _is_on_a_larger_surrogate(graft: GraftRecord, stage: StageRecord) -> bool:
     """Whether a stage up to this one went over from the run's surrogate to a larger one."""
     names = {record.name for record in (*stage.before, stage.record)}
     return any(settings.get("replaced") for settings in graft.family.recipe["stages"] if settings["name"] in names)
+
+
+def _trains_translator(graft: GraftRecord, stage: StageRecord) -> list[str]:
+    """The stages up to this one that trained the translator."""
+    names = [record.name for record in (*stage.before, stage.record)]
+    return [name for name in names if "translator" in graft.stage(name).parts]
 
 
 def _learning_rates(graft: GraftRecord, stage: StageRecord) -> dict[str, float | None]:

@@ -29,9 +29,7 @@ def eval_results(
     """
     if translator.get("quality"):
         calibration = graft.family.recipe.get("surrogate", {}).get("calibration", {})
-        data = data_name(graft, calibration.get("data"), hub)
-        kind, value = ("text-generation", "Text generation"), translator["quality"]["perplexity"]
-        return [_result(*kind, data, None, "perplexity", "perplexity", value)] if data else []
+        return perplexity_result(translator, data_name(graft, calibration.get("data"), hub))
     asked = graft.family.recipe.get("evaluation", {}).get("data") or ()
     kind = ("visual-question-answering", "Visual question answering")
     if stage.name == TARGET:
@@ -44,6 +42,14 @@ def eval_results(
             if metric in _METRICS and data and math.isfinite(value):
                 results.append(_result(*kind, data, part, _METRICS[metric], metric_title(metric), value))
     return results
+
+
+def perplexity_result(translator: dict[str, Any], data: str | None) -> list[EvalResult]:
+    """The perplexity in a translator's report; nothing where it was not measured, or on no known data."""
+    if not translator.get("quality") or not data:
+        return []
+    value = translator["quality"]["perplexity"]
+    return [_result("text-generation", "Text generation", data, None, "perplexity", "perplexity", value)]
 
 
 def _result(task: str, task_name: str, data: str, split: str | None, kind: str, name: str, value: float) -> EvalResult:
@@ -72,6 +78,9 @@ def data_name(graft: GraftRecord, name: str | None, hub: HubSettings) -> str | N
     data = graft.family.recipe.get("data") or {}
     settings = data.get(name) if name else next(iter(data.values()), None)
     source = (settings or {}).get("source")
-    if source is None:
-        return None
+    return None if source is None else public_name(source)
+
+
+def public_name(source: str) -> str:
+    """A Hub name as it is; of a local path only the last part."""
     return Path(source).name if Path(source).exists() or Path(source).is_absolute() else str(source)

@@ -71,16 +71,7 @@ def read_translator(folder: Path) -> dict[str, Any]:
 def cost_lines(graft: GraftRecord, stage: StageRecord) -> list[str]:
     """What the stage cost, what it took to get there, and how both ways compare, in sentences."""
     record = stage.record
-    macs = record.training_macs
-    lines = []
-    if stage.name == SURROGATE and macs:
-        lines.append(
-            f"Finding the cut took {human(macs['teacher'])} MACs, making the translator {human(macs['student'])} MACs."
-        )
-    elif macs:
-        lines.append(f"Training this stage took {human(macs['total'])} MACs.")
-    elif stage.done:
-        lines.append("Nothing was trained in this stage.")
+    lines = training_cost(stage)
     if record.evaluation_macs:
         lines.append(f"Its evaluation took {human(record.evaluation_macs)} MACs.")
     if stage.before and stage.spent is not None:
@@ -91,6 +82,17 @@ def cost_lines(graft: GraftRecord, stage: StageRecord) -> list[str]:
     if lines and stage.side != "given":
         lines.append("The training of target and encoder is in no sum.")
     return lines
+
+
+def training_cost(stage: StageRecord) -> list[str]:
+    """What it took to train a stage or to make a surrogate, in a sentence; nothing before that is known."""
+    macs = stage.record.training_macs
+    if stage.name == SURROGATE and macs:
+        cut, translator = (human(macs[which]) for which in ("teacher", "student"))
+        return [f"Finding the cut took {cut} MACs, making the translator {translator} MACs."]
+    if macs:
+        return [f"Training this stage took {human(macs['total'])} MACs."]
+    return ["Nothing was trained in this stage."] if stage.done and not stage.parts else []
 
 
 def _percent(value: float | None) -> str:

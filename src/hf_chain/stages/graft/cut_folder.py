@@ -21,8 +21,11 @@ from hf_chain.grafting.cut import CHOOSING, check_budget, choose_cut, named_rang
 from hf_chain.grafting.ranges import check_ranges, parse_ranges
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.grafting.translator.fit import fit_translator, method_steps
+from hf_chain.hub.folder_card import write_surrogate_card
 from hf_chain.models.grafted_vlm.language_models import cannot_load, load_language_model
+from hf_chain.stages.environment import describe_environment
 from hf_chain.stages.graft.calibration_text import TextAlone
+from hf_chain.stages.graft.command_line import surrogate_command
 from hf_chain.stages.graft.cut_summary import cut_lines, quality_lines
 from hf_chain.stages.graft.grafted import check_checkpoint, on_gpus
 
@@ -79,13 +82,16 @@ def cut_folder(target: str, output: Path, options: SurrogateOptions) -> str:
             " and use --method inherit"
         )
     if options.data is None:
-        surrogate = build_surrogate(
-            target,
-            options.replaced,
-            translators=options.translators,
-            output_dir=output,
-            revision=options.revision,
-        )
+        with new_folder(output) as folder:
+            folder.rmdir()  # build_surrogate makes it; the card comes on top before it takes its name.
+            surrogate = build_surrogate(
+                target,
+                options.replaced,
+                translators=options.translators,
+                output_dir=folder,
+                revision=options.revision,
+            )
+            _write_card(folder, surrogate, target, output, options)
         return "\n".join([str(output), *cut_lines(surrogate)])
     whole, tokenizer = _load(target, options, budget)
     fitting, held_out = _text(options, tokenizer)
@@ -98,8 +104,28 @@ def cut_folder(target: str, output: Path, options: SurrogateOptions) -> str:
         tokenizer.save_pretrained(folder)
         write_text(folder / "translator.json", report.to_json())
         cut.write(folder)
+        _write_card(folder, surrogate, target, output, options, cut.macs)
     drawn = [f"the cut is drawn in {output / 'trajectory.png'}"] if cut.trajectory is not None else []
     return "\n".join([str(output), *cut_lines(surrogate), *quality_lines(report), *drawn])
+
+
+def _write_card(
+    folder: Path,
+    surrogate: PreTrainedModel,
+    target: str,
+    output: Path,
+    options: SurrogateOptions,
+    cut_macs: int = 0,
+) -> None:
+    write_surrogate_card(
+        folder,
+        output.name,
+        surrogate.num_parameters(),
+        command=surrogate_command(target, output, options),
+        environment=describe_environment(),
+        data=options.data,
+        cut_macs=cut_macs,
+    )
 
 
 def _check_named(replaced: str, budget: Budget | None) -> None:

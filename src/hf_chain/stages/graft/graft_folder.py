@@ -7,6 +7,9 @@ from pathlib import Path
 from hf_chain.cost.units import human
 from hf_chain.files import check_new_folder, new_folder
 from hf_chain.grafting.graft import graft
+from hf_chain.hub.folder_card import write_grafted_card
+from hf_chain.stages.environment import describe_environment
+from hf_chain.stages.graft.command_line import graft_command
 from hf_chain.stages.graft.grafted import check_checkpoint, load_processor
 
 
@@ -32,6 +35,15 @@ def graft_folder(vlm: str, target: str, output: Path) -> str:
     with new_folder(output) as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
+        write_grafted_card(
+            folder,
+            output.name,
+            model.num_parameters(),
+            vlm,
+            target,
+            command=graft_command(vlm, target, output),
+            environment=describe_environment(),
+        )
     decoder = model.language_model.num_parameters()
     images = model.num_parameters() - decoder
     origin = (model.config.hf_chain_graft or {}).get("surrogate") or {}

@@ -144,6 +144,17 @@ def test_a_graft_and_its_export_answer_alike(hf_chain: Command, models: Path, tm
     assert torch.allclose(logits[0], logits[1][: len(logits[0])], atol=1e-5)
 
 
+def test_the_format_of_an_export_can_be_named(hf_chain: Command, models: Path, tmp_path: Path) -> None:
+    written = []
+    for name, form in (("named", ["--format", "llava"]), ("default", [])):
+        outcome = hf_chain("export", models / "trained", tmp_path / name, *form)
+        assert outcome.status == 0 and f"{name}: a stock Llava with the same logits" in outcome.out
+        written.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert written[0] == written[1]
+    _, loading = LlavaForConditionalGeneration.from_pretrained(tmp_path / "named", output_loading_info=True)
+    assert not any(loading.values()), loading
+
+
 def test_eval_asks_the_questions_of_a_recipe(hf_chain: Command, models: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_graft_values(tmp_path))
     source = f"data.images={{source: {models / 'mix.json'}, train_split: 'train[6:]', validation_split: 'train[:6]'}}"

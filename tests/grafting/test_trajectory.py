@@ -107,7 +107,7 @@ def test_logits_are_computed_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -
     assert sum(sizes) == (len(LENGTHS) + (LAYERS + 1) * whole.tokens) * VOCABULARY
 
 
-@pytest.mark.parametrize("device_map", ["head_apart", "all_offloaded"])
+@pytest.mark.parametrize("device_map", ["head_apart", "all_offloaded", "auto"])
 def test_a_model_spread_over_devices(device_map: str, tmp_path: Path) -> None:
     model = tiny_decoder("llama")
     expected = measure_trajectory(model, batches(samples(), 2))
@@ -116,10 +116,12 @@ def test_a_model_spread_over_devices(device_map: str, tmp_path: Path) -> None:
     places |= {f"model.layers.{layer}": "disk" if layer % 2 else "cpu" for layer in range(LAYERS)}
     spread = AutoModelForCausalLM.from_pretrained(
         tmp_path / "model",
-        device_map=places if device_map == "head_apart" else {"": "disk"},
+        device_map={"head_apart": places, "all_offloaded": {"": "disk"}, "auto": "auto"}[device_map],
+        max_memory={"cpu": model.get_memory_footprint() // 2} if device_map == "auto" else None,
         offload_folder=tmp_path / "offload",
     )
     assert any(weight.is_meta for weight in spread.parameters())
+    assert (device_map == "all_offloaded") == all(weight.is_meta for weight in spread.parameters())
     assert_same(expected, measure_trajectory(spread, batches(samples(), 2)))
 
 

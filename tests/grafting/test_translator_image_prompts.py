@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 
 from hf_chain.data.chat import ChatCollator
+from hf_chain.errors import HfChainError
 from hf_chain.grafting.surrogate import build_surrogate
-from hf_chain.grafting.translator import ImagePrompts, closed_form, refitted_weights, splice_error
+from hf_chain.grafting.translator import (
+    ImagePrompts,
+    TranslatorConfig,
+    closed_form,
+    fit_translator,
+    refitted_weights,
+    splice_error,
+)
 from hf_chain.models.grafted_vlm import from_parts
 from support.chat_models import chat_tokenizer, tiny_language_model
 from support.grafted_parts import image_processor, tiny_tower
+from support.translators import changed_weights, weights_of
 
 COLOURS = ("red", "green", "blue", "white")
 
@@ -58,6 +69,16 @@ def test_a_last_batch_may_be_shorter_and_every_pass_is_the_same() -> None:
         assert torch.equal(one["inputs_embeds"], other["inputs_embeds"])
 
 
+def test_an_offloaded_image_half_is_refused(tmp_path: Path) -> None:
+    _, model, processor = model_on_a_surrogate()
+    model.save_pretrained(tmp_path / "model")
+    away = type(model).from_pretrained(
+        tmp_path / "model", device_map={"": "disk"}, offload_folder=tmp_path / "offloaded"
+    )
+    with pytest.raises(HfChainError, match="the image half is offloaded: put it on a device"):
+        ImagePrompts(away, rows(5), ChatCollator(processor))
+
+
 def test_fitting_on_images_helps_where_images_are() -> None:
     """Fitted on text alone, a translator is worse on image prompts than fitted on both."""
     target, model, processor = model_on_a_surrogate()
@@ -74,3 +95,20 @@ def test_fitting_on_images_helps_where_images_are() -> None:
         }
         assert len(changed) == len(refitted_weights(other.language_model)) == 2
     assert errors["images"] < 0.8 * errors["text"]
+
+
+@pytest.mark.parametrize("objective", ["hidden", "logits", "lm"])
+def test_training_on_images_lowers_its_loss_and_moves_the_translator_alone(objective: str, tmp_path: Path) -> None:
+    target, model, processor = model_on_a_surrogate()
+    prompts = ImagePrompts(model, rows(40), ChatCollator(processor))
+    before, target_before = weights_of(model), weights_of(target)
+    error, args = splice_error(model.language_model, target, prompts)[0], {"use_cpu": True, "disable_tqdm": True}
+    config = TranslatorConfig(output_dir=str(tmp_path), num_train_epochs=20, learning_rate=3e-3, **args)
+    report = fit_translator(model.language_model, target, prompts, f"train:{objective}", held_out=prompts, args=config)
+    (training,) = report.trainings
+    assert training.loss_after < 0.9 * training.loss_before
+    assert report.quality is not None and report.quality.perplexity > 1
+    assert objective == "lm" or splice_error(model.language_model, target, prompts)[0] < error
+    translator = {name for name in before if name.startswith("language_model.model.layers.1.")}
+    assert translator and changed_weights(model, before) == translator
+    assert not changed_weights(target, target_before)

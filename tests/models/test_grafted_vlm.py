@@ -66,10 +66,12 @@ def test_images_stand_where_their_placeholders_do_for_any_tower(tower: str) -> N
 def test_cached_generation_equals_uncached_for_any_decoder(decoder: str) -> None:
     model, processor = tiny_parts(decoder=decoder)
     inputs = processed(processor, [QUESTION, TWO, TEXT], padding_side="left")
-    options: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-    cached = model.generate(**inputs, **options)
-    assert cached.shape[1] == inputs["input_ids"].shape[1] + 4
-    assert torch.equal(cached, model.generate(**inputs, **options, use_cache=False))
+    options: dict[str, Any] = {"max_new_tokens": 10, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    options |= {"return_dict_in_generate": True, "output_logits": True}
+    cached, uncached = (model.generate(**inputs, **options, use_cache=use) for use in (True, False))
+    assert cached.sequences.shape[1] == inputs["input_ids"].shape[1] + 10
+    assert torch.equal(cached.sequences, uncached.sequences)
+    torch.testing.assert_close(cached.logits, uncached.logits, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()

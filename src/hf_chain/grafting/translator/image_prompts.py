@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hf_chain.errors import HfChainError
 from hf_chain.grafting.translator.truncated import Batch, evaluating
 from hf_chain.models.grafted_vlm.modeling_grafted_vlm import IMAGE_INPUTS
 
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImagePrompts:
-    """Batches `{"inputs_embeds": [B, L, d], "attention_mask": [B, L]}`, embedded anew in every pass.
+    """Batches `{"inputs_embeds": [B, L, d], "attention_mask": [B, L], "labels": [B, L]}`, embedded anew in every pass.
 
-    A surrogate has the embeddings of its target, so both read the same ones.
+    A surrogate has the embeddings of its target, so both read the same ones. Labels are −100 outside of responses.
 
     Args:
         model (`GraftedVLMForConditionalGeneration`): Its image half embeds the images, its decoder's table the words.
@@ -33,12 +34,19 @@ class ImagePrompts:
         >>> prompts = ImagePrompts(vlm, rows, ChatCollator(processor))
         >>> fit_translator(vlm.language_model, target, prompts, "closed_form")
         ```
+
+    Raises:
+        HfChainError: when the image half is offloaded, where nothing fetches its weights.
     """
 
     model: GraftedVLMForConditionalGeneration
     rows: Dataset | Sequence[Mapping[str, Any]]
     collator: ChatCollator
     batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        if self.model.image_start.is_meta:
+            raise HfChainError("the image half is offloaded: put it on a device, such as by a device_map of your own")
 
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, len(self.rows), self.batch_size):
@@ -47,4 +55,4 @@ class ImagePrompts:
             shown = {name: batch[name].to(self.model.device) for name in ("input_ids", *IMAGE_INPUTS) if name in batch}
             with evaluating(self.model):
                 embeds = self.model.embed_prompt(**shown)
-            yield {"inputs_embeds": embeds, "attention_mask": batch["attention_mask"]}
+            yield {"inputs_embeds": embeds, "attention_mask": batch["attention_mask"], "labels": batch["labels"]}

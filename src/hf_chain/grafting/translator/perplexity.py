@@ -44,5 +44,5 @@ def perplexity(model: PreTrainedModel, batches: Iterable[Batch], dropped: Sequen
 
 def next_tokens(batch: Batch) -> torch.Tensor:
     """The token after each but the last, `[B, L − 1]`, −100 where it is not to be predicted."""
-    labels = batch.get("labels", batch["input_ids"])
+    labels = batch["labels"] if "labels" in batch else batch["input_ids"]
     return labels.masked_fill(~real_tokens(batch), -100)[:, 1:]

@@ -55,7 +55,9 @@ def refit_translator(
         `TranslatorRefit`: with the model, which is another one where the surrogate is.
     """
     start, recipe = time.perf_counter(), place.recipe
-    collator = ChatCollator(processor, max_length=recipe.max_length, image_prompts=recipe.image_prompts)
+    collator = ChatCollator(
+        processor, max_length=recipe.max_length, image_prompts=recipe.image_prompts, seed=recipe.seed
+    )
     rows = place.conversations.prompts(settings.data, settings.refit or 0, collator)
     target, _ = load_target(place, **on_gpus())
     if settings.replaced is None:

@@ -137,6 +137,25 @@ def test_metrics_are_results_of_their_task_and_split(graft_dir: Path) -> None:
     assert {r.dataset_name for r in card_of(graft_dir, "graft", HubSettings()).data.eval_results} == {"scenes"}
 
 
+def test_captions_are_a_task_of_their_own_and_no_shares(graft_dir: Path) -> None:
+    family = read_family(graft_dir)
+    family.recipe["data"]["captioned"] = {"source": "captions"}
+    family.member("graft").metrics_after = {
+        "captioned/validation": {"cider_d": 0.0684, "caption_words": 8.25},
+        "images/validation": {"exact_match": 0.634},
+    }
+    card = card_of(graft_dir, "graft", HubSettings(), family)
+    found = {(r.task_type, r.dataset_split, r.metric_type): r.metric_value for r in card.data.eval_results}
+    assert found == {
+        ("image-to-text", "validation", "cider"): 0.0684,
+        ("visual-question-answering", "validation", "accuracy"): 0.634,
+    }
+    lines = [line.split("|") for line in card.text.splitlines()]
+    cells = {line[1].strip(): [cell.strip() for cell in line[2:-1]] for line in lines if len(line) > 3}
+    assert cells["CIDEr-D × 100"] == ["6.8", "–"] and cells["words of a caption"] == ["8.2", "–"]
+    assert cells["exact match"] == ["–", "63.4 %"]
+
+
 def test_the_body_tells_cost_results_and_training(graft_dir: Path) -> None:
     text = card_of(graft_dir, "decoder").text
     spent = TRAINING["surrogate"] + TRAINING["encoder"] + TRAINING["decoder"] + 3 * EVALUATION

@@ -18,6 +18,9 @@ from datasets import Dataset
 from hf_chain.errors import HfChainError
 from hf_chain.evaluation.generate import generate_answers
 
+CAPTION_TOKENS = 48
+"""Most tokens of a caption."""
+
 _LONGEST = 4
 _SIGMA = 6.0
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
@@ -46,7 +49,7 @@ def evaluate_captions(
     processor: Any,
     rows: Dataset | Sequence[Mapping[str, Any]],
     *,
-    max_new_tokens: int = 48,
+    max_new_tokens: int = CAPTION_TOKENS,
     **options: Any,
 ) -> CaptionEvaluation:
     """Let a model describe every row, and compare with the row's response and further `answers`.

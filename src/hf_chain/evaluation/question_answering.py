@@ -25,13 +25,13 @@ _DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS)}
 class Answered:
     """One question with the answers that count as right, what the model said, and whether that was right.
 
-    `kind` and `negatives` are those of the row.
+    `kind` and `negatives` are those of the row. Descriptions are neither right nor wrong: their `correct` is `None`.
     """
 
     question: str
     expected: tuple[str, ...]
     answer: str
-    correct: bool
+    correct: bool | None
     kind: str
     negatives: str
 
@@ -121,9 +121,9 @@ def spread(rows: Dataset, samples: int | None) -> Dataset:
 
 def answer_metrics(answers: Sequence[Answered]) -> dict[str, float]:
     """Sums up answered questions; see `evaluate_answers`."""
-    metrics = {"exact_match": _mean([one.correct for one in answers])}
+    metrics = {"exact_match": _mean([bool(one.correct) for one in answers])}
     for kind in sorted({one.kind for one in answers if one.kind}):
-        metrics[f"exact_match_{kind}"] = _mean([one.correct for one in answers if one.kind == kind])
+        metrics[f"exact_match_{kind}"] = _mean([bool(one.correct) for one in answers if one.kind == kind])
     asked = [one for one in answers if normalise_answer(one.expected[0]) in ("yes", "no")]
     if not asked:
         return metrics

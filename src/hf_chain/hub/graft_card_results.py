@@ -39,8 +39,12 @@ def eval_results(
         source, _, part = split.rpartition("/")
         data = data_name(graft, source or next(iter(asked), None), hub)
         for metric, value in metrics.items():
-            if metric in _METRICS and data and math.isfinite(value):
+            if not data or not math.isfinite(value):
+                continue
+            if metric in _METRICS:
                 results.append(_result(*kind, data, part, _METRICS[metric], metric_title(metric), value))
+            if metric == "cider_d":
+                results.append(_result("image-to-text", "Captions", data, part, "cider", "CIDEr-D", value))
     return results
 
 

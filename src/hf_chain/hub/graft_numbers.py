@@ -17,18 +17,28 @@ from hf_chain.stages.graft.record import SURROGATE, GraftRecord, StageRecord
 
 TRANSLATOR_NAME = "translator.json"
 
+CAPTION_METRICS = {"cider_d": "CIDEr-D × 100", "caption_words": "words of a caption"}
+"""Metrics of captions, which are no shares."""
+
 
 def metric_title(metric: str) -> str:
     """The name readers know: `exact match: colour` for `exact_match_colour`, `yes/no F1` for `yes_no_f1`."""
+    if metric in CAPTION_METRICS:
+        return CAPTION_METRICS[metric]
     name = re.sub(r"^exact_match_(.+)", r"exact match: \1", metric).replace("yes_no_", "yes/no ")
     return re.sub(r"\bf1$", "F1", name.replace("yes_share", "share of yes").replace("_", " "))
 
 
+def metric_number(name: str, value: float) -> str:
+    """A metric: a share in per cent, CIDEr-D times 100 as papers give it, and words as they are counted."""
+    return f"{value if name == 'caption_words' else 100 * value:.1f}"
+
+
 def metrics_table(stage: StageRecord) -> str:
-    """A row for each metric, a column for each split, in per cent; empty before the evaluation."""
+    """A row for each metric, a column for each split, shares in per cent; empty before the evaluation."""
     splits = stage.record.metrics_after
     names = dict.fromkeys(name for metrics in splits.values() for name in metrics)
-    rows = [[metric_title(name), *(_percent(metrics.get(name)) for metrics in splits.values())] for name in names]
+    rows = [[metric_title(name), *(_cell(name, metrics.get(name)) for metrics in splits.values())] for name in names]
     return markdown_table(["metric", *splits], rows) if rows else ""
 
 
@@ -37,7 +47,8 @@ def steps_table(graft: GraftRecord, stage: StageRecord) -> str:
     steps = [step for step in graft.steps if step.done and step.record.metrics_after]
     if len(steps) < 2:
         return ""
-    split = next(iter(steps[0].record.metrics_after))
+    measured = steps[0].record.metrics_after
+    split = next((split for split, found in measured.items() if "exact_match" in found), next(iter(measured)))
     rows = []
     for step in steps:
         title, metrics = graft.step_title(step), step.record.metrics_after.get(split, {})
@@ -93,6 +104,12 @@ def training_cost(stage: StageRecord) -> list[str]:
     if macs:
         return [f"Training this stage took {human(macs['total'])} MACs."]
     return ["Nothing was trained in this stage."] if stage.done and not stage.parts else []
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is not None and name in CAPTION_METRICS:
+        return metric_number(name, value)
+    return _percent(value)
 
 
 def _percent(value: float | None) -> str:

@@ -29,14 +29,15 @@ class Example:
         expected (`tuple[str, ...]`): Answers that count as right, the reference first.
         kind (`str`): Kind of the question; may be empty.
         pictures (`tuple[Path, ...]`): Files of its images.
-        answers (`Mapping[str, tuple[str, bool]]`): Step -> what its model answered, and whether that was right.
+        answers (`Mapping[str, tuple[str, bool | None]]`): Step -> what its model answered, and whether that was right;
+            `None` for a description, which is neither.
     """
 
     question: str
     expected: tuple[str, ...]
     kind: str
     pictures: tuple[Path, ...]
-    answers: Mapping[str, tuple[str, bool]]
+    answers: Mapping[str, tuple[str, bool | None]]
 
 
 def pictures_folder(run_dir: Path, split: str) -> Path:

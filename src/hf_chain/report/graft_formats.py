@@ -27,7 +27,10 @@ def to_markdown(graft: GraftSummary) -> str:
         parts += ["## Translator", markdown_table(*translator)]
     parts += ["## Stages", markdown_table(*tables.stage_table(graft))]
     for split in graft.splits:
-        parts += [f"## Metrics on {split} (%)", markdown_table(*tables.metrics_table(graft, split))]
+        parts += [
+            f"## Metrics on {split}{' (%)' if tables.has_shares(graft, split) else ''}",
+            markdown_table(*tables.metrics_table(graft, split)),
+        ]
     if graft.examples:
         parts += [f"## {len(graft.examples)} answers", markdown_table(*answers_table(graft))]
     return "\n\n".join(parts) + "\n"
@@ -59,7 +62,8 @@ def _answer(example: Example, title: str) -> str:
     if title not in example.answers:
         return ""
     answer, right = example.answers[title]
-    return f"{_cell(answer)} {RIGHT if right else WRONG}".strip()
+    mark = {True: RIGHT, False: WRONG, None: ""}[right]
+    return f"{_cell(answer)} {mark}".strip()
 
 
 def _cell(text: str) -> str:

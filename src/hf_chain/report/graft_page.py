@@ -103,7 +103,9 @@ def _tables(graft: GraftSummary) -> list[dict[str, Any]]:
     if translator := tables.translator_table(graft):
         found.append(("Translator", "on held-out text, between the target and dropping the layers", translator))
     found.append(("Stages", "what is given is in no sum", tables.stage_table(graft)))
-    found += [(f"Metrics on {split}", "in per cent", tables.metrics_table(graft, split)) for split in graft.splits]
+    for split in graft.splits:
+        unit = "in per cent" if tables.has_shares(graft, split) else ""
+        found.append((f"Metrics on {split}", unit, tables.metrics_table(graft, split)))
     return [
         {
             "title": title,

@@ -36,7 +36,8 @@ class GraftSummary:
 
     Args:
         graft (`GraftRecord`): The stages.
-        split (`str`, *optional*): Evaluated data that the headline numbers are on; `None` before the first evaluation.
+        split (`str`, *optional*): Evaluated data that the headline numbers are on, questions before captions; `None`
+            before the first evaluation.
         given (`tuple[Given, ...]`): Target and encoder.
         translator (`dict`): The translator's report, as `TranslatorReport`; empty when there is none.
         trajectory (`Path`, *optional*): File of the target's trajectory.
@@ -91,7 +92,9 @@ def summarize_graft(family: FamilyRecord) -> GraftSummary:
         HfChainError: when a file that a stage left is damaged.
     """
     graft = graft_record(family)
-    split = next((split for step in graft.steps for split in step.record.metrics_after), None)
+    measured = [(split, found) for step in graft.steps for split, found in step.record.metrics_after.items()]
+    questions = (split for split, found in measured if PRIMARY in found)
+    split = next(questions, next((split for split, _ in measured), None))
     folder = family.run_dir / next((s.record.folder for s in graft.stages if s.name == SURROGATE), "")
     trajectory = folder / TRAJECTORY_NAME
     return GraftSummary(

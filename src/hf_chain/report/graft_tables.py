@@ -5,7 +5,7 @@ from __future__ import annotations
 from hf_chain.cost import human
 from hf_chain.cost.comparison import comparison_rows, comparison_sentences, saving_words
 from hf_chain.grafting.translator_table import translator_rows
-from hf_chain.hub.graft_numbers import metric_title
+from hf_chain.hub.graft_numbers import CAPTION_METRICS, metric_number, metric_title
 from hf_chain.report import words
 from hf_chain.report.graft_summary import YES_NO, GraftSummary
 from hf_chain.report.tables import Table
@@ -73,14 +73,20 @@ def translator_table(graft: GraftSummary) -> Table | None:
 
 
 def metrics_table(graft: GraftSummary, split: str) -> Table:
-    """A row for each metric on `split`, a column for each step, in per cent."""
+    """A row for each metric on `split`, a column for each step; shares in per cent."""
     steps = [step for step in graft.graft.steps if split in step.record.metrics_after]
     metrics = dict.fromkeys(name for step in steps for name in step.record.metrics_after[split])
     rows = []
     for name in metrics:
         values = [step.record.metrics_after[split].get(name) for step in steps]
-        rows.append([metric_title(name), *(words.UNKNOWN if v is None else f"{100 * v:.1f}" for v in values)])
+        rows.append([metric_title(name), *(words.UNKNOWN if v is None else metric_number(name, v) for v in values)])
     return ["metric", *map(graft.graft.step_title, steps)], rows
+
+
+def has_shares(graft: GraftSummary, split: str) -> bool:
+    """Whether a metric on `split` is a share, as those of captions are not."""
+    measured = (step.record.metrics_after.get(split, {}) for step in graft.graft.steps)
+    return any(name not in CAPTION_METRICS for metrics in measured for name in metrics)
 
 
 def comparison_table(graft: GraftSummary) -> Table | None:
@@ -94,7 +100,7 @@ def sentences(graft: GraftSummary) -> list[str]:
     record, lines = graft.graft, []
     steps = [step for step in record.steps if graft.metric(step) is not None]
     if not steps:
-        return ["No stage has been evaluated yet."]
+        return ["No stage has answered questions yet."]
     lines += _between(graft, steps)
     for comparison in (record.comparison(), record.comparison_in_seconds()):
         if comparison is not None:

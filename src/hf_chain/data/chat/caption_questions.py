@@ -15,6 +15,8 @@ from hf_chain.data.chat.rows import FEATURES
 from hf_chain.data.settings import DataSettings
 
 DESCRIBE = "Describe the picture."
+CAPTION_KIND = "caption"
+"""Kind of the rows that ask for a description, by which the evaluation knows them."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class CaptionQuestions:
         """
         captions, problems = CaptionReader(self.settings).captions(row)
         if training:
-            return [Turn(DESCRIBE, caption, "caption") for caption in [*captions, *[""] * len(problems)]]
-        return [Turn(DESCRIBE, captions[0], "caption", tuple(captions[1:]))] if captions else []
+            return [Turn(DESCRIBE, caption, CAPTION_KIND) for caption in [*captions, *[""] * len(problems)]]
+        return [Turn(DESCRIBE, captions[0], CAPTION_KIND, tuple(captions[1:]))] if captions else []
 
     def description(self, row: Mapping[str, Any], turns: Sequence[Turn], random: Random) -> str:
         """Describe the picture by the very caption that is asked for: a language model sees nothing else of it."""
@@ -65,4 +67,4 @@ def _describe_line(row: Mapping[str, Any]) -> dict[str, Any]:
         {"role": "user", "content": f"{caption}\n{DESCRIBE}"},
         {"role": "assistant", "content": caption},
     ]
-    return {"messages": messages, "images": [], "kind": "caption", "answers": [], "negatives": ""}
+    return {"messages": messages, "images": [], "kind": CAPTION_KIND, "answers": [], "negatives": ""}

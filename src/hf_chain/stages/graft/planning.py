@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hf_chain.evaluation.generate import answer_macs, image_macs
+from hf_chain.evaluation.generate import image_macs
 from hf_chain.grafting.translator.least_squares import calibration_passes, refitted_weights
 from hf_chain.models.grafted_vlm.processing_grafted_vlm import BOUNDARY_TOKENS
+from hf_chain.stages.graft.asking_cost import AskedLengths, asked_lengths
 from hf_chain.stages.graft.blueprint import Blueprint
 from hf_chain.stages.graft.cut_cost import CutCost
 from hf_chain.stages.graft.lengths import Lengths, measure_lengths, shared_rows
@@ -173,22 +174,17 @@ class _Planner:
         )
 
     @cached_property
-    def _questions(self) -> list[Lengths]:
-        found = []
-        for name, rows in self.conversations.evaluation_rows().items():
-            lengths = self._measure(rows, name)
-            asked = min(lengths.rows, self.recipe.evaluation.max_samples or lengths.rows)
-            found.append(Lengths(asked, lengths.tokens, lengths.images, lengths.answers))
-        return found
+    def _questions(self) -> list[AskedLengths]:
+        return [
+            asked
+            for name, rows in self.conversations.evaluation_rows().items()
+            for asked in asked_lengths(rows, self.recipe.evaluation, partial(self._measure, name=name))
+        ]
 
     def _evaluation_macs(self, settings: GraftStageSettings, model: Any) -> int:
         if settings.name not in self.recipe.judged:
             return 0
-        total = 0.0
-        for asked in self._questions:
-            tokens, answer, images = (round(mean(x)) for x in (asked.tokens, asked.answers, asked.images))
-            total += asked.rows * (answer_macs(model, tokens, answer) + image_macs(model, images))
-        return round(total)
+        return round(sum(asked.macs(model, self.recipe.evaluation) for asked in self._questions))
 
     @property
     def _calibration_tokens(self) -> int:

@@ -14,8 +14,10 @@ import argparse
 from pathlib import Path
 
 from families import ROOT, take_over
+from grafting_captions import ask_captions
+from grafting_page import WAYS
 from grafting_questions import ask_more
-from grafting_results import WAYS, write_results
+from grafting_results import write_results
 
 from hf_chain.cli import exit_cleanly
 from hf_chain.errors import HfChainError
@@ -57,6 +59,7 @@ def main() -> None:
                 _begin_with_target(recipe, first)
             run_graft(recipe)
             ask_more(recipe)
+            ask_captions(recipe)
             write_results(arguments.recipe, family, Path(arguments.output_dir), ROOT / "docs/benchmarks")
 
 

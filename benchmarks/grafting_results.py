@@ -1,4 +1,4 @@
-"""Tables and plot of the grafting benchmark, from the ledgers of its runs."""
+"""Numbers and plot of the grafting benchmark, from the ledgers of its runs and what its models were asked."""
 
 from __future__ import annotations
 
@@ -6,37 +6,26 @@ import shutil
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
-from families import machine_line, shown_recipe
-from grafting_questions import QUESTIONS, metrics_of
+from families import shown_recipe
+from grafting_captions import caption_numbers, caption_pictures, captions_of
+from grafting_page import BASELINE, METRIC, WAYS, Captioned, Row, Shown, page
+from grafting_pictures import contact_sheet, may_be_shown
+from grafting_questions import metrics_of
 from matplotlib import pyplot as plt
 
 from hf_chain.cost import human
 from hf_chain.cost.comparison import saving_words
-from hf_chain.cost.table import markdown_table
 from hf_chain.files import write_json, write_text
-from hf_chain.report.graft_formats import answers_table
 from hf_chain.report.graft_summary import GraftSummary, summarize_graft
-from hf_chain.report.graft_tables import translator_table
-from hf_chain.report.words import duration
 from hf_chain.stages.environment import describe_environment
 from hf_chain.stages.graft.record import SURROGATE, GraftRecord, StageRecord, graft_record
 from hf_chain.stages.ledger import read_family
 
-WAYS = {
-    "ours": "our stages",
-    "published": "the published three stages",
-    "shortened": "ordinary training, cut short",
-}
-BASELINE = "ordinary training"
 COLOURS = {"ours": "#2563eb", "published": "#d97706", "baseline": "#6b7280", "shortened": "#9333ea"}
-METRIC = "exact_match"
-
-Row = dict[str, Any]
 
 
 def write_results(recipe: Path, family: str, runs: Path, target: Path) -> None:
@@ -59,21 +48,47 @@ def write_results(recipe: Path, family: str, runs: Path, target: Path) -> None:
         return
     _share_of_baseline(rows)
     findings = list(_findings(rows))
-    first = next(iter(grafts.values())).family
+    first = summarize_graft(next(iter(grafts.values())).family)
     target.mkdir(parents=True, exist_ok=True)
     name = recipe.stem
     numbers = {
         "environment": describe_environment(),
-        "recipe": shown_recipe(first),
+        "recipe": shown_recipe(first.record),
         "findings": findings,
         "steps": rows,
     }
     write_json(target / f"{name}.json", numbers)
-    write_text(target / f"{name}.md", _markdown(name, rows, findings, summarize_graft(first)))
+    write_text(target / f"{name}.md", page(name, rows, findings, first, _shown(first, name, family, runs, target)))
     _plot(rows, target / f"{name}.png")
-    trajectory = first.run_dir / "report" / "trajectory.png"
+    trajectory = first.record.run_dir / "report" / "trajectory.png"
     if trajectory.exists():
         shutil.copy(trajectory, target / f"{name}_trajectory.png")
+
+
+def _shown(first: GraftSummary, name: str, family: str, runs: Path, target: Path) -> Shown:
+    """Captions of the first run and a sheet of all pictures that its page talks about: beside the page where that may
+    show them, and else in the folder of the runs.
+    """
+    run_dir, recipe = first.record.run_dir, first.record.recipe
+    found = [(first.graft.step_title(step), captions_of(run_dir, step)) for step in first.graft.steps]
+    said = {title: captions for title, captions in found if captions}
+    splits = next(iter(said.values()), {})
+    captioned = {
+        split: Captioned(
+            {title: captions[split] for title, captions in said.items()}, caption_pictures(run_dir, split)
+        )
+        for split in splits
+    }
+    pictures = {n: example.pictures[0] for n, example in enumerate(first.examples, start=1) if example.pictures}
+    described = (picture for one in captioned.values() for picture in one.pictures)
+    pictures |= dict(enumerate(described, start=len(first.examples) + 1))
+    if not pictures:
+        return Shown(captioned, None, False)
+    used = {*recipe["evaluation"]["data"], *(name for stage in recipe["stages"] for name in stage["data"])}
+    ours = may_be_shown([recipe["data"][name]["source"] for name in used])
+    sheet = target / f"{name}_examples.png" if ours else runs / f"{family}-examples.png"
+    contact_sheet(pictures, sheet)
+    return Shown(captioned, sheet, ours)
 
 
 def _rows(way: str, seed: int, graft: GraftRecord) -> Iterator[Row]:
@@ -82,7 +97,9 @@ def _rows(way: str, seed: int, graft: GraftRecord) -> Iterator[Row]:
         metrics = metrics_of(graft.family.run_dir, step)
         if step.spent is None or metrics is None or unfinished:
             continue
+        captions = caption_numbers(captions_of(graft.family.run_dir, step))
         yield {
+            **({"captions": captions} if captions else {}),
             "way": "baseline" if step.side == "baseline" else way,
             "seed": seed,
             "step": "full-decoder baseline" if way == "shortened" else graft.step_title(step),
@@ -122,65 +139,6 @@ def _findings(rows: list[Row]) -> Iterator[str]:
         shares = [row["share_of_baseline"] for (kind, _), row in of.items() if kind == "decoder"]
         if shares and None not in shares:
             yield f"{name} cost {saving_words(1 - statistics.mean(shares))} than the baseline in MACs"
-
-
-def _markdown(name: str, rows: list[Row], findings: list[str], first: GraftSummary) -> str:
-    splits = list(rows[0]["accuracy"])
-    header = ["way", "model", "seeds", *splits, "MACs to get there", "of the baseline", "time to get there"]
-    table = []
-    for way, step in dict.fromkeys((row["way"], row["step"]) for row in rows):
-        group = [row for row in rows if (row["way"], row["step"]) == (way, step)]
-        shares = [row["share_of_baseline"] for row in group if row["share_of_baseline"] is not None]
-        table.append(
-            [
-                WAYS.get(way, BASELINE),
-                step,
-                ", ".join(str(row["seed"]) for row in group),
-                *(_percent([row["accuracy"][split] for row in group]) for split in splits),
-                human(statistics.mean(row["macs"] for row in group)),
-                _percent(shares) if shares else "–",
-                duration(statistics.mean(row["seconds"] for row in group)),
-            ]
-        )
-    environment = first.record.environment
-    translator = translator_table(first)
-    cut = [] if translator is None else [markdown_table(*translator)]
-    return "\n".join(
-        [
-            f"# Grafting: {name.removeprefix('graft_').replace('_', ', ')}",
-            "",
-            f"Share of questions answered exactly right, up to {QUESTIONS:,} of each split; mean and range over the "
-            "seeds. Costs are everything up to a model: finding the cut, the translator, training and the evaluations "
-            "of the recipe; the training of target and encoder, which stand for published models, and these questions "
-            "are on no side. Learning rates and lengths were chosen on the first seed. "
-            f"Made by `python benchmarks/grafting.py --recipe examples/recipes/{name}.yaml`.",
-            "",
-            markdown_table(header, table),
-            "",
-            *(f"- {line}" for line in findings),
-            "",
-            f"![Accuracy against cost]({name}.png)",
-            "",
-            "## The cut of the first seed",
-            "",
-            f"![Prediction trajectory]({name}_trajectory.png)",
-            "",
-            *cut,
-            "",
-            f"## Ten answers of the first seed, on {first.split}",
-            "",
-            # Without pictures: photographs need not be ours to publish.
-            markdown_table(*answers_table(first, pictures=False)),
-            "",
-            machine_line(environment),
-            "",
-        ]
-    )
-
-
-def _percent(values: list[float]) -> str:
-    mean = f"{100 * statistics.mean(values):.1f} %"
-    return mean if len(values) == 1 else f"{mean} ({100 * min(values):.1f}–{100 * max(values):.1f})"
 
 
 def _plot(rows: list[Row], path: Path) -> None:

@@ -29,6 +29,7 @@ def documented(program: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_lm_eval_asks_a_stock_model_the_documented_way(tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval")
     tokenizer = chat_tokenizer()
     tiny_language_model(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")

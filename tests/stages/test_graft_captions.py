@@ -18,8 +18,8 @@ from hf_chain.stages.graft.plan import GraftPlan
 from hf_chain.stages.graft.planning import plan_graft
 from hf_chain.stages.graft.recipe import GraftRecipe, load_graft_recipe
 from hf_chain.stages.ledger import read_family
-from support.graft_recipes import planned_then_run, tiny_graft_values, write_target
-from support.grafted_parts import image_processor, photos, tiny_tower
+from support.graft_recipes import given_graft_values, planned_then_run
+from support.grafted_parts import photos
 from support.recipes import write_recipe
 
 pytestmark = pytest.mark.slow
@@ -35,23 +35,16 @@ QUESTIONS, DESCRIBED = "images/validation", "captioned/validation"
 
 def recipe_in(folder: Path) -> GraftRecipe:
     """An adapter on the surrogate and the graft, asked about scenes, and describing pictures."""
-    write_target(folder / "target")
-    for part in (tiny_tower(), image_processor()):
-        part.save_pretrained(folder / "encoder")
     features = Features({"image": ImageFeature(), "captions": List(Value("string"))})
     rows = Dataset.from_dict({"image": photos(len(CAPTIONS)), "captions": CAPTIONS}, features=features)
     for split in ("train", "validation"):
         rows.to_parquet(folder / "captioned" / f"{split}.parquet")
-    values = tiny_graft_values(
+    values = given_graft_values(
         folder,
-        target={"name_or_path": str(folder / "target"), "attn_implementation": "eager"},
-        encoder={"name_or_path": str(folder / "encoder")},
-        surrogate__replaced="2-4",
         stages=[
             {"name": "adapter", "decoder": "surrogate", "parts": {"adapter": 1e-3}, "epochs": 0.5},
             {"name": "graft", "decoder": "target"},
         ],
-        baseline=[],
         data__captioned={
             "source": "captions",
             "images": {"source": str(folder / "captioned"), "caption_column": "captions"},

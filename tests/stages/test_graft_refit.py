@@ -19,8 +19,7 @@ from hf_chain.stages.graft.plan import GraftPlan
 from hf_chain.stages.graft.recipe import GraftRecipe, load_graft_recipe
 from hf_chain.stages.graft.record import graft_record
 from hf_chain.stages.ledger import read_family
-from support.graft_recipes import planned_then_run, tiny_graft_values, write_target
-from support.grafted_parts import image_processor, tiny_tower
+from support.graft_recipes import given_graft_values, planned_then_run
 from support.recipes import write_recipe
 
 pytestmark = pytest.mark.slow
@@ -30,14 +29,8 @@ ADAPTER = {"name": "adapter", "decoder": "surrogate", "parts": {"adapter": 1e-3}
 
 def recipe_in(folder: Path) -> GraftRecipe:
     """Adapter, two translators with LoRA between them, a larger surrogate, and graft, on models that exist."""
-    write_target(folder / "target")
-    for part in (tiny_tower(), image_processor()):
-        part.save_pretrained(folder / "encoder")
-    values = tiny_graft_values(
+    values = given_graft_values(
         folder,
-        target={"name_or_path": str(folder / "target"), "attn_implementation": "eager"},
-        encoder={"name_or_path": str(folder / "encoder")},
-        surrogate__replaced="2-4",
         stages=[
             ADAPTER,
             {"name": "translator", "decoder": "surrogate", "refit": PROMPTS},
@@ -46,7 +39,6 @@ def recipe_in(folder: Path) -> GraftRecipe:
             {"name": "larger", "decoder": "surrogate", "refit": PROMPTS, "replaced": "3-4"},
             {"name": "graft", "decoder": "target"},
         ],
-        baseline=[],
     )
     return load_graft_recipe(write_recipe(folder / "recipe.yaml", values))
 

@@ -129,6 +129,16 @@ def write_target(folder: Path, template: bool = True, **fields: Any) -> Path:
     return folder
 
 
+def given_graft_values(folder: Path, stages: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
+    """A graft on models that exist, which are written to the folder; `changes` as for `tiny_graft_values`."""
+    write_target(folder / "target")
+    for part in (tiny_tower(), image_processor()):
+        part.save_pretrained(folder / "encoder")
+    models = {name: {"name_or_path": str(folder / name)} for name in ("target", "encoder")}
+    models["target"]["attn_implementation"] = "eager"
+    return tiny_graft_values(folder, **models, surrogate__replaced="2-4", stages=stages, baseline=[], **changes)
+
+
 def streamed_graft_values(folder: Path, rows: int, stages: list[dict[str, Any]]) -> dict[str, Any]:
     """A graft on models that exist, trained on a stream of a LLaVA file; both are written to the folder."""
     write_target(folder / "target")

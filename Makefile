@@ -2,8 +2,10 @@
 # of them set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
-# Without an NVIDIA GPU the constraints keep pip from pulling a CUDA build of torch.
+# Without an NVIDIA GPU torch comes from PyTorch's own index, whose build has no CUDA in it. Where that cannot be reached
+# it comes from PyPI, whose build for Linux has gigabytes of it.
 CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo -c constraints/cpu.txt)
+CPU_INDEX := https://download.pytorch.org/whl/cpu
 # DeepSpeed builds its operators with a C++ compiler; without one its tests are skipped.
 DEEPSPEED := $(shell command -v g++ >/dev/null 2>&1 && echo deepspeed)
 
@@ -50,6 +52,8 @@ clean:
 
 .venv/installed: setup.py constraints/cpu.txt
 	$(PYTHON) -m venv .venv
+	$(if $(CONSTRAINTS),$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --retries 0 \
+		--index-url $(CPU_INDEX) -r constraints/cpu.txt || echo "no CPU build of torch there; taking PyPI's")
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e .
 	@touch $@
 

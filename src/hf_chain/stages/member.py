@@ -29,6 +29,7 @@ from hf_chain.stages.published import load_clip
 from hf_chain.stages.recipe import MemberSettings, Recipe
 from hf_chain.stages.training_run import CHECKPOINTS_FOLDER, TRAINING_DEFAULTS, remove_checkpoints, train_or_resume
 from hf_chain.trainer import ChainConfig, ChainTrainer
+from hf_chain.trainer.precision import uses_bfloat16
 
 logger = logging.get_logger(__name__)
 
@@ -180,7 +181,7 @@ class MemberStage:
         source: Any = teacher
         if teacher is not None and self.recipe.cache_teacher_features:
             folder = self.recipe.run_dir / CACHE_FOLDER
-            fill = (args.per_device_train_batch_size, args.device, args.bf16)
+            fill = (args.per_device_train_batch_size, args.device, bool(args.bf16))
             with args.main_process_first(local=False):
                 source = cached_teacher(teacher, self.data.train, self.data.collator, folder, *fill)
             self._cache_macs = source.macs
@@ -258,7 +259,7 @@ class MemberStage:
     # Evaluate and record
 
     def _evaluate(self, model: CLIPModel) -> dict[str, Evaluation]:
-        bf16 = bool(self.recipe.training_of(self.member).get("bf16", False))
+        bf16 = uses_bfloat16(self.recipe.training_of(self.member).get("bf16", False))
         return {
             name: evaluate_clip(model, self.data.processor, split, bf16=bf16, **self.data.evaluation_options)
             for name, split in self.data.evaluation.items()

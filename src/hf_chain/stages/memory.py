@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hf_chain.cost import FamilyCost, clip_memory, memory_table
 from hf_chain.stages.recipe import Recipe
+from hf_chain.trainer.precision import uses_bfloat16
 
 
 def memory_plan(recipe: Recipe, cost: FamilyCost) -> str:
@@ -17,7 +18,7 @@ def memory_plan(recipe: Recipe, cost: FamilyCost) -> str:
             training.get("micro_batch_size") or batch,
             captions=planned.captions,
             image_token_keep=planned.image_token_keep,
-            bf16=training.get("bf16", False),
+            bf16=uses_bfloat16(training.get("bf16", False)),
             teacher=planned.teacher if planned.cached_views is None else None,
         )
     return memory_table(estimates)

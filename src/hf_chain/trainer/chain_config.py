@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 from hf_chain.distillation import SCHEDULES
 from hf_chain.errors import HfChainError
 from hf_chain.trainer.config_checks import check_common_values, fields_of
+from hf_chain.trainer.precision import settle_bfloat16
 
 
 @dataclass
@@ -30,6 +31,7 @@ class ChainConfig(TrainingArguments):
         image_token_keep (`float`): share of the patch tokens, in (0, 1], kept at random while training. Source: FLIP
             (arXiv 2212.00794).
         unmasked_tail (`float`): share of the training, in [0, 1], at its end that sees all tokens.
+        bf16 (`bool` or `str`): whether to compute in bfloat16; `"auto"` where the device has instructions for it.
 
     Raises:
         HfChainError: for a value outside its range, and for `gradient_accumulation_steps` above 1, which would train
@@ -49,6 +51,8 @@ class ChainConfig(TrainingArguments):
     image_token_keep: float = field(default=1.0, metadata={"help": "Share of patch tokens kept while training."})
     unmasked_tail: float = field(default=0.1, metadata={"help": "Share of the training, at its end, with all tokens."})
 
+    bf16: bool | str = field(default=False, metadata={"help": "Computes in bfloat16; auto: where the device has it."})
+
     # Defaults of TrainingArguments that do not suit contrastive training.
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator takes every column."})
     dataloader_drop_last: bool = field(default=True, metadata={"help": "A short last batch has fewer negatives."})
@@ -56,6 +60,7 @@ class ChainConfig(TrainingArguments):
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "A loss that is not finite is an error."})
 
     def __post_init__(self) -> None:
+        self.bf16 = settle_bfloat16(self.bf16, self.use_cpu)
         super().__post_init__()
         check_values({name: getattr(self, name) for name in CHECKED})
 

@@ -12,6 +12,7 @@ from typing import Any, get_args, get_type_hints
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from hf_chain.errors import HfChainError
+from hf_chain.trainer.precision import check_bfloat16
 
 NOT_NEGATIVE = ("learning_rate", "weight_decay", "warmup_steps", "max_grad_norm")
 ABOVE_ZERO = ("per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps", "save_steps")
@@ -43,6 +44,7 @@ def check_common_values(config: Any, values: dict[str, Any], not_negative: tuple
     for name in ABOVE_ZERO:
         if (number := values.get(name)) is not None and not 0 < number < math.inf:
             raise HfChainError(f"{name} is {number}; it must be above 0")
+    check_bfloat16(values.get("bf16", False))
     engine = values.get("deepspeed")
     if isinstance(engine, str) and not Path(engine).is_file():
         raise HfChainError(f"deepspeed is {engine!r}, which is no file; give the path of a DeepSpeed configuration")

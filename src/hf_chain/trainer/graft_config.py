@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 from hf_chain.errors import HfChainError
 from hf_chain.trainer.config_checks import check_common_values, fields_of
 from hf_chain.trainer.parts import check_parts
+from hf_chain.trainer.precision import settle_bfloat16
 
 CHECKPOINTING = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
 """The first name is that of transformers 6, the second that of transformers 5.10."""
@@ -29,6 +30,7 @@ class GraftConfig(TrainingArguments):
         lora (`dict`, *optional*): fields of `peft.LoraConfig` for the part `lora`; rank 16, alpha 32 and all linear
             layers of the decoder by default.
         stage (`str`, *optional*): name of the stage, kept in `trainable.json`.
+        bf16 (`bool` or `str`): whether to compute in bfloat16; `"auto"` where the device has instructions for it.
 
     Raises:
         HfChainError: for a value outside its range, and when `parts` is empty.
@@ -43,7 +45,7 @@ class GraftConfig(TrainingArguments):
     # What the paper trains every stage with, where TrainingArguments has another default.
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Shape of the learning rate."})
     warmup_steps: float = field(default=0.0305, metadata={"help": "Steps of warm-up, or below 1 their share."})
-    bf16: bool = field(default=True, metadata={"help": "Computes in bfloat16."})
+    bf16: bool | str = field(default=True, metadata={"help": "Computes in bfloat16; auto: where the device has it."})
 
     # Defaults of TrainingArguments that do not suit.
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator takes every column."})
@@ -51,6 +53,7 @@ class GraftConfig(TrainingArguments):
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "A loss that is not finite is an error."})
 
     def __post_init__(self) -> None:
+        self.bf16 = settle_bfloat16(self.bf16, self.use_cpu)
         super().__post_init__()
         if self.accelerator_config.dispatch_batches is None:
             # A stream's batch cannot be cut by rows: it has as many images as it has. Every process makes its own.

@@ -13,6 +13,7 @@ from hf_chain.cost.memory import ADAMW_MOMENTS, BFLOAT16, FLOAT32, MemoryEstimat
 from hf_chain.cost.transformer import image_tokens
 from hf_chain.grafting.anatomy import decoder_layers
 from hf_chain.trainer.part_aliases import encoder_layers
+from hf_chain.trainer.precision import uses_bfloat16
 
 CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
 
@@ -42,7 +43,7 @@ def stage_memory(model: PreTrainedModel, batch: Batch, training: dict[str, Any],
         `MemoryEstimate`: bytes.
     """
     total, trained = _sizes(model.parameters())
-    autocast = training.get("bf16", True)
+    autocast = uses_bfloat16(training.get("bf16", True))
     number = BFLOAT16 if autocast or weight_bytes == BFLOAT16 else FLOAT32
     checkpointing = any(training.get(name) for name in CHECKPOINTING)
     # What is trained is in float32; autocast keeps a copy of every such matrix from forward to backward.

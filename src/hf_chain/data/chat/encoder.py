@@ -26,13 +26,15 @@ Value = TypeVar("Value")
 class EncodedChat:
     """Token ids, labels and loss weights of one conversation, each of length L.
 
-    `labels` are -100 outside of the loss; `weights` are 0 there. `whole_length` is the length before it was cut.
+    `labels` are -100 outside of the loss; `weights` are 0 there. `whole_length` is the length before it was cut,
+    `answer` where the content of the last response begins.
     """
 
     input_ids: list[int]
     labels: list[int]
     weights: list[float]
     whole_length: int
+    answer: int
 
 
 class ChatEncoder:
@@ -118,7 +120,8 @@ class ChatEncoder:
         # No vocabulary need have a row for an image, so none is to be predicted, in a response either.
         weights = [0.0 if token == self.image_token_id else weight for token, weight in zip(ids, weights, strict=True)]
         labels = [token if weight else IGNORED for token, weight in zip(ids, weights, strict=True)]
-        return self._cut(_repeat(ids, counts), _repeat(labels, counts), _repeat(weights, counts))
+        answer = sum(counts[: bisect_right([end for _, end in spans], rendered.responses[-1].start)])
+        return self._cut(_repeat(ids, counts), _repeat(labels, counts), _repeat(weights, counts), answer)
 
     def encode_prompt(self, messages: Messages, images: Sequence[Image.Image] = ()) -> list[int]:
         """Return the token ids of a conversation up to where the model is to answer, without random wordings.
@@ -183,7 +186,7 @@ class ChatEncoder:
             for token in ids
         ]
 
-    def _cut(self, ids: list[int], labels: list[int], weights: list[float]) -> EncodedChat:
+    def _cut(self, ids: list[int], labels: list[int], weights: list[float], answer: int) -> EncodedChat:
         whole, most = len(ids), self.max_length
         if all(label == IGNORED for label in labels):
             raise ValueError("there is no text in its responses")
@@ -193,7 +196,7 @@ class ChatEncoder:
             ids, labels, weights = ids[:most], labels[:most], weights[:most]
         if all(label == IGNORED for label in labels):
             raise ValueError(f"it has {whole} tokens, and no response is left of it at max_length {most}")
-        return EncodedChat(ids, labels, weights, whole)
+        return EncodedChat(ids, labels, weights, whole, answer)
 
 
 def _question_key(messages: Messages, images: Sequence[Image.Image]) -> str:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig, LlamaForCausalLM, Siglip2ImageProcessorPil
+from transformers import GenerationConfig, LlamaForCausalLM
 
 import hf_chain.models.grafted_vlm.modeling_grafted_vlm as modeling
 from hf_chain.errors import HfChainError
-from hf_chain.models import GraftedVLMForConditionalGeneration, GraftedVLMProcessor, from_parts
+from hf_chain.models import GraftedVLMForConditionalGeneration, from_parts
 from support.decoders import tiny_decoder
-from support.grafted_parts import image_processor, photos, processed, tiny_parts, tiny_tokenizer, tiny_tower
+from support.grafted_parts import NAFLEX, image_processor, photos, processed, tiny_parts, tiny_tokenizer, tiny_tower
 
 OPTIONS: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
 OPTIONS |= {"return_dict_in_generate": True, "output_logits": True}
@@ -28,14 +28,6 @@ def looks(model: GraftedVLMForConditionalGeneration) -> list[int]:
     runs: list[int] = []
     model.vision_tower.register_forward_hook(lambda _, __, output: runs.append(len(output.last_hidden_state)))
     return runs
-
-
-def naflex() -> tuple[GraftedVLMForConditionalGeneration, GraftedVLMProcessor]:
-    patches = Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        decoder = tiny_decoder("llama", num_hidden_layers=3)
-        return from_parts(tiny_tower("siglip2_vision_model"), decoder, tiny_tokenizer(), patches)
 
 
 @pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning")
@@ -95,10 +87,10 @@ def test_one_look_is_enough_where_every_process_must_look(prompt: str, monkeypat
     assert runs == [1]
 
 
-@pytest.mark.parametrize("flexible", [False, True])
+@pytest.mark.parametrize("tower", ["clip_vision_model", NAFLEX])
 @torch.no_grad()
-def test_every_copy_of_a_prompt_has_all_its_images(flexible: bool) -> None:
-    model, processor = naflex() if flexible else tiny_parts()
+def test_every_copy_of_a_prompt_has_all_its_images(tower: str) -> None:
+    model, processor = tiny_parts(tower)
     wide, narrow, other = photos(3)
     prompts = ["<image> is <image> a goldfish", "what is a goldfish", "what is this <image>"]
     images = [wide.resize((40, 12)), narrow, other]

@@ -9,9 +9,9 @@ import torch
 from PIL import ImageOps
 
 from hf_chain.data.chat import ChatCollator, ChatEncoder, ResponseReweighting
-from hf_chain.data.chat.encoder import IGNORED
 from hf_chain.data.chat.image_prompts import IMAGE_PROMPTS
 from hf_chain.errors import HfChainError
+from hf_chain.losses.response import IGNORED
 from hf_chain.models.grafted_vlm import from_parts
 from support.chat_models import chat_tokenizer, talk, tiny_language_model, tiny_vlm
 

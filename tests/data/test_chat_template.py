@@ -7,8 +7,8 @@ import copy
 import pytest
 
 from hf_chain.data.chat import ChatEncoder, ChatTemplate
-from hf_chain.data.chat.encoder import IGNORED
 from hf_chain.errors import HfChainError
+from hf_chain.losses.response import IGNORED
 from hf_chain.models.grafted_vlm.chat_template import with_images, without_images
 from support.chat_models import TEMPLATES, chat_tokenizer
 

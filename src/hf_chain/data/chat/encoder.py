@@ -17,8 +17,8 @@ from hf_chain.data.chat.rows import IMAGE_PLACEHOLDER
 from hf_chain.data.chat.template import ChatTemplate, Messages, Response
 from hf_chain.data.randomness import sample_random
 from hf_chain.errors import HfChainError
+from hf_chain.losses.response import IGNORED
 
-IGNORED = -100
 Value = TypeVar("Value")
 
 

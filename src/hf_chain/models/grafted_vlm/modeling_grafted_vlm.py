@@ -29,7 +29,11 @@ from hf_chain.models.grafted_vlm.vision_towers import build_vision_tower, prefix
 
 
 class Adapter(nn.Sequential):
-    """Linear layers with GELU between them, from the vision tower's size to the language model's embedding size."""
+    """Linear layers with GELU between them, from the vision tower's size to the language model's embedding size.
+
+    Args:
+        config (`GraftedVLMConfig`): number of layers and all sizes.
+    """
 
     def __init__(self, config: GraftedVLMConfig) -> None:
         inner = config.adapter_hidden_size or config.embedding_size

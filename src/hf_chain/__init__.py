@@ -92,9 +92,4 @@ __all__ = [
 
 __getattr__ = lazy_names(__name__, _ROOMS)
 
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_ROOMS])
-
-
 register_auto_classes()

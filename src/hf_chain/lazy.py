@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 
 def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package (PEP 562).
+    """The `__getattr__` of a package (PEP 562), which gets a `__dir__` that lists the names as well.
 
     Args:
         package (`str`): the package's `__name__`.
         modules (`Mapping[str, str]`): public name to the module inside the package that it lives in.
 
     Returns:
-        `Callable`: raises `AttributeError` for other names, as a module does.
+        `Callable`: raises `AttributeError` for other names, as a module does. What it has found once is the package's
+            own from then on.
     """
+    module = sys.modules[package]
 
     def find(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{modules[name]}"), name)
+        found = getattr(import_module(f"{package}.{modules[name]}"), name)
+        setattr(module, name, found)
+        return found
 
+    def names() -> list[str]:
+        return sorted({*vars(module), *modules})
+
+    vars(module)["__dir__"] = names
     return find

@@ -6,11 +6,13 @@ import math
 
 import pytest
 import torch
+from PIL import ImageOps
 
 from hf_chain.data.chat import ChatCollator, ChatEncoder, ResponseReweighting
-from hf_chain.data.chat.encoder import IGNORED
 from hf_chain.data.chat.image_prompts import IMAGE_PROMPTS
 from hf_chain.errors import HfChainError
+from hf_chain.losses.response import IGNORED
+from hf_chain.models.grafted_vlm import from_parts
 from support.chat_models import chat_tokenizer, talk, tiny_language_model, tiny_vlm
 
 IMAGE_TOKENS = 5 + 2
@@ -103,7 +105,31 @@ def test_cutting_keeps_images_whole_and_a_response(processor):
     )
 
 
-def test_wordings_around_images_depend_on_seed_and_conversation_only(processor):
+def test_an_image_in_a_response_is_not_learnt(processor):
+    row = talk("draw it", "here <image> it is", images=1)
+    batch = ChatCollator(processor, reweighting=ResponseReweighting())([row])
+    shown = batch["input_ids"] == processor.image_token_id
+    assert shown.sum() == IMAGE_TOKENS
+    assert (batch["labels"][shown] == IGNORED).all() and (batch["loss_weights"][shown] == 0).all()
+    assert "it is" in processor.tokenizer.decode(batch["labels"][batch["labels"] != IGNORED])
+    with pytest.raises(HfChainError, match="there is no text in its responses"):
+        ChatCollator(processor, special_tokens_in_loss=False)([talk("draw it", "<image>", images=1)])
+
+
+def test_an_image_token_of_the_models_own_in_a_text_is_noticed(vlm):
+    model, processor = vlm
+    decoder, pixels = tiny_language_model(), processor.image_processor
+    _, other = from_parts(model.vision_tower, decoder, chat_tokenizer(), pixels, image_token="<|pad_of_image|>")
+    encode = ChatCollator(other)
+    assert (
+        encode([talk("<image> what?", "red", images=1)])["input_ids"] == other.image_token_id
+    ).sum() == IMAGE_TOKENS
+    for row, images in ((talk("a <|pad_of_image|>", "b"), 0), (talk("<image> a?", "<|pad_of_image|>", images=1), 1)):
+        with pytest.raises(HfChainError, match=rf"there are {images} images for {images + 1} <\|pad_of_image\|>"):
+            encode([row])
+
+
+def test_wordings_around_images_depend_on_seed_images_and_questions_only(processor):
     def text(seed, row):
         encoder = ChatEncoder(processor, image_prompts=True, seed=seed)
         encoded = encoder.encode(row["messages"], row["images"])
@@ -114,7 +140,14 @@ def test_wordings_around_images_depend_on_seed_and_conversation_only(processor):
     drawn = [text(0, row) for row in rows]
     assert drawn == [text(0, row) for row in rows]
     assert drawn != [text(1, row) for row in rows]
-    beginnings = {one.split("is it")[0] for one in drawn}
+    beginnings = [one.split("is it")[0] for one in drawn]
+    for row in rows:
+        row["messages"][1]["content"] = "no, it is another one"
+    assert [text(0, row).split("is it")[0] for row in rows] == beginnings
+    for row in rows:
+        row["images"] = [ImageOps.invert(row["images"][0])]
+    assert [text(0, row).split("is it")[0] for row in rows] != beginnings
+    beginnings = set(beginnings)
     assert 10 < len(beginnings) <= len(IMAGE_PROMPTS)
     plain = talk("is it red?", "yes")
     assert "mage" not in text(0, plain)

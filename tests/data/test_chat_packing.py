@@ -10,8 +10,8 @@ from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
 from hf_chain.data.chat import ChatCollator, PackedRows, PackedStream, check_packing, pack_lengths
-from hf_chain.data.chat.encoder import IGNORED
 from hf_chain.errors import HfChainError
+from hf_chain.losses.response import IGNORED
 from support.chat_models import chat_tokenizer, talk, tiny_language_model, tiny_vlm
 
 TEXTS = [

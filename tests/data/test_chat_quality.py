@@ -110,6 +110,17 @@ def test_a_scan_is_remembered_for_the_same_encoder_only(rows, processor, monkeyp
         assert len(scans) == expected
 
 
+def test_a_failed_scan_is_repeated_and_a_changed_file_is_noticed(rows, pictures, processor):
+    encoder, broken = ChatEncoder(processor), rows.select([0, 1, 0])
+    with pytest.raises(HfChainError, match="1 of 3 rows"):
+        check_chat(broken, encoder, max_bad_share=0.1)
+    pictures[1].write_bytes(pictures[0].read_bytes())
+    assert len(check_chat(broken, encoder, max_bad_share=0.1)) == 3
+    pictures[0].unlink()
+    with pytest.raises(HfChainError, match="2 of 3 rows"):
+        check_chat(broken, encoder, max_bad_share=0.1)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_skips_and_records_bad_rows(rows, processor, tmp_path, workers):
     report = tmp_path / "bad.jsonl"

@@ -200,6 +200,31 @@ def test_a_class_is_denied_as_often_as_it_is_there():
     assert len(shares) == 6 and min(shares) > 0.8 and max(shares) < 1.3
 
 
+def test_classes_that_share_a_name_are_not_asked_about_in_each_others_pictures():
+    names = (("crane",), ("dog", "hound"), ("Crane", "jib"), ("derrick", "jib"))
+    assert similar_classes(names, 3) == ((1, 3), (0, 2, 3), (1,), (1, 0))
+    reader = CaptionReader(DataSettings(source="unused", label_column="label", class_names=[n[0] for n in names]))
+    asker = LabelQuestions(reader, names, (5, 1, 9, 1), (0, 2), ((2, 2), (0,), (0, 3), (1,)))
+    for label, strangers in ((0, {"a dog", "a derrick"}), (2, {"a dog"})):
+        for seed in range(8):
+            for training in (True, False):
+                for turn in asker.turns({"label": label}, Random(seed), training):
+                    if turn.kind == "choice":
+                        assert any(stranger in turn.question for stranger in strangers)
+                    if turn.answer == "no":
+                        assert turn.question.removeprefix("Is there ").removesuffix(" in the picture?") in strangers
+
+
+def test_questions_without_another_class_are_refused_in_one_line():
+    reader = CaptionReader(DataSettings(source="unused", label_column="label", class_names=["cat", "dog"]))
+    names, pools = (("cat",), ("dog",)), {"popular": (0, 1), "adversarial": ((1,), (0,))}
+    with pytest.raises(HfChainError, match="no training row shows anything but 'cat'; questions need two"):
+        LabelQuestions(reader, names, (5, 0), **pools).turns({"label": 0}, Random(0), training=True)
+    same = LabelQuestions(reader, (("cat",), ("Cat",)), (5, 1), **pools)
+    with pytest.raises(HfChainError, match="every class shares a name with 'cat'; tell them apart"):
+        same.turns({"label": 0}, Random(0), training=False)
+
+
 def test_questions_depend_on_the_seed_alone(photographs):
     settings = ChatDataSettings(
         source="labelled-images", images=DataSettings(source=str(photographs), label_column="label")

@@ -49,9 +49,11 @@ def test_llava_files_are_read_with_their_images(llava, pictures):
 def test_llava_json_lines_and_images_beside_them(llava, pictures):
     entries = json.loads(llava.read_text())
     file = pictures[0].parent / "llava.jsonl"
+    entries[8]["images"] = entries[8].pop("image")
     file.write_text("\n".join(map(json.dumps, entries)) + "\n")
     rows = load_chat(settings_of(file))["train"]
     assert len(rows) == 10 and len(read_sample(rows[0]).images) == 1
+    assert len(read_sample(rows[8]).images) == 2
 
 
 def test_a_changed_file_is_read_anew(llava, pictures):

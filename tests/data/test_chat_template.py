@@ -7,9 +7,9 @@ import copy
 import pytest
 
 from hf_chain.data.chat import ChatEncoder, ChatTemplate
-from hf_chain.data.chat.encoder import IGNORED
 from hf_chain.errors import HfChainError
-from hf_chain.models.grafted_vlm.chat_template import with_images
+from hf_chain.losses.response import IGNORED
+from hf_chain.models.grafted_vlm.chat_template import with_images, without_images
 from support.chat_models import TEMPLATES, chat_tokenizer
 
 CHAT = [
@@ -44,6 +44,17 @@ def test_any_text_can_stand_for_an_image(image):
     )
     plain = {"role": "user", "content": f"{image}\nwhat is it?"}
     assert typed == tokenizer.apply_chat_template([plain], tokenize=False)
+
+
+@pytest.mark.parametrize(
+    "start", ["\n\nHi ", "  ", "  {% if true %}\n{% endif %}", "\n", "{{- '' }} a", "{#- note #}\n\n"]
+)
+def test_white_space_before_a_template_stays(start):
+    tokenizer, template = chat_tokenizer(), start + "{{ messages[0]['content'] }}"
+    made = with_images(template, "<image>")
+    plain, ours = (tokenizer.apply_chat_template(CHAT, chat_template=one, tokenize=False) for one in (template, made))
+    assert ours == plain
+    assert without_images(made) == template and with_images(made, "<image>") == made
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,7 +98,8 @@ def test_a_prompt_is_how_the_whole_conversation_begins(name):
     template = ChatTemplate(chat_tokenizer(name))
     whole = template.render(CHAT)
     prompt = template.prompt(CHAT[:3])
-    assert whole.text.startswith(prompt) or name == "asks_for_thought"
+    assert whole.text.startswith(prompt) and len(prompt) > len(template.render(CHAT[:2]).text)
+    assert prompt == template.render([*CHAT[:3], {"role": "assistant", "content": "no"}]).text[: len(prompt)]
     assert template.end_of_turn == (TEMPLATES[name][1] if name else "<|end|>")
 
 
@@ -101,6 +113,36 @@ def test_a_template_that_rewrites_a_response_is_noticed():
 def test_a_template_that_refuses_a_conversation_says_why():
     with pytest.raises(ValueError, match="System role not supported"):
         ChatTemplate(chat_tokenizer("gemma")).render([{"role": "system", "content": "be kind"}, *CHAT])
+
+
+def test_a_template_that_refuses_every_conversation_is_refused_in_one_line():
+    tokenizer = copy.deepcopy(chat_tokenizer())
+    tokenizer.chat_template = "{{ raise_exception('tools are needed') }}"
+    with pytest.raises(HfChainError, match="refuses a question and an answer, tools are needed; give") as caught:
+        ChatTemplate(tokenizer)
+    assert "\n" not in str(caught.value)
+
+
+def test_conversations_do_not_depend_on_the_day():
+    tokenizer = copy.deepcopy(chat_tokenizer())
+    date = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y, %S.%f') }}{% endif %}"
+    tokenizer.chat_template = f"\n  {date}{tokenizer.chat_template}"
+    encoder = ChatEncoder(tokenizer)
+    assert encoder.template.render(CHAT).text.startswith("\n26 Jul 2024, 00.000000<|begin|>")
+    assert encoder.encode(CHAT) == ChatEncoder(tokenizer).encode(CHAT)
+    assert encoder.encode_prompt(CHAT[:1]) == encoder.encode(CHAT).input_ids[: len(encoder.encode_prompt(CHAT[:1]))]
+
+
+def test_of_several_templates_the_default_one_is_taken():
+    tokenizer = copy.deepcopy(chat_tokenizer())
+    own = tokenizer.chat_template
+    tokenizer.chat_template = {"default": own, "rag": "{{ messages[0]['content'] }}"}
+    assert ChatEncoder(tokenizer).encode(CHAT) == ChatEncoder(chat_tokenizer()).encode(CHAT)
+    assert ChatTemplate(tokenizer).template == own
+    tokenizer.chat_template = {"rag": own, "tools": own}
+    with pytest.raises(HfChainError, match="has the chat templates rag, tools and none is called default") as caught:
+        ChatEncoder(tokenizer)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_tokenizer_without_a_template_is_refused_in_one_line():

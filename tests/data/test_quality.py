@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from hf_chain.data import DataSettings, ImageTextDataset, ImageTextStream, check_quality
 from hf_chain.data import quality as quality_module
+from hf_chain.data.image_files import image_files_key
 from hf_chain.errors import HfChainError
 
 FEATURES = Features({"image": Image(), "text": List(Value("string"))})
@@ -66,6 +67,25 @@ def test_a_scan_is_not_repeated(rows, monkeypatch):
     assert check_quality(rows, settings) == first
     with pytest.raises(HfChainError):
         check_quality(rows, settings_of(max_bad_share=0.1))
+
+
+@pytest.mark.parametrize("decoded", [True, False])
+def test_a_failed_scan_is_repeated_and_a_changed_file_is_noticed(rows, pictures, decoded):
+    two = rows.select([2, 0, 1]).cast_column("image", Image(decode=decoded))
+    with pytest.raises(HfChainError, match="1 of 3 rows"):
+        check_quality(two, settings_of())
+    pictures[2].write_bytes(pictures[0].read_bytes())
+    assert check_quality(two, settings_of()) == [0, 1, 2]
+    pictures[0].unlink()
+    with pytest.raises(HfChainError, match="1 of 3 rows"):
+        check_quality(two, settings_of())
+
+
+def test_images_that_a_data_set_holds_are_not_read_for_its_key(pictures, monkeypatch):
+    held = [{"bytes": path.read_bytes(), "path": path.name} for path in pictures]
+    rows = Dataset.from_dict({"image": held, "text": [["a"]] * 8}, features=FEATURES)
+    monkeypatch.setattr(Dataset, "iter", None)
+    assert image_files_key(rows, "image") == image_files_key(rows.select([1]), "image")
 
 
 def test_nan_captions_are_counted(pictures):

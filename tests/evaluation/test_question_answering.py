@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import json
+
 import pytest
 import torch
 from datasets import Dataset
 from PIL import Image
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from hf_chain.cost.transformer import decoder_macs, encoder_macs
 from hf_chain.data.chat import ChatCollator, ChatEncoder
 from hf_chain.data.chat.rows import FEATURES
 from hf_chain.errors import HfChainError
-from hf_chain.evaluation.forced import forced_answers
+from hf_chain.evaluation.forced import _forced, forced_answers
 from hf_chain.evaluation.generate import generate_answers, stop_tokens
 from hf_chain.evaluation.question_answering import (
     Answered,
@@ -21,7 +26,7 @@ from hf_chain.evaluation.question_answering import (
     spread,
 )
 from hf_chain.evaluation.yes_no import parse_yes_no, yes_no_metrics
-from support.chat_models import chat_tokenizer, talk, tiny_language_model, tiny_vlm
+from support.chat_models import TEMPLATES, chat_tokenizer, talk, tiny_language_model, tiny_vlm
 
 QUESTIONS = [
     ("what colour is the circle?", "red", "colour"),
@@ -101,6 +106,63 @@ def test_answers_without_generating_agree_with_generated_ones(taught, family):
     assert fast.metrics == evaluate_answers(model, tokenizer, rows, max_new_tokens=12).metrics
 
 
+SPACE_AT_THE_END = (
+    "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("name", [None, *TEMPLATES, "space at the end"])
+@pytest.mark.parametrize("answer", ["yes", "a large red circle"])
+def test_all_of_a_response_is_read_with_any_template(name, answer):
+    tokenizer = chat_tokenizer(name if name in TEMPLATES else "chatml" if name else None)
+    if name == "space at the end":
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.chat_template = SPACE_AT_THE_END
+    encoder = ChatEncoder(tokenizer)
+    read = _forced(0, talk("what colour?", answer), encoder)
+    end = TEMPLATES[name][1] if name in TEMPLATES else "<|im_end|>" if name else "<|end|>"
+    assert tokenizer.decode(read.ids[-read.response :]).strip() == f"{answer}{end}"
+    with pytest.raises(HfChainError, match="row 3: it has .* tokens, and no response is left of it at max_length 2"):
+        _forced(3, talk("what colour?", answer), ChatEncoder(tokenizer, max_length=2))
+
+
+def test_end_marks_that_are_no_special_tokens_are_no_part_of_an_answer(taught):
+    model, tokenizer = taught
+    tokenizer, rows = copy.deepcopy(tokenizer), rows_of(QUESTIONS)
+    expected = generate_answers(model, tokenizer, rows, max_new_tokens=6).texts
+    plain = json.loads(tokenizer.backend_tokenizer.to_str())
+    for token in plain["added_tokens"]:
+        token["special"] = token["content"] != "<|end|>"
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(plain)),
+        pad_token="<|pad|>",
+        bos_token="<|begin|>",
+        chat_template=tokenizer.chat_template.replace("eos_token", "'<|end|>'"),
+    )
+    assert "<|end|>" in tokenizer.decode([2], skip_special_tokens=True)
+    assert generate_answers(model, tokenizer, rows, max_new_tokens=6).texts == expected
+    known = forced_answers(model, tokenizer, rows).texts[:3]
+    assert known == [answer for _, answer, _ in QUESTIONS[:3]]
+
+
+def test_the_models_own_ways_of_generating_do_not_count(taught):
+    model, tokenizer = taught
+    rows, own = rows_of(QUESTIONS), model.generation_config
+    expected = generate_answers(model, tokenizer, rows, max_new_tokens=12).texts
+    changed = copy.deepcopy(own)
+    changed.update(repetition_penalty=9.0, min_new_tokens=12, do_sample=True, temperature=9.0, max_length=3)
+    model.generation_config = changed
+    try:
+        assert generate_answers(model, tokenizer, rows, max_new_tokens=12).texts == expected
+        assert model.generation_config is changed
+        never = tokenizer("red", add_special_tokens=False)["input_ids"][0]
+        changed.suppress_tokens = [never]
+        assert generate_answers(model, tokenizer, rows, max_new_tokens=12).texts != expected
+    finally:
+        model.generation_config = own
+
+
 def test_images_are_looked_at(picture):
     model, processor = tiny_vlm()
     rows = rows_of(QUESTIONS, picture)
@@ -174,6 +236,9 @@ def test_rows_of_every_kind_are_asked_where_kinds_take_turns():
         ("Two", "2"),
         ("bow-tie", "bow-tie"),
         ("potter's wheel!", "potter's wheel"),
+        ("A", "a"),
+        ("the.", "the"),
+        ("", ""),
     ],
 )
 def test_answers_are_compared_in_plain_form(said, meant):

@@ -11,13 +11,22 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.export_llava import export_llava
-from hf_chain.models import GraftedVLMForConditionalGeneration, GraftedVLMProcessor
-from support.decoders import DECODERS
-from support.grafted_parts import TOWERS, photos, tiny_parts
+from hf_chain.models import GraftedVLMForConditionalGeneration, GraftedVLMProcessor, from_parts
+from support.decoders import DECODERS, tiny_decoder
+from support.grafted_parts import (
+    CHAT_TEMPLATE,
+    TOWERS,
+    image_processor,
+    photos,
+    tiny_parts,
+    tiny_tokenizer,
+    tiny_tower,
+)
 
 PROMPTS = ["what is this <image>", "<image> is <image> a goldfish", "what is a goldfish"]
 CHAT = [
@@ -69,6 +78,9 @@ def test_logits_are_equal_for_any_decoder(decoder: str, tmp_path: Path) -> None:
     [
         {"class_token": False},
         {"post_layernorm": False, "vision_layer": -2, "class_token": False},
+        {"tower": "dinov2", "post_layernorm": False},
+        {"tower": "vit", "post_layernorm": False},
+        {"decoder": "gemma3_text", "decoder_fields": {"final_logit_softcapping": None}},
         {"adapter_hidden_size": 20},
         {"tower": "siglip_vision_model", "class_token": False},
         {"decoder_fields": {"vocab_size": 12}},
@@ -77,6 +89,43 @@ def test_logits_are_equal_for_any_decoder(decoder: str, tmp_path: Path) -> None:
 )
 def test_logits_are_equal_whatever_the_shape(options: dict[str, Any], tmp_path: Path) -> None:
     check_logits(*tiny_parts(**options), tmp_path / "llava")
+
+
+@pytest.mark.parametrize("mark", ["", "<s>"])
+def test_chats_have_the_tokens_of_ours_whatever_the_tokenizer_adds(mark: str, tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer(f"{{{{ '{mark}' }}}}{CHAT_TEMPLATE}")
+    beginning = [("<s>", tokenizer.bos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=beginning)
+    model, processor = from_parts(tiny_tower(), tiny_decoder("llama"), tokenizer, image_processor())
+    _, stock = exported(model, processor, tmp_path / "llava")
+    content = [{"type": "image", "image": photos(1)[0]}, {"type": "text", "text": "what is this"}]
+    options: dict[str, Any] = {"tokenize": True, "return_dict": True, "add_generation_prompt": True}
+    chat = [{"role": "user", "content": content}]
+    ours = processor.apply_chat_template(chat, **options)["input_ids"][0]
+    theirs = stock.apply_chat_template(chat, **options, processor_kwargs={"add_special_tokens": False})["input_ids"][0]
+    edges = stock.tokenizer.convert_tokens_to_ids(["<image_start>", "<image_end>"])
+    assert [model.config.image_token_id if token in edges else token for token in theirs] == ours
+    if mark:
+        assert stock.apply_chat_template(chat, **options)["input_ids"][0] == theirs
+
+
+def test_tokens_that_stand_for_images_are_never_generated(tmp_path: Path) -> None:
+    decoder = tiny_decoder("llama")
+    decoder.generation_config.suppress_tokens = [3]
+    model, processor = from_parts(tiny_tower(), decoder, tiny_tokenizer(), image_processor())
+    assert model.generation_config.suppress_tokens == [3, model.config.image_token_id]
+    llava, stock = exported(model, processor, tmp_path / "llava")
+    edges = stock.tokenizer.convert_tokens_to_ids(["<image_start>", "<image_end>"])
+    assert max(edges) < model.config.text_config.vocab_size  # where they take old rows of the head
+    assert llava.generation_config.suppress_tokens == [3, model.config.image_token_id, *edges]
+    assert model.generation_config.suppress_tokens == [3, model.config.image_token_id]
+
+
+def test_a_weight_that_llava_reads_is_not_made_up(tmp_path: Path) -> None:
+    model, processor = tiny_parts()
+    model.vision_tower.pre_layrnorm.register_parameter("bias", None)
+    with pytest.raises(HfChainError, match=r"it has no model.vision_tower.pre_layrnorm.bias, which Llava needs"):
+        export_llava(model, processor, tmp_path / "llava")
 
 
 def test_the_model_is_not_changed(tmp_path: Path) -> None:
@@ -115,6 +164,7 @@ import json, sys
 sys.modules["hf_chain"] = None
 import torch
 from PIL import Image
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 folder, photo = sys.argv[1:]
 model = LlavaForConditionalGeneration.from_pretrained(folder)
@@ -145,6 +195,7 @@ def test_the_same_tokens_are_generated_without_hf_chain(tmp_path: Path) -> None:
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "adapter": ({"adapter_layers": 3}, "its adapter has 3 layers, Llava's has 2"),
+    "flat adapter": ({"adapter_layers": 1}, "its adapter has 1 layers, Llava's has 2"),
     "inner size": ({"adapter_hidden_size": 40}, "its adapter is 40 wide inside, Llava's as its language model, 32"),
     "registers": (
         {"tower": "dinov2_with_registers", "class_token": False},

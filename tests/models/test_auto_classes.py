@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,16 @@ def run(code: str) -> str:
 def test_import_is_cheap() -> None:
     code = "import sys, hf_chain; print([name for name in ('torch', 'transformers', 'numpy') if name in sys.modules])"
     assert run(code) == "[]"
+
+
+@pytest.mark.parametrize("name", ["hf_chain", "hf_chain.models", "hf_chain.models.grafted_vlm", "hf_chain.data.chat"])
+def test_packages_list_what_they_offer_and_find_it_once(name: str) -> None:
+    package = importlib.import_module(name)
+    assert set(package.__all__) <= set(dir(package))
+    for offered in package.__all__:
+        assert getattr(package, offered) is vars(package)[offered]
+    with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'nothing'"):
+        package.nothing  # noqa: B018
 
 
 @pytest.mark.slow

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, Siglip2ImageProcessorPil
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_chain.models import ChainCLIPModel, GraftedVLMForConditionalGeneration, GraftedVLMProcessor, from_parts
 from support.decoders import DECODERS, tiny_decoder
 from support.grafted_parts import (
+    NAFLEX,
     TOWERS,
     image_processor,
     photos,
@@ -61,10 +62,22 @@ def test_images_stand_where_their_placeholders_do_for_any_tower(tower: str) -> N
     torch.testing.assert_close(logits, by_hand(model, inputs), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("layers", [1, 3])
 @torch.no_grad()
-def test_cached_generation_equals_uncached_for_any_decoder(decoder: str) -> None:
-    model, processor = tiny_parts(decoder=decoder)
+def test_an_adapter_may_have_any_depth(layers: int, tmp_path: Path) -> None:
+    model, processor = tiny_parts(adapter_layers=layers, adapter_hidden_size=20)
+    assert len(model.adapter.linears) == layers
+    inputs = processed(processor, [QUESTION, TWO, TEXT])
+    logits, mask = model(**inputs).logits, inputs["attention_mask"].bool()
+    torch.testing.assert_close(logits[mask], by_hand(model, inputs), rtol=1e-5, atol=1e-5)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(AutoModelForImageTextToText.from_pretrained(tmp_path)(**inputs).logits, logits)
+
+
+@pytest.mark.parametrize(("decoder", "tower"), [*((decoder, TOWERS[0]) for decoder in DECODERS), ("llama", NAFLEX)])
+@torch.no_grad()
+def test_cached_generation_equals_uncached_for_any_decoder(decoder: str, tower: str) -> None:
+    model, processor = tiny_parts(tower, decoder)
     inputs = processed(processor, [QUESTION, TWO, TEXT], padding_side="left")
     options: dict[str, Any] = {"max_new_tokens": 10, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     options |= {"return_dict_in_generate": True, "output_logits": True}
@@ -114,9 +127,7 @@ def test_the_hidden_state_of_choice_is_used(tower: str) -> None:
 
 @torch.no_grad()
 def test_naflex_images_keep_their_shape_and_their_number_of_tokens(tmp_path: Path) -> None:
-    patches = Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
-    tower = tiny_tower("siglip2_vision_model")
-    model, processor = from_parts(tower, tiny_decoder("llama"), tiny_tokenizer(), patches)
+    model, processor = tiny_parts(NAFLEX)
     wide, narrow = photos(2)
     wide = wide.resize((40, 12))
     inputs = processor(text=[TWO, QUESTION], images=[wide, narrow, narrow], padding=True, return_tensors="pt")
@@ -128,10 +139,16 @@ def test_naflex_images_keep_their_shape_and_their_number_of_tokens(tmp_path: Pat
     assert torch.equal(AutoModelForImageTextToText.from_pretrained(tmp_path)(**inputs).logits[1], together)
 
 
-@pytest.mark.parametrize("decoder", ["llama", "qwen3", "mixtral", "gemma3"])
+@pytest.mark.parametrize(
+    ("decoder", "tower"),
+    [
+        *((decoder, "clip_vision_model") for decoder in ("llama", "qwen3", "mixtral", "gemma3")),
+        ("llama", "dinov2_with_registers"),
+    ],
+)
 @torch.no_grad()
-def test_a_saved_folder_gives_the_same_model_back(decoder: str, tmp_path: Path) -> None:
-    model, processor = tiny_parts(decoder=decoder)
+def test_a_saved_folder_gives_the_same_model_back(decoder: str, tower: str, tmp_path: Path) -> None:
+    model, processor = tiny_parts(tower, decoder)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path)

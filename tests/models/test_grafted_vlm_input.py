@@ -7,14 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertModel, LlamaModel
 
+from hf_chain.data.chat import ChatEncoder
 from hf_chain.errors import HfChainError
 from hf_chain.models import GraftedVLMConfig, GraftedVLMForConditionalGeneration, GraftedVLMProcessor, from_parts
 from support.grafted_parts import (
+    CHAT_TEMPLATE,
     image_processor,
     photos,
     processed,
@@ -75,7 +78,22 @@ def test_a_rendered_chat_gets_no_second_beginning() -> None:
         assert processor(text=prompt)["input_ids"][0].count(tokenizer.bos_token_id) == 1
 
 
-def test_images_may_be_nested_by_prompt_or_flat(parts: Parts) -> None:
+@pytest.mark.parametrize("mark", ["", "<s>"])
+def test_a_chat_has_the_tokens_of_training_whatever_the_tokenizer_adds(mark: str) -> None:
+    tokenizer = tiny_tokenizer(f"{{{{ '{mark}' }}}}{CHAT_TEMPLATE}")
+    beginning = [("<s>", tokenizer.bos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=beginning)
+    _, processor = from_parts(tiny_tower(), tiny_decoder("llama"), tokenizer, image_processor())
+    (photo,) = photos(1)
+    content = [{"type": "image", "image": photo}, {"type": "text", "text": "what is this"}]
+    options: dict[str, Any] = {"tokenize": True, "return_dict": True, "add_generation_prompt": True}
+    ids = processor.apply_chat_template([{"role": "user", "content": content}], **options)["input_ids"][0]
+    message = {"role": "user", "content": "<image>\nwhat is this"}
+    assert ids == ChatEncoder(processor).encode_prompt([message], [photo])
+    assert ids.count(tokenizer.bos_token_id) == bool(mark)
+
+
+def test_images_may_be_nested_by_prompt_or_flat(parts: Parts, tmp_path: Path) -> None:
     _, processor = parts
     one, two, three = photos(3)
     prompts = ["what", "<image> is <image>", "a <image>"]
@@ -83,6 +101,13 @@ def test_images_may_be_nested_by_prompt_or_flat(parts: Parts) -> None:
     flat = processor(text=prompts, images=[one, two, three], padding=True, return_tensors="pt")
     assert torch.equal(nested["pixel_values"], flat["pixel_values"])
     assert torch.equal(nested["input_ids"], flat["input_ids"])
+    arrays = [np.asarray(image) for image in (one, two, three)]
+    stacked = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+    one.save(tmp_path / "one.png")
+    for batched in (stacked, stacked.numpy(), list(stacked), arrays, [str(tmp_path / "one.png"), two, three]):
+        same = processor(text=prompts, images=batched, padding=True, return_tensors="pt")
+        assert torch.equal(same["pixel_values"], flat["pixel_values"])
+        assert torch.equal(same["input_ids"], flat["input_ids"])
     assert "pixel_values" not in processor(text=["what", "is"], images=[[], None], padding=True)
 
 

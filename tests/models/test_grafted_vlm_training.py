@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_chain.models import GraftedVLMForConditionalGeneration
-from support.grafted_parts import TOWERS, processed, tiny_parts
+from support.grafted_parts import NAFLEX, TOWERS, processed, tiny_parts
 
 PROMPTS = ["what is this <image>", "<image> is <image> a goldfish", "what is a goldfish"]
 PARTS = {
@@ -45,10 +45,10 @@ def test_the_trainable_part_learns_and_nothing_else_does(part: str) -> None:
     assert changed | {name for name in trainable if name.endswith("k_proj.bias")} == trainable
 
 
-@pytest.mark.parametrize("tower", TOWERS)
-def test_no_tower_has_a_weight_without_a_gradient(tower: str) -> None:
+@pytest.mark.parametrize(("tower", "layers"), [*((tower, 2) for tower in (*TOWERS, NAFLEX)), ("vit", 1), ("vit", 3)])
+def test_no_weight_is_without_a_gradient(tower: str, layers: int) -> None:
     """Distributed training waits for it for ever."""
-    model, processor = tiny_parts(tower)
+    model, processor = tiny_parts(tower, adapter_layers=layers)
     inputs = labelled(processed(processor, PROMPTS[:1]), model.config.image_token_id)
     assert gradients(model, inputs).keys() == dict(model.named_parameters()).keys()
 
@@ -67,8 +67,9 @@ def test_checkpointed_activations_give_the_same_gradients() -> None:
     torch.testing.assert_close(checkpointed, plain)
 
 
-def test_text_alone_reaches_every_weight_and_moves_only_the_decoder() -> None:
-    model, processor = tiny_parts()
+@pytest.mark.parametrize("tower", ["clip_vision_model", NAFLEX])
+def test_text_alone_reaches_every_weight_and_moves_only_the_decoder(tower: str) -> None:
+    model, processor = tiny_parts(tower)
     inputs = labelled(dict(processor(text=PROMPTS[2], return_tensors="pt")), model.config.image_token_id)
     model.train()
     grads = gradients(model, inputs)

@@ -8,7 +8,13 @@ import numpy as np
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModel, CLIPImageProcessorPil, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModel,
+    CLIPImageProcessorPil,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Siglip2ImageProcessorPil,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hf_chain.models.grafted_vlm import GraftedVLMForConditionalGeneration, GraftedVLMProcessor, from_parts
@@ -36,7 +42,9 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "siglip2_vision_model": {key: value for key, value in _TOWER.items() if key != "image_size"} | {"num_patches": 16},
 }
 """`model_type` -> fields of a vision tower's configuration; `clip` is a dual encoder."""
-TOWERS = [name for name in _FIELDS if name != "siglip2_vision_model"]
+NAFLEX = "siglip2_vision_model"
+"""The tower whose images keep their shape."""
+TOWERS = [name for name in _FIELDS if name != NAFLEX]
 """Those that take images of one size."""
 
 _SHALLOW: dict[str, dict[str, Any]] = {"gpt2": {"n_layer": 3}, "gemma3": {}}
@@ -91,7 +99,7 @@ def tiny_parts(
             tiny_tower(tower, **(tower_fields or {})),
             tiny_decoder(decoder, **(_SHALLOW.get(decoder, {"num_hidden_layers": 3}) | (decoder_fields or {}))),
             tiny_tokenizer(),
-            image_processor(),
+            Siglip2ImageProcessorPil(patch_size=PATCH, max_num_patches=16) if tower == NAFLEX else image_processor(),
             **options,
         )
 

@@ -256,7 +256,7 @@ def test_the_loss_is_the_models_own_on_a_single_batch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", ["random", "group_by_length"])
-@pytest.mark.parametrize("collator", [collate, collate_weighted])
+@pytest.mark.parametrize("collator", [collate, collate_weighted, collate_packed])
 def test_accumulation_equals_the_big_batch(tmp_path: Path, collator: Any, order: str) -> None:
     settings: dict[str, Any] = {"parts": STAGES["encoder"], "data_collator": collator, "max_steps": 3} | EXACT
     settings |= {"train_sampling_strategy": order, "train_dataset": [Chats()[row] for row in range(16)]}

@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from hf_chain.data.captions import CaptionReader
 from hf_chain.data.columns import check_columns, undecoded
+from hf_chain.data.image_files import image_files_key
 from hf_chain.data.images import decode_image, image_path
 from hf_chain.data.quality_report import BadRow, QualityReport
 from hf_chain.data.settings import DataSettings
@@ -63,8 +64,8 @@ def check_quality(
 ) -> list[int]:
     """Decode every row once, before training, and return those that can be used.
 
-    The result is remembered in the `datasets` cache by the fingerprint of the data, so that no data set is scanned
-    twice.
+    The result is remembered in the `datasets` cache by the fingerprint of the data, and by size and time of change of
+    image files, so that no data set is scanned twice.
 
     Args:
         dataset (`datasets.Dataset`): One split.
@@ -80,17 +81,17 @@ def check_quality(
     """
     check_columns(dataset, settings)
     remembered = _remembered_report(dataset, settings)
-    if remembered.exists():
-        report = QualityReport.read(remembered)
-    else:
-        report = _scan(dataset, settings, name)
+    known = remembered.exists()
+    report = QualityReport.read(remembered) if known else _scan(dataset, settings, name)
+    if report.bad and report_file is not None:
+        report.write(report_file)
+    report.check(name, settings.max_bad_share, report_file)
+    # A scan that stops the run is not remembered: what it complains about is to be mended.
+    if not known:
         try:
             report.write(remembered)
         except HfChainError as error:
             logger.warning(f"the next run checks {name} again: {error}")
-    if report.bad and report_file is not None:
-        report.write(report_file)
-    report.check(name, settings.max_bad_share, report_file)
     return report.good_indices
 
 
@@ -117,7 +118,8 @@ def _remembered_report(dataset: Dataset, settings: DataSettings) -> Path:
         settings.class_names_column,
         settings.class_names,
     ]
-    key = hashlib.blake2b(json.dumps([dataset._fingerprint, columns]).encode(), digest_size=16).hexdigest()
+    files = image_files_key(dataset, settings.image_column)
+    key = hashlib.blake2b(json.dumps([dataset._fingerprint, columns, files]).encode(), digest_size=16).hexdigest()
     return Path(datasets.config.HF_DATASETS_CACHE) / "hf_chain" / "quality" / f"{key}.json"
 
 

@@ -61,6 +61,9 @@ def evaluate_captions(
         max_new_tokens (`int`): Most tokens of a caption.
         options: Those of `generate_answers`: `batch_size`, `device`, `bf16`.
 
+    Returns:
+        `CaptionEvaluation`: Metrics, the captions in the order of the rows, and the cost.
+
     Raises:
         HfChainError: when there are no rows, or a row cannot be asked.
     """

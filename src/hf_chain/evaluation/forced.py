@@ -13,7 +13,16 @@ from tqdm.auto import tqdm
 
 from hf_chain.data.chat import ChatEncoder, read_sample
 from hf_chain.evaluation.embed import evaluation_mode
-from hf_chain.evaluation.generate import Generated, answer_macs, image_macs, left_padded, pixel_inputs, unusable
+from hf_chain.evaluation.generate import (
+    Generated,
+    answer_macs,
+    answer_text,
+    image_macs,
+    left_padded,
+    pixel_inputs,
+    stop_tokens,
+    unusable,
+)
 
 
 @dataclass(frozen=True)
@@ -46,11 +55,15 @@ def forced_answers(
         device (`torch.device`, *optional*): Where the model is; default: `model.device`.
         bf16 (`bool`): Run the forwards under bfloat16 autocast.
 
+    Returns:
+        `Generated`: Texts, token counts and MACs; its `new_tokens` are those that the texts hold, end marks included.
+
     Raises:
         HfChainError: when a row cannot be asked or has no response, naming it.
     """
     encoder = ChatEncoder(processor)
     place = torch.device(device if device is not None else model.device)
+    stop = stop_tokens(model, encoder)
     result = Generated()
     with evaluation_mode(model), tqdm(total=len(rows), desc="Answering", leave=False) as progress:
         for start in range(0, len(rows), batch_size):
@@ -67,7 +80,7 @@ def forced_answers(
                 ).logits
             for one, likeliest in zip(batch, logits[:, -kept:].argmax(-1).tolist(), strict=True):
                 said = _until_wrong(likeliest[-one.response :], one.ids[-one.response :])
-                result.texts.append(encoder.tokenizer.decode(said, skip_special_tokens=True).strip())
+                result.texts.append(answer_text(said, encoder, stop))
                 result.prompt_tokens += len(one.ids) - one.response
                 result.new_tokens += len(said)
             result.images += len(images)
@@ -83,12 +96,14 @@ def _forced(number: int, row: Mapping[str, Any], encoder: ChatEncoder) -> _Force
         if not sample.messages or sample.messages[-1]["role"] != "assistant":
             raise ValueError("there is no response")
         encoded = encoder.encode(sample.messages, sample.images)
-        asked = len(encoder.encode_prompt(sample.messages[:-1], sample.images))
+        asked = encoder.encode_prompt(sample.messages[:-1], sample.images)
+        # Where a prompt ends within a token of the whole, that token is the first that is answered.
+        start = len(asked) if encoded.input_ids[: len(asked)] == asked else encoded.answer
         # What the template writes behind the end mark is no part of the answer.
         end = max(place for place, label in enumerate(encoded.labels) if label >= 0) + 1
-        if end <= asked:
-            raise ValueError("its response is cut off")
-        return _Forced(encoded.input_ids[:end], end - asked, sample.images)
+        if end <= start:
+            raise ValueError(f"its response is cut off at max_length {encoder.max_length}")
+        return _Forced(encoded.input_ids[:end], end - start, sample.images)
     except Exception as error:  # Pillow's decoders raise errors of every kind.
         raise unusable(number, error) from error
 

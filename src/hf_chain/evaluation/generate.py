@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import torch
 from datasets import Dataset
 from PIL import Image
 from tqdm.auto import tqdm
+from transformers import GenerationConfig
 
 from hf_chain.cost.grafted import adapter_macs
 from hf_chain.cost.transformer import decoder_macs, encoder_macs
@@ -19,6 +22,7 @@ from hf_chain.evaluation.embed import evaluation_mode
 
 # Batches whose prompts are sorted by length together, so that little is padded and few images are held.
 _BATCHES_SORTED = 16
+_KEPT = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids")
 
 
 @dataclass
@@ -60,7 +64,8 @@ def generate_answers(
     """Let a model answer the last question of every row.
 
     Greedy, with a key-value cache; prompts are padded on the left. Generation stops at the model's own end tokens, at
-    the tokenizer's, and at what its chat template writes behind a response.
+    the tokenizer's, and at what its chat template writes behind a response. Of the model's generation configuration
+    only tokens that are never generated count: not a repetition penalty, for example.
 
     Args:
         model (`PreTrainedModel`): A causal language model, or a `GraftedVLMForConditionalGeneration`.
@@ -89,7 +94,8 @@ def generate_answers(
         "pad_token_id": pad_token(encoder),
     }
     result = Generated(texts=[""] * len(rows))
-    with evaluation_mode(model), tqdm(total=len(rows), desc="Answering", leave=False) as progress:
+    bar = tqdm(total=len(rows), desc="Answering", leave=False)
+    with evaluation_mode(model), _plain_generation(model), bar as progress:
         for batch in _batches(rows, encoder, batch_size):
             inputs = left_padded([prompt.ids for prompt in batch], encoder, place)
             images = [image for prompt in batch for image in prompt.images]
@@ -99,7 +105,7 @@ def generate_answers(
                 output = model.generate(**inputs, **options)
             answers = output[:, width:].tolist()
             for prompt, answer in zip(batch, answers, strict=True):
-                result.texts[prompt.row] = encoder.tokenizer.decode(answer, skip_special_tokens=True).strip()
+                result.texts[prompt.row] = answer_text(answer, encoder, stop)
                 result.prompt_tokens += len(prompt.ids)
                 result.new_tokens += _length(answer, stop)
             result.images += len(images)
@@ -118,6 +124,26 @@ def stop_tokens(model: Any, encoder: ChatEncoder) -> list[int]:
     # Only a mark of its own ends a response; a line break may stand in its middle.
     found += [token for token in ending[:1] if token in encoder.tokenizer.added_tokens_decoder]
     return sorted({token for token in found if token is not None})
+
+
+def answer_text(answer: Sequence[int], encoder: ChatEncoder, stop: Sequence[int]) -> str:
+    """Return the words of an answer, up to the first of the tokens that end it; they need not be special ones."""
+    words = list(takewhile(lambda token: token not in stop, answer))
+    return encoder.tokenizer.decode(words, skip_special_tokens=True).strip()
+
+
+@contextmanager
+def _plain_generation(model: Any) -> Iterator[None]:
+    """Within the block the model has none of its own settings for generation but the tokens it must not say.
+
+    They cannot be set aside by arguments: what an argument leaves open is filled in from them.
+    """
+    own = model.generation_config
+    model.generation_config = GenerationConfig(**{name: getattr(own, name) for name in _KEPT})
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _batches(

@@ -137,12 +137,13 @@ def answer_metrics(answers: Sequence[Answered]) -> dict[str, float]:
 
 
 def normalise_answer(text: str) -> str:
-    """Lower case, digits for number words, without articles and punctuation.
+    """Lower case, digits for number words, without punctuation, and without articles where another word is left.
 
-    Follows the evaluation of VQA (arXiv 1505.00468, section 3, and its script).
+    Follows the evaluation of VQA (arXiv 1505.00468, section 3, and its script), which knows no answer *A*.
     """
     words = re.sub(r"[^\w\s'-]", " ", text.lower()).split()
-    return " ".join(_DIGITS.get(word, word) for word in words if word not in _ARTICLES)
+    kept = [word for word in words if word not in _ARTICLES] or words
+    return " ".join(_DIGITS.get(word, word) for word in kept)
 
 
 def _judged(row: Mapping[str, Any], answer: str) -> Answered:

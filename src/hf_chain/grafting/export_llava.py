@@ -1,4 +1,4 @@
-"""Writing a grafted model as a stock Llava, which serving engines run.
+"""Writing a grafted model as a stock Llava, which needs no hf_chain to run.
 
 What differs between the two, and how it is made up for without changing a logit:
 
@@ -21,6 +21,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from hf_chain.errors import HfChainError
 from hf_chain.files import whole_folder
 from hf_chain.grafting.llava_tower import GAIN, tower_with_norm
+from hf_chain.models.grafted_vlm.assembly import suppress
 from hf_chain.models.grafted_vlm.chat_template import with_images
 from hf_chain.models.grafted_vlm.vision_towers import prefix_tokens, tower_family
 
@@ -143,12 +144,21 @@ def _llava(vlm: GraftedVLMForConditionalGeneration, ids: tuple[int, int]) -> Lla
     state |= {f"model.language_model.{name}": weight for name, weight in words.items()}
     state |= {f"model.multi_modal_projector.{name}": weight for name, weight in _projector(vlm).items()}
     state["lm_head.weight"] = head
-    # Pooling heads that a stock tower has and that Llava does not use.
-    for name in _names(llava) - set(state):
+    for name in sorted(_names(llava) - set(state)):
+        if not name.startswith(_unused(config)):
+            raise HfChainError(f"this model cannot be exported to Llava: it has no {name}, which Llava needs")
         state[name] = torch.zeros(llava.get_parameter(name).shape, dtype=table.dtype)
     llava.load_state_dict(state, assign=True)
     llava.generation_config = copy.deepcopy(vlm.generation_config)
+    suppress(llava.generation_config, config.image_token_id, *ids)
     return llava
+
+
+def _unused(config: GraftedVLMConfig) -> tuple[str, ...]:
+    """Beginnings of the names of weights that a stock tower has and Llava does not read: of the pooling head, and of
+    the last norm where the model was trained without."""
+    names = ["pooler"] if config.post_layernorm else ["pooler", tower_family(config.vision_config).norm]
+    return tuple(f"model.vision_tower.{name}." for name in names)
 
 
 def _vocabulary(

@@ -1,4 +1,8 @@
-"""Language-model loss on responses: a sum over tokens, to be divided by what the whole global batch weighs."""
+"""Language-model loss on responses: a sum over tokens, to be divided by what the whole global batch weighs.
+
+Source: Zero-Shot Vision Encoder Grafting via LLM Surrogates (arXiv 2505.22664), official code: the loss is on
+responses alone, and may be re-weighted.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 IGNORED = -100
+"""Label of tokens that are no response."""
 
 
 def response_targets(batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

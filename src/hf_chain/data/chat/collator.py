@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from hf_chain.data.chat.encoder import IGNORED, ChatEncoder, EncodedChat
+from hf_chain.data.chat.encoder import ChatEncoder, EncodedChat
 from hf_chain.data.chat.reweighting import ResponseReweighting
 from hf_chain.data.chat.rows import first_image_path, read_sample
 from hf_chain.errors import HfChainError
+from hf_chain.losses.response import IGNORED
 
 
 class ChatCollator:

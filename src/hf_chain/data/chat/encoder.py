@@ -17,8 +17,8 @@ from hf_chain.data.chat.rows import IMAGE_PLACEHOLDER
 from hf_chain.data.chat.template import ChatTemplate, Messages, Response
 from hf_chain.data.randomness import sample_random
 from hf_chain.errors import HfChainError
+from hf_chain.losses.response import IGNORED
 
-IGNORED = -100
 Value = TypeVar("Value")
 
 
@@ -26,13 +26,15 @@ Value = TypeVar("Value")
 class EncodedChat:
     """Token ids, labels and loss weights of one conversation, each of length L.
 
-    `labels` are -100 outside of the loss; `weights` are 0 there. `whole_length` is the length before it was cut.
+    `labels` are -100 outside of the loss; `weights` are 0 there. `whole_length` is the length before it was cut,
+    `answer` where the content of the last response begins.
     """
 
     input_ids: list[int]
     labels: list[int]
     weights: list[float]
     whole_length: int
+    answer: int
 
 
 class ChatEncoder:
@@ -46,7 +48,8 @@ class ChatEncoder:
             in the loss, as in stages 1 and 2 of the paper, or its content alone, as in stage 3.
         image_prompts (`bool`, *optional*, defaults to `False`): Put one of thirty wordings around every image.
         reweighting (`ResponseReweighting`, *optional*): Larger weights for short responses about images.
-        seed (`int`, *optional*, defaults to 0): Seed of the wordings, which depend on it and the conversation alone.
+        seed (`int`, *optional*, defaults to 0): Seed of the wordings, which depend on it, the images and the questions
+            alone: they are the same in every epoch, and do not give a response away.
 
     Raises:
         `HfChainError`: Where the tokenizer has no chat template or gives no character positions.
@@ -75,15 +78,16 @@ class ChatEncoder:
         self.reweighting = reweighting
         self.seed = seed
         self.image_token: str = getattr(processor, "image_token", "")
+        self.image_token_id: int | None = getattr(processor, "image_token_id", None)
 
     @property
     def fingerprint(self) -> str:
         """Hash of everything that decides about length and labels of a conversation."""
-        own = getattr(self.processor, "chat_template", None) or self.tokenizer.chat_template
         tokens = getattr(self.processor, "tokens_per_image", None)
         if tokens is None and hasattr(self.processor, "image_processor"):
             tokens = self.processor.image_processor.to_json_string()  # it decides how many tokens an image has
-        options = [own, self.max_length, self.special_tokens_in_loss, self.image_prompts, self.seed, tokens]
+        options = [self.template.template, self.image_token, tokens]
+        options += [self.max_length, self.special_tokens_in_loss, self.image_prompts, self.seed]
         digest = hashlib.blake2b(digest_size=16)
         digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
         digest.update(json.dumps(options).encode())
@@ -94,7 +98,10 @@ class ChatEncoder:
 
         Args:
             messages (`Sequence[Mapping[str, str]]`): With `role` and stripped `content`.
-            images (`Sequence[PIL.Image.Image]`, *optional*): Its images.
+            images (`Sequence[PIL.Image.Image]`, *optional*): Its images, one for each `<image>` in the messages.
+
+        Returns:
+            `EncodedChat`: Of at most `max_length` tokens, with one for every position of an image.
 
         Raises:
             `ValueError`: Where it cannot be used; the message says why.
@@ -104,15 +111,17 @@ class ChatEncoder:
             raise ValueError("there is no response")
         messages = self._with_images(messages[: last + 1], len(images))
         if images and self.image_prompts:
-            key = hashlib.blake2b(json.dumps(list(messages)).encode(), digest_size=8).hexdigest()
-            random = sample_random("image prompt", self.seed, 0, key)
+            random = sample_random("image prompt", self.seed, 0, _question_key(messages, images))
             messages = wrap_images(messages, self.image_token, random)
         rendered = self.template.render(messages)
         ids, spans = self._tokenize(rendered.text)
-        weights = self._weights(spans, rendered.responses, weighted=bool(images))
         counts = self._positions(ids, images)
+        weights = self._weights(spans, rendered.responses, weighted=bool(images))
+        # No vocabulary need have a row for an image, so none is to be predicted, in a response either.
+        weights = [0.0 if token == self.image_token_id else weight for token, weight in zip(ids, weights, strict=True)]
         labels = [token if weight else IGNORED for token, weight in zip(ids, weights, strict=True)]
-        return self._cut(_repeat(ids, counts), _repeat(labels, counts), _repeat(weights, counts))
+        answer = sum(counts[: bisect_right([end for _, end in spans], rendered.responses[-1].start)])
+        return self._cut(_repeat(ids, counts), _repeat(labels, counts), _repeat(weights, counts), answer)
 
     def encode_prompt(self, messages: Messages, images: Sequence[Image.Image] = ()) -> list[int]:
         """Return the token ids of a conversation up to where the model is to answer, without random wordings.
@@ -161,6 +170,9 @@ class ChatEncoder:
 
     def _positions(self, ids: list[int], images: Sequence[Image.Image]) -> list[int]:
         """How many positions each token takes: image tokens one for each position of their image."""
+        found = sum(token == self.image_token_id for token in ids)
+        if found != len(images):
+            raise ValueError(f"there are {len(images)} images for {found} {self.image_token} in the text")
         if not images:
             return [1] * len(ids)
         processor = self.processor
@@ -169,20 +181,31 @@ class ChatEncoder:
         numbers = iter(range(len(images)))
         return [
             len(processor.replace_image_token(inputs, next(numbers))) // len(self.image_token)
-            if token == processor.image_token_id
+            if token == self.image_token_id
             else 1
             for token in ids
         ]
 
-    def _cut(self, ids: list[int], labels: list[int], weights: list[float]) -> EncodedChat:
+    def _cut(self, ids: list[int], labels: list[int], weights: list[float], answer: int) -> EncodedChat:
         whole, most = len(ids), self.max_length
+        if all(label == IGNORED for label in labels):
+            raise ValueError("there is no text in its responses")
         if most is not None and whole > most:
-            if self.image_token and self.processor.image_token_id in ids[most:]:
+            if self.image_token_id in ids[most:]:
                 raise ValueError(f"it has {whole} tokens, and cut at max_length {most} it would lose an image")
             ids, labels, weights = ids[:most], labels[:most], weights[:most]
         if all(label == IGNORED for label in labels):
             raise ValueError(f"it has {whole} tokens, and no response is left of it at max_length {most}")
-        return EncodedChat(ids, labels, weights, whole)
+        return EncodedChat(ids, labels, weights, whole, answer)
+
+
+def _question_key(messages: Messages, images: Sequence[Image.Image]) -> str:
+    """Hash of images and questions: were responses in it, what is drawn by it would give them away."""
+    digest = hashlib.blake2b(digest_size=8)
+    for image in images:
+        digest.update(image.tobytes())
+    digest.update(json.dumps([message for message in messages if message["role"] != "assistant"]).encode())
+    return digest.hexdigest()
 
 
 def _repeat(values: list[Value], counts: list[int]) -> list[Value]:

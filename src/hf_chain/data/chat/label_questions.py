@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from random import Random
 from typing import Any
 
 from hf_chain.data.captions import CaptionReader
+from hf_chain.data.chat.negatives import namesakes
 from hf_chain.data.chat.questions import Turn
 from hf_chain.data.prompts import resolve_templates
+from hf_chain.errors import HfChainError
 
 WHAT = "What is in the picture?"
 CHOICE = "Is this {} or {}?"
@@ -24,7 +27,8 @@ class LabelQuestions:
     For evaluation an image is asked about seven times: what it is; which of two, in both orders; whether it is there;
     and about one random, one popular and one adversarial class that is not there, as POPE does (arXiv 2305.10355).
     For training four times: in one of the two orders, and about one class that is not there, drawn as often as classes
-    are there, so that neither the number of questions nor the class they name tells yes from no.
+    are there, so that neither the number of questions nor the class they name tells yes from no. Classes that share a
+    name, such as the two cranes of ImageNet, are never asked about in each other's pictures.
 
     Args:
         reader (`CaptionReader`): Finds the label of a row, and knows the templates of descriptions.
@@ -41,17 +45,24 @@ class LabelQuestions:
     adversarial: tuple[tuple[int, ...], ...]
 
     def turns(self, row: Mapping[str, Any], random: Random, training: bool) -> list[Turn]:
-        """Return the questions about an image; none where its label is no class."""
+        """Return the questions about an image; none where its label is no class.
+
+        Raises:
+            `HfChainError`: Where there is no other class to ask about.
+        """
         label = read_label(self.reader, row)
         if label is None or label >= len(self.names):
             return []
         negatives = {kind: self._negative(kind, label, random) for kind in NEGATIVES}
         usual, *others = self.names[label]
-        this, that = with_article(usual), with_article(self.names[_other(range(len(self.names)), label, random)][0])
+        other = self._other(range(len(self.names)), label, random)
+        this, that = with_article(usual), with_article(self.names[other][0])
         choices = [CHOICE.format(this, that), CHOICE.format(that, this)]
         if training:
             choices = [random.choice(choices)]
-            weights = [0 if number == label else rows for number, rows in enumerate(self.rows)]
+            weights = [0 if number in self._namesakes[label] else rows for number, rows in enumerate(self.rows)]
+            if not any(weights):
+                raise HfChainError(f"no training row shows anything but {usual!r}; questions need two or more classes")
             negatives = {"": random.choices(range(len(self.rows)), weights)[0]}
         return [
             Turn(WHAT, usual, "what", tuple(others)),
@@ -71,7 +82,20 @@ class LabelQuestions:
 
     def _negative(self, kind: str, label: int, random: Random) -> int:
         pools = {"random": range(len(self.names)), "popular": self.popular, "adversarial": self.adversarial[label]}
-        return _other(pools[kind], label, random)
+        return self._other(pools[kind], label, random)
+
+    def _other(self, pool: Sequence[int], label: int, random: Random) -> int:
+        """A class of the pool, or any where it has none, that is called otherwise in all its names."""
+        known = self._namesakes[label]
+        others = [number for number in pool if number not in known]
+        others = others or [number for number in range(len(self.names)) if number not in known]
+        if not others:
+            raise HfChainError(f"every class shares a name with {self.names[label][0]!r}; tell them apart by name")
+        return random.choice(others)
+
+    @cached_property
+    def _namesakes(self) -> list[set[int]]:
+        return namesakes(self.names)
 
 
 def read_label(reader: CaptionReader, row: Mapping[str, Any]) -> int | None:
@@ -87,7 +111,3 @@ def with_article(name: str) -> str:
     if name.endswith("s") and not name.endswith(("ss", "us")):
         return name
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
-
-
-def _other(classes: Sequence[int], label: int, random: Random) -> int:
-    return random.choice([number for number in classes if number != label])

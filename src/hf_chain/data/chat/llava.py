@@ -1,4 +1,4 @@
-"""LLaVA-style JSON: a list of conversations with paths of images in a folder."""
+"""LLaVA-style JSON: a list of conversations with paths of images in a folder. ShareGPT calls them `images`."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def llava_rows(
         folder = Path(image_folder) if image_folder is not None else Path(file).parent
         for entry in json_entries(Path(file)):
             entry = entry if isinstance(entry, dict) else {}
-            image = entry.get("image")
+            image = entry.get("image") or entry.get("images")
             paths = image if isinstance(image, list) else [] if not image else [image]
             yield {
                 "messages": plain_messages(entry.get("conversations")),

@@ -25,12 +25,26 @@ def popular_classes(labels: Iterable[int | None], classes: int, count: int) -> t
     return tuple(sorted(order, key=lambda number: -rows[number])[:count])
 
 
+def namesakes(names: Sequence[Sequence[str]]) -> list[set[int]]:
+    """Return for each class those that share a name with it, whatever the case, itself among them.
+
+    Args:
+        names (`Sequence[Sequence[str]]`): All names of each class.
+    """
+    called: dict[str, set[int]] = {}
+    for number, known in enumerate(names):
+        for name in known:
+            called.setdefault(name.casefold(), set()).add(number)
+    return [{number}.union(*(called[name.casefold()] for name in known)) for number, known in enumerate(names)]
+
+
 def similar_classes(names: Sequence[Sequence[str]], count: int) -> tuple[tuple[int, ...], ...]:
     """Return for each class those with the most similar names, and then its neighbours in number.
 
     Two classes are as similar as the words that their names share are rare: *Egyptian cat* and *Persian cat* share one
     that few have. Neighbours stand in for what is missing, as data sets made from WordNet number related classes next
-    to each other (all frogs, then all snakes).
+    to each other (all frogs, then all snakes). Classes that share a whole name cannot be told apart by it and do not
+    count.
 
     Args:
         names (`Sequence[Sequence[str]]`): All names of each class.
@@ -38,14 +52,14 @@ def similar_classes(names: Sequence[Sequence[str]], count: int) -> tuple[tuple[i
     """
     words = [{word.lower() for name in known for word in name.split()} for known in names]
     frequency = Counter(word for known in words for word in known)
-    total = len(names)
+    total, same = len(names), namesakes(names)
 
     def nearest(number: int) -> tuple[int, ...]:
         def rank(other: int) -> tuple[float, int, int]:
             shared = sorted(words[number] & words[other])
             return -sum(log(total / frequency[word]) for word in shared), abs(other - number), other
 
-        return tuple(sorted((other for other in range(total) if other != number), key=rank)[:count])
+        return tuple(sorted((other for other in range(total) if other not in same[number]), key=rank)[:count])
 
     return tuple(nearest(number) for number in range(total))
 

@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from hf_chain.data.chat.encoder import ChatEncoder
 from hf_chain.data.chat.rows import ChatSample, first_image_path, read_sample
+from hf_chain.data.image_files import image_files_key
 from hf_chain.data.quality_report import BadRow, QualityReport
 
 logger = logging.get_logger(__name__)
@@ -36,7 +37,8 @@ def check_chat(
 ) -> Dataset:
     """Read and encode every row once, before training.
 
-    The result is remembered in the `datasets` cache by the fingerprints of the data and of the encoder.
+    The result is remembered in the `datasets` cache by the fingerprints of the data and of the encoder, and by the
+    size and time of change of image files.
 
     Args:
         rows (`datasets.Dataset`): One split of `load_chat`.
@@ -52,18 +54,22 @@ def check_chat(
     Raises:
         `HfChainError`: Where more than `max_bad_share` of the rows are bad.
     """
-    key = hashlib.blake2b(f"{rows._fingerprint} {encoder.fingerprint}".encode(), digest_size=16).hexdigest()
+    parts = f"{rows._fingerprint} {encoder.fingerprint} {image_files_key(rows, 'images')}"
+    key = hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
     remembered = Path(datasets.config.HF_DATASETS_CACHE) / "hf_chain" / "chat_quality" / f"{key}.json"
-    if remembered.exists():
+    known = remembered.exists()
+    if known:
         content = json.loads(remembered.read_text(encoding="utf-8"))
         lengths, bad = content["lengths"], [BadRow(**entry) for entry in content["bad"]]
     else:
         lengths, bad = _scan(rows, encoder, name)
-        _remember(remembered, {"lengths": lengths, "bad": [asdict(entry) for entry in bad]})
     report = QualityReport(len(lengths), bad)
     if bad and report_file is not None:
         report.write(report_file)
     report.check(name, max_bad_share, report_file)
+    # A scan that stops the run is not remembered: what it complains about is to be mended.
+    if not known:
+        _remember(remembered, {"lengths": lengths, "bad": [asdict(entry) for entry in bad]})
     return rows.add_column("length", lengths).select(report.good_indices)
 
 

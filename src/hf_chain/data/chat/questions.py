@@ -14,7 +14,7 @@ from hf_chain.data.chat.rows import FEATURES, IMAGE_PLACEHOLDER
 from hf_chain.data.randomness import sample_random
 
 # Part of the cache key: raise it with every change of what is asked.
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

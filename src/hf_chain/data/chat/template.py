@@ -2,7 +2,8 @@
 
 Every content is replaced by a mark, the marked conversation is rendered once, and the text between the marks is what
 the template itself writes. The rendering of the real conversation is checked against it, so that a template that
-rewrites a response is noticed.
+rewrites a response is noticed. Templates that write the date write one and the same: training, remembered lengths and
+evaluation must not depend on the day.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from os.path import commonprefix
 from typing import Any
@@ -19,6 +21,18 @@ from jinja2 import TemplateError
 from hf_chain.errors import HfChainError
 
 Messages = Sequence[Mapping[str, str]]
+
+TODAY = date(2024, 7, 26)
+"""The date of all conversations; Llama's templates fall back on it too."""
+
+_DATE_PARTS = ["-d", "-m", *"aAbBcdfHIjmMpSuUwWxXyYzZ"]
+# transformers hands no functions to templates, so this one is written in their language. It ends with a line of its
+# own, which the template's first line needs to keep its white space.
+_STRFTIME_NOW = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(f" | replace('%{part}', '{TODAY.strftime('%' + part)}')" for part in _DATE_PARTS)
+    + " }}{%- endmacro %}\n"
+)
 
 # Private-use characters: no text holds them, and no template strips them.
 _MARK = "\ue000{}\ue001"
@@ -48,28 +62,39 @@ class ChatTemplate:
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): Has a chat template.
-        template (`str`, *optional*): A template in place of the tokenizer's own.
+        template (`str` or `dict[str, str]`, *optional*): A template in place of the tokenizer's own; of several the
+            one called `default`.
 
     Raises:
-        `HfChainError`: Where there is no template, or it changes earlier text when it asks for a response.
+        `HfChainError`: Where there is no template, it refuses a question with its answer, or it changes earlier text
+            when it asks for a response.
     """
 
     def __init__(self, tokenizer: Any, template: str | None = None) -> None:
-        self.tokenizer, self.template = tokenizer, template
+        self.tokenizer = tokenizer
         name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
-        if template is None and not tokenizer.chat_template:
+        self.template = _default(template or tokenizer.chat_template, name)
+        if "strftime_now" in self.template:
+            self.template = _STRFTIME_NOW + self.template
+        question = {"role": "user", "content": _MARK.format(0)}
+        answered = [question, {"role": "assistant", "content": _MARK.format(1)}]
+        try:
+            asked, asking = self._apply([question]), self._apply([question], add_generation_prompt=True)
+            whole = self._apply(answered)
+        except TemplateError as error:
             raise HfChainError(
-                f"tokenizer {name} has no chat template; set tokenizer.chat_template, or take the instruction-tuned "
-                "model's tokenizer"
-            )
-        question = [{"role": "user", "content": _MARK.format(0)}]
-        asked, asking = self._apply(question), self._apply(question, add_generation_prompt=True)
+                f"the chat template of tokenizer {name} refuses a question and an answer, {_one_line(error)}; give "
+                "another template"
+            ) from error
         if not asking.startswith(asked):
             raise HfChainError(
                 f"the chat template of tokenizer {name} changes earlier text when it asks for a response; mend its "
                 "add_generation_prompt"
             )
-        self._header = asking[len(asked) :]
+        # A template may ask for a thought that no response has; it is not asked for here.
+        header = max(len(asked), len(commonprefix([asking, whole])))
+        self._surplus = len(asking) - header
+        self._header = asking[len(asked) : header]
         self._parts: dict[tuple[str, ...], list[str]] = {}
 
     @cached_property
@@ -82,12 +107,13 @@ class ChatTemplate:
         return self._ending.strip()
 
     def prompt(self, messages: Messages) -> str:
-        """Render a conversation up to where the model is to answer.
+        """Render a conversation up to where the model is to answer: the beginning of what `render` makes of it.
 
         Raises:
             `ValueError`: Where the template refuses the conversation.
         """
-        return self._render(messages, add_generation_prompt=True)
+        text = self._render(messages, add_generation_prompt=True)
+        return text[: len(text) - self._surplus]
 
     def render(self, messages: Messages) -> RenderedChat:
         """Render a whole conversation.
@@ -121,7 +147,7 @@ class ChatTemplate:
         place = before.rfind(self._header) if self._header else -1
         if place >= 0:
             return len(before) - place
-        # A template may ask for more than the header, for example for thoughts that it leaves out of past turns.
+        # A template may write more before the last response, such as an empty thought that past turns do not have.
         return next(n for n in range(len(self._header), -1, -1) if before.endswith(self._header[:n]))
 
     def _marked(self, roles: tuple[str, ...]) -> list[str]:
@@ -135,7 +161,7 @@ class ChatTemplate:
         try:
             return self._apply(messages, **options)
         except TemplateError as error:
-            raise ValueError(f"the chat template refuses it, {' '.join(str(error).split())}") from error
+            raise ValueError(f"the chat template refuses it, {_one_line(error)}") from error
 
     def _apply(self, messages: Messages, **options: Any) -> str:
         # Responses hold no thoughts, so a template that can ask for them (Qwen3) shall not; others ignore it.
@@ -143,3 +169,24 @@ class ChatTemplate:
             list(messages), tokenize=False, chat_template=self.template, enable_thinking=False, **options
         )
         return str(text)
+
+
+def _default(template: str | dict[str, str] | None, name: str) -> str:
+    """The template of that name, where there are several."""
+    if not template:
+        raise HfChainError(
+            f"tokenizer {name} has no chat template; set tokenizer.chat_template, or take the instruction-tuned "
+            "model's tokenizer"
+        )
+    if isinstance(template, str):
+        return template
+    if "default" not in template:
+        raise HfChainError(
+            f"tokenizer {name} has the chat templates {', '.join(template)} and none is called default; set "
+            "tokenizer.chat_template to one of them"
+        )
+    return template["default"]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -16,10 +16,10 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from hf_chain.data.chat import ChatEncoder
-from hf_chain.data.chat.encoder import IGNORED
 from hf_chain.data.chat.rows import plain_messages
 from hf_chain.data.text.rows import Row, read_rows, stream_rows
 from hf_chain.errors import HfChainError
+from hf_chain.losses.response import IGNORED
 
 logger = logging.get_logger(__name__)
 

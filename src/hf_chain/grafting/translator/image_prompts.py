@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.translator.truncated import Batch, evaluating
-from hf_chain.models.grafted_vlm.modeling_grafted_vlm import IMAGE_INPUTS
+from hf_chain.models.grafted_vlm.generation_grafted_vlm import IMAGE_INPUTS
 
 if TYPE_CHECKING:
     from datasets import Dataset

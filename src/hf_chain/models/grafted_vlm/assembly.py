@@ -15,6 +15,7 @@ from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
+    GenerationConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging
@@ -115,8 +116,14 @@ def join(
     model.generation_config = copy.deepcopy(language_model.generation_config)
     if config.image_token_id < config.text_config.vocab_size:
         # Vocabularies are often padded, and then the new token has a row that could be generated.
-        model.generation_config.suppress_tokens = [config.image_token_id]
+        suppress(model.generation_config, config.image_token_id)
     return model
+
+
+def suppress(generation_config: GenerationConfig, *tokens: int) -> None:
+    """Adds tokens to those that are never generated."""
+    known = generation_config.suppress_tokens or []
+    generation_config.suppress_tokens = [*known, *(token for token in tokens if token not in known)]
 
 
 def with_image_half(
@@ -230,6 +237,13 @@ def image_processor_of(encoder: str | Path | PreTrainedModel, image_processor: A
 
 def processed_size(image_processor: BaseImageProcessor, config: GraftedVLMConfig) -> int | None:
     """Height and width of what the image processor makes, for towers that take any size.
+
+    Args:
+        image_processor (`BaseImageProcessor`): is asked for an oblong image.
+        config (`GraftedVLMConfig`): of the model with the tower.
+
+    Returns:
+        `int`, *optional*: pixels, for `GraftedVLMConfig.image_size`; `None` where the tower's own size holds.
 
     Raises:
         HfChainError: when the tower takes images of another size only.

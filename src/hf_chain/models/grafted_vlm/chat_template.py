@@ -11,7 +11,9 @@ import re
 from typing import TypeVar
 
 _BEGIN = "{#- images as text -#}"
-_END = "{#- the language model's own template -#}"
+_END = "{#- the language model's own template #}\n"
+"""Ends with a line of its own, which transformers drops: the template's first line keeps its white space."""
+_OLD_END = "{#- the language model's own template -#}"
 
 _PRELUDE = """{#- images as text -#}
 {%- set flat = namespace(messages=[]) -%}
@@ -31,7 +33,7 @@ _PRELUDE = """{#- images as text -#}
 {%- set flat.messages = flat.messages + [dict(message, content=parts.texts | join("\\n"))] -%}
 {%- endfor -%}
 {%- set messages = flat.messages -%}
-{#- the language model's own template -#}"""
+"""
 
 
 Template = TypeVar("Template", str, "dict[str, str]", None)
@@ -55,7 +57,7 @@ def with_images(template: Template, placeholder: str, image: str | None = None) 
         return {name: with_images(text, placeholder, image) for name, text in template.items()}
     image = placeholder if image is None else image
     words = {"PLACEHOLDER": repr(placeholder), "IMAGE": repr(image)}
-    return re.sub("|".join(words), lambda found: words[found.group()], _PRELUDE) + without_images(template)
+    return re.sub("|".join(words), lambda found: words[found.group()], _PRELUDE) + _END + without_images(template)
 
 
 def without_images(template: Template) -> Template:
@@ -64,4 +66,6 @@ def without_images(template: Template) -> Template:
         return None
     if isinstance(template, dict):
         return {name: without_images(text) for name, text in template.items()}
-    return template.partition(_END)[2] if template.startswith(_BEGIN) else template
+    if not template.startswith(_BEGIN):
+        return template
+    return template.partition(_END if _END in template else _OLD_END)[2]

@@ -25,6 +25,9 @@ def load_language_model(
         dtype (`torch.dtype`, *optional*): of its weights; as they are by default.
         loading: arguments of `from_pretrained`.
 
+    Returns:
+        `PreTrainedModel`: the model that was given, unless that is a composite one.
+
     Raises:
         HfChainError: when it cannot be loaded or has no head.
     """

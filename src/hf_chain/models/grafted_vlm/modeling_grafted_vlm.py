@@ -5,13 +5,14 @@ Source: Zero-Shot Vision Encoder Grafting via LLM Surrogates (arXiv 2505.22664),
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers import initialization as init
-from transformers.generation import GenerationMixin
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
@@ -19,13 +20,20 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM, AutoMod
 
 from hf_chain.errors import HfChainError
 from hf_chain.models.grafted_vlm.configuration_grafted_vlm import GraftedVLMConfig
+from hf_chain.models.grafted_vlm.generation_grafted_vlm import (
+    GraftedVLMGeneration,
+    check_images_given,
+    check_positions,
+)
 from hf_chain.models.grafted_vlm.vision_towers import build_vision_tower, prefix_tokens, tower_family
-
-IMAGE_INPUTS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
 
 
 class Adapter(nn.Sequential):
-    """Linear layers with GELU between them, from the vision tower's size to the language model's embedding size."""
+    """Linear layers with GELU between them, from the vision tower's size to the language model's embedding size.
+
+    Args:
+        config (`GraftedVLMConfig`): number of layers and all sizes.
+    """
 
     def __init__(self, config: GraftedVLMConfig) -> None:
         inner = config.adapter_hidden_size or config.embedding_size
@@ -163,7 +171,7 @@ class GraftedVLMImageModel(PreTrainedModel):
         }
 
 
-class GraftedVLMForConditionalGeneration(GraftedVLMImageModel, GenerationMixin):
+class GraftedVLMForConditionalGeneration(GraftedVLMImageModel, GraftedVLMGeneration):
     """A language model that sees images through a vision tower and an adapter.
 
     Args:
@@ -188,6 +196,9 @@ class GraftedVLMForConditionalGeneration(GraftedVLMImageModel, GenerationMixin):
         else:
             config.text_config = initialized(language_model).config
         self.language_model = language_model
+        # transformers 5.24 renamed it.
+        arguments = inspect.signature(language_model.forward).parameters
+        self._cache_name = "cache" if "cache" in arguments else "past_key_values"
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -214,6 +225,7 @@ class GraftedVLMForConditionalGeneration(GraftedVLMImageModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         pixel_attention_mask: torch.Tensor | None = None,
         spatial_shapes: torch.Tensor | None = None,
+        cache: Any = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Predicts the next token at every position.
@@ -225,12 +237,14 @@ class GraftedVLMForConditionalGeneration(GraftedVLMImageModel, GenerationMixin):
             pixel_values (`torch.Tensor`, *optional*): shape `[N, 3, H, W]`, all images of the batch in the order of
                 their placeholders; absent for text alone.
             position_ids (`torch.Tensor`, *optional*): shape `[B, L]`; starts anew at each sample of a packed row.
-            past_key_values (`Cache`, *optional*): keys and values of the positions before.
+            past_key_values (`Cache`, *optional*): what `cache` was called before transformers 5.24; either will do.
             inputs_embeds (`torch.Tensor`, *optional*): shape `[B, L, D]`, instead of `input_ids` and images.
             labels (`torch.Tensor`, *optional*): shape `[B, L]`, -100 where no loss is wanted.
-            logits_to_keep (`int`): how many last positions get logits; 0 for all of them.
+            logits_to_keep (`int` or `torch.Tensor`): how many last positions get logits, 0 for all of them; or which
+                positions, int64 of shape `[K]`.
             pixel_attention_mask (`torch.Tensor`, *optional*): shape `[N, P]`, for NaFlex towers.
             spatial_shapes (`torch.Tensor`, *optional*): shape `[N, 2]`, for NaFlex towers.
+            cache (`Cache`, *optional*): keys and values of the positions before.
             kwargs: handed to the language model, such as `use_cache` and `num_items_in_batch`.
 
         Returns:
@@ -241,8 +255,11 @@ class GraftedVLMForConditionalGeneration(GraftedVLMImageModel, GenerationMixin):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise HfChainError("give either input_ids or inputs_embeds: exactly one of them")
+        cache = past_key_values if cache is None else cache
+        if cache is not None:
+            kwargs[self._cache_name] = cache
         if input_ids is not None:
-            begins = past_key_values is None or past_key_values.get_seq_length() == 0
+            begins = cache is None or cache.get_seq_length() == 0
             inputs_embeds = self.embed_prompt(input_ids, pixel_values, pixel_attention_mask, spatial_shapes, begins)
         elif pixel_values is not None:
             raise HfChainError("pixel_values need input_ids, whose placeholders say where images stand")
@@ -250,39 +267,10 @@ class GraftedVLMForConditionalGeneration(GraftedVLMImageModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             labels=labels,
             logits_to_keep=logits_to_keep,
             **kwargs,
         )
-
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Continues prompts, as `GenerationMixin.generate` does.
-
-        Raises:
-            HfChainError: for a repetition penalty where the placeholder is no token of the language model.
-        """
-        settings = kwargs.get("generation_config") or self.generation_config
-        penalty = kwargs.get("repetition_penalty", settings.repetition_penalty)
-        if penalty not in (None, 1.0) and self.config.image_token_id >= self.config.text_config.vocab_size:
-            # It looks up the logit of every token of the prompt.
-            raise HfChainError(
-                f"repetition_penalty={penalty} needs an image token within the vocabulary of"
-                f" {self.config.text_config.vocab_size}: give from_parts a reserved token as image_token"
-            )
-        return super().generate(*args, **kwargs)
-
-    def prepare_inputs_for_generation(
-        self, input_ids: torch.Tensor, *args: Any, is_first_iteration: bool = False, **kwargs: Any
-    ) -> dict[str, Any]:
-        """Hands images on in the first step only: afterwards they are in the cache."""
-        inputs = super().prepare_inputs_for_generation(
-            input_ids, *args, is_first_iteration=is_first_iteration, **kwargs
-        )
-        if not is_first_iteration and kwargs.get("use_cache", True):
-            for name in IMAGE_INPUTS:
-                inputs.pop(name, None)
-        return inputs
 
     def embed_prompt(
         self,
@@ -315,11 +303,8 @@ class GraftedVLMForConditionalGeneration(GraftedVLMImageModel, GenerationMixin):
             self._check_placeholders(placeholders, images, len(pixel_values))
             # The table already scales where a family does (Gemma); images enter the stream as they are.
             return embeds.masked_scatter(placeholders.unsqueeze(-1), images.to(embeds.device, embeds.dtype))
-        if begins and placeholders.any():
-            raise HfChainError(
-                f"input_ids hold {int(placeholders.sum())} image placeholders but pixel_values is missing: give the"
-                " images, or remove the image token from the prompt"
-            )
+        if begins:
+            check_images_given(placeholders)
         if begins and self._images_take_part():
             blank = self.get_image_features(**self._blank_image()).sum()
             embeds = embeds + 0 * blank.to(embeds.device, embeds.dtype)
@@ -337,12 +322,16 @@ class GraftedVLMForConditionalGeneration(GraftedVLMImageModel, GenerationMixin):
         return self.training and torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
 
     def _check_placeholders(self, placeholders: torch.Tensor, images: torch.Tensor, number: int) -> None:
-        found, wanted = int(placeholders.sum()), len(images)
-        if found != wanted:
-            fewer = "fewer" if found < wanted else "more"
+        each = 1 if tower_family(self.config.vision_config).flexible else max(1, len(images) // max(1, number))
+        place = placeholders.flatten().cumsum(0).view_as(placeholders) - 1
+        begins = placeholders & ~functional.pad(placeholders[:, :-1], (1, 0))
+        # Brought over at once: a device is waited for once.
+        found, broken = torch.stack([placeholders.sum(), (begins & (place % each != 0)).sum()]).tolist()
+        check_positions(found, len(images), number)
+        if broken:
             raise HfChainError(
-                f"the prompt has {found} image positions, {fewer} than the {wanted} of {number} images: make input_ids"
-                " with the processor, and do not truncate it within an image"
+                f"the {each} positions of an image are torn apart in input_ids: make input_ids with the processor, and"
+                " do not truncate it within an image"
             )
 
 

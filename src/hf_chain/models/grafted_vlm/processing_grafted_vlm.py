@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from transformers.feature_extraction_utils import BatchFeature
+from transformers.image_utils import make_flat_list_of_images
 from transformers.models.auto.processing_auto import AutoProcessor
 from transformers.processing_utils import ProcessorMixin
 
@@ -55,8 +56,8 @@ class GraftedVLMProcessor(ProcessorMixin):
         """Makes a batch.
 
         Args:
-            images (`PIL.Image`, `list` or nested `list`, *optional*): the images in the order of the image tokens;
-                a list for each prompt checks each prompt by itself.
+            images (`PIL.Image`, array, tensor, `list` or nested `list`, *optional*): the images in the order of the
+                image tokens, batched ones `[N, 3, H, W]` too; a list for each prompt checks each prompt by itself.
             text (`str` or `list[str]`, *optional*): prompts, each with an image token where an image stands.
             kwargs: for the tokenizer and the image processor, such as `padding` and `return_tensors`.
 
@@ -69,23 +70,27 @@ class GraftedVLMProcessor(ProcessorMixin):
         if text is None:
             return super().__call__(images=images, **kwargs)
         prompts = [text] if isinstance(text, str) else list(text)
-        nested = images if isinstance(images, (list, tuple)) else [] if images is None else [images]
+        nested = images if isinstance(images, (list, tuple)) else []
         if any(isinstance(row, (list, tuple)) or row is None for row in nested):
             rows = [[] if row is None else list(row) for row in nested]
             if len(rows) != len(prompts):
                 raise HfChainError(f"{len(rows)} lists of images for {len(prompts)} prompts: give one list a prompt")
             for number, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
                 self._check(prompt.count(self.image_token), len(row), f"prompt {number}")
-            nested = [image for row in rows for image in row]
-        self._check(sum(prompt.count(self.image_token) for prompt in prompts), len(nested), "the batch")
+            images = [image for row in rows for image in row]
+        empty = images is None or (isinstance(images, (list, tuple)) and not images)
+        flat = [] if empty else make_flat_list_of_images(self.image_processor.fetch_images(images))
+        self._check(sum(prompt.count(self.image_token) for prompt in prompts), len(flat), "the batch")
         # Rendered chats begin with the mark that the tokenizer would add once more.
         mark = getattr(self.tokenizer, "bos_token", None)
         if mark and prompts and all(prompt.startswith(mark) for prompt in prompts):
             kwargs.setdefault("add_special_tokens", False)
-        return super().__call__(images=nested or None, text=text, **kwargs)
+        return super().__call__(images=flat or None, text=text, **kwargs)
 
     def apply_chat_template(self, conversation: Any, chat_template: str | None = None, **kwargs: Any) -> Any:
         """Renders a chat as a prompt; with `tokenize=True` and `return_dict=True` makes a batch of it.
+
+        The tokens are those of training: what the template writes, and no mark that the tokenizer would add.
 
         Args:
             conversation (`list[dict]` or `list[list[dict]]`): messages, whose content is text with image tokens, or
@@ -102,6 +107,8 @@ class GraftedVLMProcessor(ProcessorMixin):
             )
         if chat_template is not None and "{" in chat_template:
             chat_template = with_images(chat_template, self.image_token)
+        if kwargs.get("tokenize"):
+            kwargs["processor_kwargs"] = {"add_special_tokens": False} | (kwargs.get("processor_kwargs") or {})
         return super().apply_chat_template(conversation, chat_template=chat_template, **kwargs)
 
     def _check(self, placeholders: int, images: int, where: str) -> None:

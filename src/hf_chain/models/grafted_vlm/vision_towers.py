@@ -54,6 +54,9 @@ def tower_family(config: PreTrainedConfig) -> VisionTower:
     Args:
         config (`PreTrainedConfig`): the tower's configuration.
 
+    Returns:
+        `VisionTower`: what is particular about its family.
+
     Raises:
         HfChainError: when the family is not in the table.
     """

@@ -16,6 +16,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import family_named, text_config
 from hf_chain.grafting.shards import Checkpoint, LazyTensor, open_checkpoint
+from hf_chain.grafting.whole_model import first_dtype, named_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -57,13 +58,9 @@ class CheckpointTarget:
         """Some of its weights, read when they are asked for."""
         return self.checkpoint.tensors({name: self._shards[name] for name in names})
 
-    def dtype(self) -> torch.dtype:
-        """The type its configuration names, else that of its first floating-point weight."""
-        named = text_config(self.config).dtype or self.config.dtype
-        if named is not None:
-            return getattr(torch, named) if isinstance(named, str) else named
-        types = (weight.dtype for weight in self.weights(self._shards).values())
-        return next((dtype for dtype in types if dtype.is_floating_point), torch.float32)
+    def dtype(self, names: Iterable[str]) -> torch.dtype:
+        """The type its configuration names, else that of the first floating-point weight of these."""
+        return named_dtype(text_config(self.config), self.config) or first_dtype(self.weights(names).values())
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ class ModelTarget:
         """Some of its weights, copied when they are asked for."""
         return {name: LazyCopy(self._state[name]) for name in names}
 
-    def dtype(self) -> torch.dtype:
+    def dtype(self, names: Iterable[str]) -> torch.dtype:
         """The type of its weights."""
         return self.model.dtype
 

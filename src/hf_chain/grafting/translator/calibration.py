@@ -99,7 +99,7 @@ def calibrate(
         )
     if sums is None:
         return Calibration(error.error, tokens, macs)
-    macs += sum(equations.macs for equations in sums) + len(RIDGES) * sums[0].solution_macs
+    macs += sum(equations.macs for equations in sums) + sums[0].solution_macs(len(RIDGES))
     return Calibration(error.error, tokens, macs, *_solve(*sums))
 
 

@@ -58,7 +58,8 @@ def closed_form(surrogate: PreTrainedModel, target: PreTrainedModel, batches: It
     MLP's again, each on the new state of the layer; behind a norm, its gain follows. The best state on held-out
     sequences stays. Ranges are fitted in order, each on what the surrogate hands it by then.
 
-    In memory are the hidden states of one batch and, for a projection with F inputs, up to 4 F² numbers in float64.
+    In memory are the hidden states of one batch and, for a projection with F inputs, up to 4 F² numbers in float64,
+    6 F² behind a norm.
 
     Args:
         surrogate (`PreTrainedModel`): a surrogate with its lineage.

@@ -14,6 +14,7 @@ from hf_chain.cost.transformer import decoder_macs
 from hf_chain.errors import HfChainError
 from hf_chain.files import write_text
 from hf_chain.grafting.anatomy import num_layers, text_config
+from hf_chain.grafting.batches import Batch, input_device
 from hf_chain.grafting.budget import Budget
 from hf_chain.grafting.criteria import CRITERIA, choose_ranges
 from hf_chain.grafting.layer_config import surrogate_config
@@ -22,7 +23,6 @@ from hf_chain.grafting.ranges import LayerRange, as_ranges, check_ranges, kept_l
 from hf_chain.grafting.target import open_target
 from hf_chain.grafting.trajectory import Trajectory, measure_trajectory
 from hf_chain.grafting.translator.least_squares import closed_form
-from hf_chain.grafting.translator.truncated import Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -163,7 +163,9 @@ class _SpliceErrors:
     macs: int = field(default=0, init=False)
 
     def __call__(self, span: LayerRange) -> float:
-        surrogate = drop_layers(open_target(self.target), [span], self.translators).to(self.target.device)
+        surrogate = drop_layers(open_target(self.target), [span], self.translators).to(
+            input_device(self.target) or "cpu"
+        )
         (fit,) = closed_form(surrogate, self.target, self.text)
         self.macs += fit.macs
         return fit.error_after

@@ -112,6 +112,11 @@ def graft(
     _report(trained.name, name, sizes, rest, strict)
     language_model = load_language_model(target, dtype, **loading)
     table = language_model.get_input_embeddings().weight
+    if table.is_meta:
+        raise HfChainError(
+            f"the token embeddings of {name} are offloaded, and images go where they are: keep them on a device, such"
+            " as by a device_map of your own"
+        )
     start = min(len(table), config.text_config.vocab_size) // 2
     rows = slice(start, start + COMPARED_ROWS)
     before = trained.rows(_name(language_model, table), rows)

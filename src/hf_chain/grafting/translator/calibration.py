@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from hf_chain.errors import HfChainError
+from hf_chain.grafting.batches import Batch, forward_inputs, real_tokens
 from hf_chain.grafting.translator.cost import forward_macs
 from hf_chain.grafting.translator.splice_error import SpliceErrorSum, token_weights
-from hf_chain.grafting.translator.truncated import Batch, forward_inputs, real_tokens, truncated
+from hf_chain.grafting.translator.truncated import truncated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

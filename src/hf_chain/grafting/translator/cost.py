@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from hf_chain.cost.frozen import Segment, training_macs
 from hf_chain.cost.transformer import decoder_macs
-from hf_chain.grafting.translator.truncated import batch_shape
+from hf_chain.grafting.batches import batch_shape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from hf_chain.grafting.translator.truncated import Batch
+    from hf_chain.grafting.batches import Batch
 
 
 def forward_macs(model: PreTrainedModel, batch: Batch, layers: Iterable[int] | None = None, head: bool = False) -> int:

@@ -14,11 +14,12 @@ import torch
 from transformers.utils import logging
 
 from hf_chain.grafting.anatomy import decoder_layers
+from hf_chain.grafting.batches import Batch, check_batches
 from hf_chain.grafting.translator.calibration import calibrate
 from hf_chain.grafting.translator.layer_writes import layer_writes
 from hf_chain.grafting.translator.refit import Refit, refits_of
-from hf_chain.grafting.translator.splice import Splice, splices
-from hf_chain.grafting.translator.truncated import Batch, evaluating
+from hf_chain.grafting.translator.splice import Splice, splices, translator_modules
+from hf_chain.module_modes import evaluation_mode
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,7 +74,9 @@ def closed_form(surrogate: PreTrainedModel, target: PreTrainedModel, batches: It
         HfChainError: when the family is unknown or cannot hold the fit, when there are fewer than 5 sequences, or when
             hidden states are not finite.
     """
-    with evaluating(surrogate, target):
+    check_batches(batches, "the calibration text")
+    translator_modules(surrogate)
+    with evaluation_mode(surrogate, target):
         return [
             _fit(surrogate, target, splice, _schedule(surrogate, splice), batches) for splice in splices(surrogate)
         ]

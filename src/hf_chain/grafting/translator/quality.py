@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hf_chain.grafting.batches import Batch
 from hf_chain.grafting.lineage import read_lineage
 from hf_chain.grafting.translator.perplexity import perplexity
 from hf_chain.grafting.translator.splice_error import dropping_error, splice_error
-from hf_chain.grafting.translator.truncated import Batch
 from hf_chain.grafting.translator_table import loss_recovered
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import decoder_layers
 from hf_chain.grafting.lineage import read_lineage
 from hf_chain.grafting.ranges import LayerRange
@@ -52,6 +53,15 @@ def splices(surrogate: PreTrainedModel) -> tuple[Splice, ...]:
 
 
 def translator_modules(surrogate: PreTrainedModel) -> list[nn.Module]:
-    """The translator layers of all ranges."""
+    """The translator layers of all ranges, which are about to change.
+
+    Raises:
+        HfChainError: when the model has no lineage of a surrogate, or weights of these layers are offloaded.
+    """
     layers = decoder_layers(surrogate)
-    return [layers[index] for splice in splices(surrogate) for index in splice.translators]
+    chosen = [layers[index] for splice in splices(surrogate) for index in splice.translators]
+    if any(weight.is_meta for layer in chosen for weight in layer.parameters()):
+        raise HfChainError(
+            "the surrogate's translator is offloaded, and cannot change there: load the surrogate whole"
+        )
+    return chosen

@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.budget import Budget
-from hf_chain.grafting.ranges import LayerRange, check_ranges, kept_layers, parse_ranges
+from hf_chain.grafting.ranges import LayerRange, as_ranges, check_ranges, kept_layers
 from hf_chain.grafting.trajectory import Trajectory
 from hf_chain.grafting.two_segments import TwoSegments, fit_two_segments
 
@@ -126,11 +126,7 @@ def explicit(request: CutRequest) -> tuple[LayerRange, ...]:
     """The ranges that are given."""
     if request.ranges is None:
         raise HfChainError("criterion 'explicit' has nothing to take: give ranges, such as 16-26")
-    if isinstance(request.ranges, str):
-        ranges: Sequence[LayerRange] = parse_ranges(request.ranges)
-    else:
-        ranges = [request.ranges] if isinstance(request.ranges, LayerRange) else request.ranges
-    checked = check_ranges(ranges, request.trajectory.num_layers, request.translators)
+    checked = check_ranges(as_ranges(request.ranges), request.trajectory.num_layers, request.translators)
     if not request.fits(*checked):
         raise HfChainError(
             f"ranges {', '.join(map(str, checked))} leave more than {request.budget}: give longer ranges or no budget"
@@ -198,6 +194,9 @@ def fit_trajectory(trajectory: Trajectory, keep_last: int = 1) -> TwoSegments:
     Args:
         trajectory (`Trajectory`): of the target.
         keep_last (`int`, *optional*, defaults to 1): layers at the end that stay.
+
+    Returns:
+        `TwoSegments`: with the state where they meet as its knot.
 
     Raises:
         HfChainError: when fewer than three states are left.

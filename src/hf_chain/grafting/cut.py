@@ -14,7 +14,7 @@ from hf_chain.cost.transformer import decoder_macs
 from hf_chain.errors import HfChainError
 from hf_chain.files import write_text
 from hf_chain.grafting.anatomy import num_layers, text_config
-from hf_chain.grafting.batches import Batch, input_device
+from hf_chain.grafting.batches import Batch, check_batches, input_device
 from hf_chain.grafting.budget import Budget
 from hf_chain.grafting.criteria import CRITERIA, choose_ranges
 from hf_chain.grafting.layer_config import surrogate_config
@@ -86,11 +86,16 @@ def choose_cut(
         budget (`Budget`, *optional*): the most that the surrogate may be; criteria follow it.
         translators (`int`): layers that stand in for each range.
 
+    Returns:
+        `Cut`: the ranges, and what it took to find them.
+
     Raises:
         HfChainError: when the ranges do not fit the target, or no range meets the budget.
     """
     if replaced not in CHOOSING:
         return Cut(check_ranges(named_ranges(replaced), num_layers(target.config), translators), translators)
+    if replaced == "splice_error":
+        check_batches(fitting_text, "the text that translators are fitted on")
     trajectory = measure_trajectory(target, text)
     errors = _SpliceErrors(target, fitting_text, translators) if replaced == "splice_error" else None
     ranges = choose_ranges(trajectory, replaced, budget=budget, translators=translators, splice_errors=errors)
@@ -138,7 +143,16 @@ def check_budget(config: PreTrainedConfig, replaced: str, budget: Budget | None,
 
 
 def is_affordable(config: PreTrainedConfig, budget: Budget | None, kept: Sequence[int]) -> bool:
-    """Whether a surrogate with these layers of a target is within a budget; no weights are needed."""
+    """Whether a surrogate with these layers of a target is within a budget; no weights are needed.
+
+    Args:
+        config (`PreTrainedConfig`): the target's.
+        budget (`Budget`, *optional*): the most that the surrogate may be; without one all are.
+        kept (`Sequence[int]`): the target's layers that the surrogate has.
+
+    Returns:
+        `bool`: whether it is; shares of MACs are compared on `BUDGET_TOKENS` tokens.
+    """
     if budget is None:
         return True
     if budget.layers is not None:

@@ -37,11 +37,16 @@ def plot_trajectory(
         `Path`: the file.
 
     Raises:
-        HfChainError: when the ranges do not fit the target.
+        HfChainError: when the ranges do not fit the target, or the file's folder or format is none.
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise HfChainError(f"there is no folder {path.parent} for the plot: make it first")
     with applied(theme):
         figure = trajectory_figure(trajectory, chosen, translators, theme)
+        formats = figure.canvas.get_supported_filetypes()
+        if path.suffix.lower().removeprefix(".") not in formats:
+            raise HfChainError(f"{path.name} names no known format: end it in .{', .'.join(sorted(formats))}")
         # No date in the file: the same trajectory gives the same bytes.
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     return path

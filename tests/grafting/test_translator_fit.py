@@ -107,6 +107,19 @@ def test_bad_input() -> None:
         fit_translator(surrogate, target, some_text(), [])
     with pytest.raises(HfChainError, match="batches can be read only once"):
         fit_translator(surrogate, target, iter(some_text()))
+    with pytest.raises(HfChainError, match="held_out can be read only once"):
+        compare_translators(target, "1-4", some_text(), iter(some_text()), ["inherit"])
+    with pytest.raises(HfChainError, match="batches is a dict: give a list of batches"):
+        fit_translator(surrogate, target, some_text()[0])
+    with pytest.raises(HfChainError, match="the target is a str: give the model itself"):
+        fit_translator(surrogate, "some/folder", some_text())
+    broken = tiny_decoder("llama")
+    broken.model.layers[0].mlp.down_proj.weight.data.fill_(float("inf"))
+    with pytest.raises(HfChainError, match="predictions of LlamaForCausalLM are not finite"):
+        perplexity(broken, some_text())
+    for model, text in ((broken, some_text()), (target, [])):
+        with pytest.raises(HfChainError, match="hidden states at the splice are not finite, or all equal"):
+            splice_error(surrogate, model, text)
     with pytest.raises(HfChainError, match="target has layers=6, the surrogate was cut from .* with layers=8"):
         fit_translator(surrogate, tiny_decoder("llama", num_hidden_layers=6), some_text())
     with pytest.raises(HfChainError, match="is no surrogate"):

@@ -49,6 +49,14 @@ def model_on_a_surrogate() -> tuple[Any, Any, Any]:
     return target, model, processor
 
 
+def test_what_makes_no_prompts_is_refused() -> None:
+    _, model, processor = model_on_a_surrogate()
+    with pytest.raises(HfChainError, match="a collator that packs does not fit image prompts"):
+        ImagePrompts(model, rows(4), ChatCollator(processor, packing=True))
+    with pytest.raises(HfChainError, match="batch_size=0: give at least one"):
+        ImagePrompts(model, rows(4), ChatCollator(processor), batch_size=0)
+
+
 def test_a_prompt_is_what_the_decoder_gets() -> None:
     _, model, processor = model_on_a_surrogate()
     collator = ChatCollator(processor)

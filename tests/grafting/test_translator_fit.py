@@ -19,6 +19,7 @@ from hf_chain.grafting.translator import (
     splice_error,
     translator_table,
 )
+from hf_chain.grafting.translator_table import loss_recovered
 from support.decoders import some_tokens, tiny_decoder
 from support.translators import changed_weights, some_text, target_and_surrogate, text_batch, weights_of
 
@@ -55,10 +56,16 @@ def test_report_holds_what_can_be_measured() -> None:
     assert quality.perplexity == perplexity(surrogate, held_out)
     reference = quality.reference
     assert reference.target_perplexity == perplexity(target, held_out)
-    lost = math.log(reference.dropping_perplexity) - math.log(reference.target_perplexity)
-    won = math.log(reference.dropping_perplexity) - math.log(quality.perplexity)
-    assert quality.recovered == pytest.approx(won / lost)
+    perplexities = reference.target_perplexity, reference.dropping_perplexity, quality.perplexity
+    assert quality.recovered == loss_recovered(*perplexities)
     assert json.loads(report.to_json())["quality"]["reference"]["target_perplexity"] == reference.target_perplexity
+
+
+def test_nothing_is_recovered_where_dropping_costs_nothing() -> None:
+    assert (
+        loss_recovered(10.0, 40.0, 20.0) == pytest.approx(math.log(40 / 20) / math.log(40 / 10)) == pytest.approx(0.5)
+    )
+    assert loss_recovered(10.0, 10.0, 9.0) is loss_recovered(10.0, 9.0, 9.5) is None
 
 
 @torch.no_grad()

@@ -40,7 +40,17 @@ def grafted_segments(
 
 
 def decoder_segments(config: Any, rows: int, tokens: int, trained: Mapping[str, float] = NOTHING) -> list[Segment]:
-    """The layers and the head of a language model; arguments as for `grafted_segments`."""
+    """The layers and the head of a language model; arguments as for `grafted_segments`.
+
+    Args:
+        config (`PreTrainedConfig`): The language model.
+        rows (`int`): Sequences B.
+        tokens (`int`): Their length L.
+        trained (`Mapping[str, float]`): As for `grafted_segments`.
+
+    Returns:
+        `list[Segment]`: The layers, the head.
+    """
     layers = [
         _segment(f"decoder.{layer}", rows * decoder_macs(config, tokens, layers=(layer,), head=False), trained)
         for layer in range(config.num_hidden_layers)

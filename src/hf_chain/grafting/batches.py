@@ -45,6 +45,9 @@ def input_device(model: PreTrainedModel) -> torch.device | None:
 
     Args:
         model (`PreTrainedModel`): a language model, on one device or several.
+
+    Returns:
+        `torch.device`, *optional*: that of its token embeddings.
     """
     device = model.get_input_embeddings().weight.device
     return None if device.type == "meta" else device
@@ -56,6 +59,9 @@ def forward_inputs(model: PreTrainedModel, batch: Batch) -> Batch:
     Args:
         model (`PreTrainedModel`): a language model.
         batch (`Batch`): text, padded on either side.
+
+    Returns:
+        `Batch`: arguments of `forward`.
 
     Raises:
         HfChainError: when it is no batch, or holds ids that the model has no embedding for.
@@ -77,13 +83,27 @@ def forward_inputs(model: PreTrainedModel, batch: Batch) -> Batch:
 
 
 def real_tokens(batch: Batch) -> torch.Tensor:
-    """Which tokens of a batch are no padding, `[B, L]`."""
+    """Which tokens of a batch are no padding, `[B, L]`.
+
+    Args:
+        batch (`Batch`): text.
+
+    Returns:
+        `torch.Tensor` of shape `[B, L]`: boolean.
+    """
     mask = batch.get("attention_mask")
     return torch.ones(batch_shape(batch), dtype=torch.bool) if mask is None else mask.bool()
 
 
 def next_tokens(batch: Batch) -> torch.Tensor:
-    """The token after each but the last, `[B, L − 1]`, −100 where it is not to be predicted, or from padding."""
+    """The token after each but the last, `[B, L − 1]`, −100 where it is not to be predicted, or from padding.
+
+    Args:
+        batch (`Batch`): text.
+
+    Returns:
+        `torch.Tensor` of shape `[B, L − 1]`: ids, or −100.
+    """
     real = real_tokens(batch)
     labels = batch["labels"] if "labels" in batch else batch["input_ids"]
     real = real.to(labels.device)
@@ -95,6 +115,9 @@ def batch_shape(batch: Any) -> tuple[int, int]:
 
     Args:
         batch (`Batch`): text.
+
+    Returns:
+        `tuple[int, int]`: B and L.
 
     Raises:
         HfChainError: when it is none.

@@ -55,7 +55,11 @@ class Cut:
     trajectory: Trajectory | None = None
 
     def write(self, folder: Path) -> None:
-        """Writes the trajectory as JSON, as Markdown and as a plot, where there is one."""
+        """Writes the trajectory as JSON, as Markdown and as a plot, where there is one.
+
+        Args:
+            folder (`Path`): an existing folder.
+        """
         if self.trajectory is None:
             return
         from hf_chain.grafting.trajectory_plot import plot_trajectory
@@ -104,6 +108,12 @@ def choose_cut(
 
 def named_ranges(replaced: str | LayerRange | Sequence[LayerRange]) -> tuple[LayerRange, ...]:
     """Ranges that are named and not chosen by a criterion.
+
+    Args:
+        replaced (`str`, `LayerRange` or `Sequence`): as for `as_ranges`.
+
+    Returns:
+        `tuple[LayerRange]`: the ranges, in the order given.
 
     Raises:
         HfChainError: when the text names neither ranges nor a criterion.

@@ -60,6 +60,9 @@ def predict_from_layers(model: PreTrainedModel, batch: Batch, counted: torch.Ten
         model (`PreTrainedModel`): a decoder with a language-model head, in evaluation mode.
         batch (`Batch`): `input_ids` and `attention_mask` `[B, T]`.
         counted (`torch.Tensor` of shape `[B, T]`): N positions that have a next token.
+
+    Returns:
+        `LayerPredictions`: of the N positions, on the CPU.
     """
     states = _hidden_states(model, batch, counted)
     wanted = next_tokens(batch)[counted[:, :-1]]

@@ -132,6 +132,9 @@ def kept_layers(ranges: Sequence[LayerRange], num_layers: int, translators: int 
         ranges (`Sequence[LayerRange]`): checked ranges.
         num_layers (`int`): the target's number of layers.
         translators (`int`): layers of each range that stay, its first ones.
+
+    Returns:
+        `tuple[int]`: their numbers in the target.
     """
     dropped = {layer for span in ranges for layer in span.layers[translators:]}
     return tuple(layer for layer in range(num_layers) if layer not in dropped)
@@ -144,6 +147,9 @@ def translator_layers(ranges: Sequence[LayerRange], num_layers: int, translators
         ranges (`Sequence[LayerRange]`): checked ranges.
         num_layers (`int`): the target's number of layers.
         translators (`int`): layers of each range that stay, its first ones.
+
+    Returns:
+        `tuple[int]`: their numbers in the surrogate.
     """
     stand_in = {layer for span in ranges for layer in span.layers[:translators]}
     return tuple(

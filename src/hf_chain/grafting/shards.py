@@ -71,6 +71,9 @@ class Checkpoint:
     def fetch(self, files: Iterable[str]) -> None:
         """Downloads files that are not here yet; those the Hub does not have are left to the reader to miss.
 
+        Args:
+            files (`Iterable[str]`): their names in the repository.
+
         Raises:
             HfChainError: when the Hub does not answer.
         """
@@ -179,6 +182,12 @@ def open_checkpoint(target: str | Path, revision: str | None = None) -> Checkpoi
 def is_folder(target: str | Path) -> bool:
     """Whether a model is in a folder, and not on the Hub.
 
+    Args:
+        target (`str` or `Path`): folder or Hub name.
+
+    Returns:
+        `bool`: false for a Hub name.
+
     Raises:
         HfChainError: when it can be neither.
     """
@@ -197,6 +206,9 @@ def hub_commit(repo: str, revision: str | None = None, **loading: Any) -> str:
         repo (`str`): Hub name.
         revision (`str`, *optional*): branch, tag or commit.
         loading: arguments of `snapshot_download`, such as `token` and `cache_dir`.
+
+    Returns:
+        `str`: its hash.
 
     Raises:
         HfChainError: when the Hub does not answer.

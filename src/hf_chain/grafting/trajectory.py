@@ -87,22 +87,48 @@ class Trajectory:
         return len(self.block_influence)
 
     def parameters(self, kept: Collection[int] | None = None) -> int:
-        """Parameters of the target, or of a surrogate that has its `kept` layers."""
+        """Parameters of the target, or of a surrogate that has its `kept` layers.
+
+        Args:
+            kept (`Collection[int]`, *optional*): the surrogate's layers, by their numbers in the target; all of them
+                by default.
+
+        Returns:
+            `int`: embeddings and head included.
+        """
         layers = range(self.num_layers) if kept is None else kept
         return self.other_parameters + sum(self.layer_parameters[layer] for layer in layers)
 
     def sample_macs(self, kept: Collection[int] | None = None) -> int:
-        """Forward MACs on a sample of mean length of the target, or of a surrogate that has its `kept` layers."""
+        """Forward MACs on a sample of mean length of the target, or of a surrogate that has its `kept` layers.
+
+        Args:
+            kept (`Collection[int]`, *optional*): the surrogate's layers, by their numbers in the target; all of them
+                by default.
+
+        Returns:
+            `int`: multiply-accumulate operations, the head's included.
+        """
         layers = range(self.num_layers) if kept is None else kept
         return self.other_macs + sum(self.layer_macs[layer] for layer in layers)
 
     def to_json(self) -> str:
-        """The trajectory as JSON text."""
+        """The trajectory as JSON text.
+
+        Returns:
+            `str`: what `from_json` reads.
+        """
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Trajectory:
         """Reads what `to_json` wrote.
+
+        Args:
+            text (`str`): JSON.
+
+        Returns:
+            `Trajectory`: the trajectory.
 
         Raises:
             HfChainError: when the text is no trajectory.

@@ -59,6 +59,18 @@ def trajectory_figure(
 
     To be called inside `applied(theme)`. Layer i lies between i, the state that enters it, and i + 1. The embeddings'
     own prediction is left out: it is so far from every layer's that it would flatten the curve.
+
+    Args:
+        trajectory (`Trajectory`): of the target.
+        chosen (`Sequence[LayerRange]`): the replaced ranges.
+        translators (`int`, *optional*, defaults to 1): layers of a range that stay as its translator.
+        theme (`Theme`, *optional*): the colours; light ones by default.
+
+    Returns:
+        `Figure`: not written yet.
+
+    Raises:
+        HfChainError: when the ranges do not fit the target.
     """
     ranges = check_ranges(chosen, trajectory.num_layers, translators)
     figure = Figure(figsize=(7.6, 5.6), layout="constrained")

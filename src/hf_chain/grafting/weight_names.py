@@ -58,13 +58,24 @@ def target_name(config: PreTrainedConfig, places: Mapping[int, int], name: str) 
         config (`PreTrainedConfig`): the target's configuration.
         places (`Mapping[int, int]`): number of a kept layer in the target -> its number in the surrogate.
         name (`str`): the name in the surrogate.
+
+    Returns:
+        `str`: the name in the target.
     """
     match = re.match(rf"{re.escape(layer_prefix(config))}(\d+)", name)
     return name if match is None else with_number(name, match, list(places)[int(match[1])])
 
 
 def decoder_name(config: PreTrainedConfig, name: str) -> str | None:
-    """What the decoder on its own calls a weight of the whole model; `None` when another tower holds it."""
+    """What the decoder on its own calls a weight of the whole model; `None` when another tower holds it.
+
+    Args:
+        config (`PreTrainedConfig`): the target's configuration.
+        name (`str`): the name in the whole model.
+
+    Returns:
+        `str`, *optional*: the decoder's own name.
+    """
     prefixes = family(config).prefixes
     if not prefixes:
         return name

@@ -69,13 +69,27 @@ def load_whole(
 
 
 def named_dtype(*configs: PreTrainedConfig) -> torch.dtype | None:
-    """The type that the first of these configurations with one names."""
+    """The type that the first of these configurations with one names.
+
+    Args:
+        configs (`PreTrainedConfig`): those of a model and of its parts.
+
+    Returns:
+        `torch.dtype`, *optional*: `None` where none names one.
+    """
     named = next((config.dtype for config in configs if config.dtype is not None), None)
     return getattr(torch, named) if isinstance(named, str) else named
 
 
 def first_dtype(tensors: Iterable[Any]) -> torch.dtype:
-    """The type of the first floating-point tensor; float32 where there is none."""
+    """The type of the first floating-point tensor; float32 where there is none.
+
+    Args:
+        tensors (`Iterable`): tensors or `LazyTensor`s.
+
+    Returns:
+        `torch.dtype`: its type.
+    """
     types = (tensor.dtype for tensor in tensors)
     return next((dtype for dtype in types if dtype.is_floating_point), torch.float32)
 

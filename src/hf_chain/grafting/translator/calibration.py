@@ -65,6 +65,9 @@ def calibrate(
         refit (`Refit`, *optional*): the weight to fit; without one the error is measured alone.
         batches (`Iterable[Batch]`): calibration text.
 
+    Returns:
+        `Calibration`: the error, what it cost, and the solution.
+
     Raises:
         HfChainError: when there are fewer sequences than `HELD_OUT_EVERY`, or hidden states are not finite.
     """

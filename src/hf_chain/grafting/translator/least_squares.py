@@ -83,7 +83,14 @@ def closed_form(surrogate: PreTrainedModel, target: PreTrainedModel, batches: It
 
 
 def refitted_weights(surrogate: PreTrainedModel) -> list[nn.Parameter]:
-    """The weights that `closed_form` changes; the surrogate may be on the meta device."""
+    """The weights that `closed_form` changes; the surrogate may be on the meta device.
+
+    Args:
+        surrogate (`PreTrainedModel`): a surrogate with its lineage.
+
+    Returns:
+        `list[nn.Parameter]`: each once.
+    """
     return _weights(refit for splice in splices(surrogate) for refit in _schedule(surrogate, splice))
 
 
@@ -104,6 +111,9 @@ def calibration_passes(config: PreTrainedConfig) -> int:
 
     Args:
         config (`PreTrainedConfig`): the surrogate's or the target's configuration.
+
+    Returns:
+        `int`: passes over the text.
     """
     writes = layer_writes(config)
     return sum(2 if write.norm else 1 for write in (writes.mlp, writes.attention, writes.mlp)) + 1

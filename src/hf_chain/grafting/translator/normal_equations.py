@@ -38,7 +38,14 @@ class NormalEquations:
         return self.tokens * size * (size + outputs)
 
     def solution_macs(self, ridges: int) -> int:
-        """And of its solutions at so many ridge strengths: a Cholesky factorisation, two triangular systems each."""
+        """And of its solutions at so many ridge strengths: a Cholesky factorisation, two triangular systems each.
+
+        Args:
+            ridges (`int`): how many strengths.
+
+        Returns:
+            `int`: multiply-accumulate operations.
+        """
         size, outputs = self.cross.shape
         return ridges * (size**3 // 6 + size**2 * outputs)
 
@@ -102,7 +109,14 @@ class GainedEquations(NormalEquations):
         self._eigen: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def solution_macs(self, ridges: int) -> int:
-        """Of a symmetric eigenproblem, and two products for each ridge strength."""
+        """Of a symmetric eigenproblem, and two products for each ridge strength.
+
+        Args:
+            ridges (`int`): how many strengths.
+
+        Returns:
+            `int`: multiply-accumulate operations.
+        """
         size, outputs = self.cross.shape
         return 9 * size**3 // 2 + (1 + ridges) * size**2 * outputs
 
@@ -112,7 +126,14 @@ class GainedEquations(NormalEquations):
         self._eigen = None
 
     def solve(self, ridge: float) -> torch.Tensor:
-        """The solution X, `[F, D]`, at one ridge strength, relative to the mean of g² and the mean diagonal of G."""
+        """The solution X, `[F, D]`, at one ridge strength, relative to the mean of g² and the mean diagonal of G.
+
+        Args:
+            ridge (`float`): ρ.
+
+        Returns:
+            `torch.Tensor` of shape `[F, D]`: X.
+        """
         if self._eigen is None:
             values, vectors = torch.linalg.eigh(self.gram)
             self._eigen = values.clamp_min(0), vectors

@@ -72,6 +72,9 @@ def refits_of(layer: nn.Module, write: Write) -> list[Refit]:
         layer (`nn.Module`): a translator layer.
         write (`Write`): its attention or its MLP.
 
+    Returns:
+        `list[Refit]`: one, or with a norm behind it two.
+
     Raises:
         HfChainError: when its weights are quantised.
     """

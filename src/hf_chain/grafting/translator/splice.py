@@ -41,6 +41,12 @@ class Splice:
 def splices(surrogate: PreTrainedModel) -> tuple[Splice, ...]:
     """The splices of a surrogate, from its lineage, first layers first.
 
+    Args:
+        surrogate (`PreTrainedModel`): a surrogate with its lineage.
+
+    Returns:
+        `tuple[Splice]`: one for each range.
+
     Raises:
         HfChainError: when the model has no lineage of a surrogate.
     """
@@ -54,6 +60,12 @@ def splices(surrogate: PreTrainedModel) -> tuple[Splice, ...]:
 
 def translator_modules(surrogate: PreTrainedModel) -> list[nn.Module]:
     """The translator layers of all ranges, which are about to change.
+
+    Args:
+        surrogate (`PreTrainedModel`): a surrogate with its lineage.
+
+    Returns:
+        `list[nn.Module]`: layers of the surrogate.
 
     Raises:
         HfChainError: when the model has no lineage of a surrogate, or weights of these layers are offloaded.

@@ -37,7 +37,12 @@ class SpliceErrorSum:
         self.weighted_sum: torch.Tensor | float = 0.0
 
     def add(self, surrogate: torch.Tensor, target: torch.Tensor) -> None:
-        """Adds N tokens, `[N, d]` each."""
+        """Adds N tokens, `[N, d]` each.
+
+        Args:
+            surrogate (`torch.Tensor` of shape `[N, d]`): its hidden states.
+            target (`torch.Tensor` of shape `[N, d]`): the target's.
+        """
         target = target.double()
         weights = token_weights(target)
         difference = (surrogate.to(target.device).double() - target).square().sum(1)
@@ -55,7 +60,14 @@ class SpliceErrorSum:
 
 
 def token_weights(target: torch.Tensor) -> torch.Tensor:
-    """w_i = ‖t_i‖⁻² of hidden states `[N, d]`, in float64."""
+    """w_i = ‖t_i‖⁻² of hidden states `[N, d]`, in float64.
+
+    Args:
+        target (`torch.Tensor` of shape `[N, d]`): the target's hidden states.
+
+    Returns:
+        `torch.Tensor` of shape `[N]`: w.
+    """
     return target.double().square().sum(1).clamp_min(1e-300).reciprocal()
 
 

@@ -77,7 +77,12 @@ def without_layers(model: PreTrainedModel, ranges: Sequence[LayerRange]) -> Iter
 
 @contextmanager
 def replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
-    """Gives one module another `forward` for a while."""
+    """Gives one module another `forward` for a while.
+
+    Args:
+        module (`nn.Module`): the module; as before afterwards.
+        forward (`Callable`): what a call runs instead.
+    """
     own = module.__dict__.get("forward")
     module.forward = forward
     try:

@@ -13,6 +13,7 @@ from PIL import Image
 from hf_chain.data.chat import ChatCollator
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.surrogate import build_surrogate
+from hf_chain.grafting.trajectory import measure_trajectory
 from hf_chain.grafting.translator import (
     ImagePrompts,
     TranslatorConfig,
@@ -66,6 +67,7 @@ def test_a_prompt_is_what_the_decoder_gets() -> None:
     with torch.no_grad():
         expected, found = model(**batch).logits, model.language_model(**prompt).logits
     torch.testing.assert_close(found, expected)
+    assert measure_trajectory(model.language_model, [prompt]).samples == 4
 
 
 def test_a_last_batch_may_be_shorter_and_every_pass_is_the_same() -> None:

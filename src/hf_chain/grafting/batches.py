@@ -71,7 +71,8 @@ def forward_inputs(model: PreTrainedModel, batch: Batch) -> Batch:
     mask = inputs.get("attention_mask")
     if mask is not None and "position_ids" not in inputs:
         inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-    ids, rows = inputs.get("input_ids"), model.get_input_embeddings().weight.shape[0]
+    # The number, not the table, which ZeRO-3 leaves empty.
+    ids, rows = inputs.get("input_ids"), model.get_input_embeddings().num_embeddings
     # On a GPU the look would wait for all that is under way.
     if ids is not None and ids.device.type == "cpu" and ids.numel() and int(ids.max()) >= rows:
         raise HfChainError(

@@ -36,8 +36,8 @@ def check_batches(batches: Iterable[Batch], name: str, passes: int = 2) -> None:
         if passes > 1:
             raise HfChainError(f"{name} can be read only once: give a list of batches, or token_batches(...)")
     elif isinstance(batches, Sequence):
-        for batch in batches:
-            batch_shape(batch)
+        for first in batches[:1]:
+            batch_shape(first)
 
 
 def input_device(model: PreTrainedModel) -> torch.device | None:

@@ -7,7 +7,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForCausalLM
 
+from hf_chain.cost.grafted import grafted_segments
 from hf_chain.cost.transformer import decoder_macs, encoder_macs, image_tokens
+from hf_chain.models.grafted_vlm import GraftedVLMConfig
 
 SIZES = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 3}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
@@ -17,8 +19,13 @@ DECODERS = {
     "qwen3": SIZES | HEADS,
     "olmo2": SIZES | {"num_attention_heads": 4},
     "gpt_neox": SIZES | {"num_attention_heads": 4},
-    "opt": {"vocab_size": 96, "hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 80, "num_hidden_layers": 3}
+    "opt": {"vocab_size": 96, "hidden_size": 32, "word_embed_proj_dim": 16, "ffn_dim": 80, "num_hidden_layers": 3}
     | {"num_attention_heads": 4},
+    "mixtral": SIZES | HEADS | {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": SIZES
+    | HEADS
+    | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+    | {"decoder_sparse_step": 2},
     "gpt2": {"vocab_size": 96, "n_embd": 32, "n_layer": 3, "n_head": 4},
 }
 TOWER = {"hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -28,10 +35,14 @@ ENCODERS = {"clip_vision_model": 1, "siglip_vision_model": 0, "dinov2": 1, "dino
 @pytest.mark.parametrize("family", DECODERS)
 def test_a_decoder_agrees_with_the_flop_counter(family):
     config = CONFIG_MAPPING[family](**DECODERS[family])
-    with torch.device("meta"):
+    # Which experts run is known with real weights alone.
+    device = "cpu" if family in ("mixtral", "qwen3_moe") else "meta"
+    with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    if device == "cpu":
+        model.set_experts_implementation("eager")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(input_ids=torch.zeros(1, 10, dtype=torch.long, device="meta"))
+        model(input_ids=torch.zeros(1, 10, dtype=torch.long, device=device))
     # Rotary tables are matrix products to the counter.
     assert 2 * decoder_macs(config, 10) == pytest.approx(counter.get_total_flops(), rel=0.01)
 
@@ -61,3 +72,37 @@ def test_a_vision_tower_agrees_with_the_flop_counter(family, extra):
         model(pixel_values=torch.empty(1, 3, 32, 32, device="meta"))
     assert image_tokens(config) == 16 + extra
     assert 2 * encoder_macs(config) == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_a_naflex_tower_agrees_with_the_flop_counter():
+    config = CONFIG_MAPPING["siglip2_vision_model"](**TOWER, patch_size=8, num_patches=16, vision_use_head=False)
+    with torch.device("meta"):
+        model = AutoModel.from_config(config, attn_implementation="eager").eval()
+    shapes = torch.tensor([[4, 4]])
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        pixels, mask = torch.zeros(1, 16, 3 * 8 * 8), torch.ones(1, 16, dtype=torch.long)
+        model.to_empty(device="cpu")(pixel_values=pixels, pixel_attention_mask=mask, spatial_shapes=shapes)
+    assert image_tokens(config) == 16
+    assert 2 * encoder_macs(config) == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_images_may_be_wider_than_high():
+    config = CONFIG_MAPPING["vit"](**TOWER, image_size=(16, 24), patch_size=8)
+    with torch.device("meta"):
+        model = AutoModel.from_config(config, attn_implementation="eager", add_pooling_layer=False).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(pixel_values=torch.empty(1, 3, 16, 24, device="meta"))
+    assert image_tokens(config) == 7
+    assert 2 * encoder_macs(config) == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_what_counts_is_the_size_of_images_that_are_processed():
+    """Not that of the published configuration, for towers that take any size."""
+    configured, processed = (CONFIG_MAPPING["dinov2"](**TOWER, image_size=pixels, patch_size=8) for pixels in (64, 16))
+    text = CONFIG_MAPPING["llama"](**DECODERS["llama"])
+    resized = GraftedVLMConfig(vision_config=configured, text_config=text, image_size=16)
+    own = GraftedVLMConfig(vision_config=processed, text_config=text)
+    assert encoder_macs(resized) == encoder_macs(own) < encoder_macs(configured)
+    segments = [[segment.forward_macs for segment in grafted_segments(config, 1, 8, 1)] for config in (resized, own)]
+    assert segments[0] == segments[1] and sum(segments[0][:4]) == encoder_macs(own)
+    assert image_tokens(resized) == resized.tokens_per_image

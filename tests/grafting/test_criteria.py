@@ -193,6 +193,8 @@ def test_bad_requests_are_refused_in_one_line(arguments: dict, message: str) -> 
         ({"layers": 0}, re.escape("budget layers=0 is impossible: give a number above 0")),
         ({"macs_share": 1.0}, "budget macs_share=1.0 is impossible: give a share between 0 and 1"),
         ({"macs_share": -0.5}, "macs_share=-0.5"),
+        ({"macs_share": float("nan")}, "budget macs_share=nan is impossible"),
+        ({"layers": "3"}, "budget layers='3' is impossible: give a number above 0"),
     ],
 )
 def test_bad_budgets_are_refused_in_one_line(arguments: dict, message: str) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from hf_chain.errors import HfChainError
@@ -19,6 +22,7 @@ from hf_chain.grafting.graft import graft
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.models import GraftedVLMForConditionalGeneration, GraftedVLMProcessor, from_parts
 from support.grafted_parts import image_processor, photos, processed, tiny_decoder, tiny_tokenizer, tiny_tower
+from support.hub_server import HubServer
 
 Trained = tuple[GraftedVLMForConditionalGeneration, GraftedVLMProcessor]
 PROMPTS = ["what is this <image>", "what is a goldfish"]
@@ -99,6 +103,63 @@ def test_the_surrogate_is_not_read(folder: Path, target: Path, tmp_path: Path) -
     assert graft(tmp_path, target).config.text_config.num_hidden_layers == 8
 
 
+def same_image_half(grafted: PreTrainedModel, trained: PreTrainedModel) -> bool:
+    state = grafted.state_dict()
+    half = {name: weight for name, weight in trained.state_dict().items() if not name.startswith("language_model.")}
+    return all(torch.equal(state[name], weight) for name, weight in half.items())
+
+
+def sharded(trained: Trained, folder: Path) -> list[str]:
+    """Saves a model in many shards, and says which hold nothing that a graft reads."""
+    trained[0].save_pretrained(folder, max_shard_size="20KB")
+    trained[1].save_pretrained(folder)
+    shards = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    read = {shard for name, shard in shards.items() if not name.startswith("language_model.model.layers")}
+    return sorted(set(shards.values()) - read)
+
+
+def test_shards_of_the_surrogate_alone_need_not_exist(trained: Trained, target: Path, tmp_path: Path) -> None:
+    unread = sharded(trained, tmp_path)
+    assert unread
+    for shard in unread:
+        (tmp_path / shard).unlink()
+    assert same_image_half(graft(tmp_path, target), trained[0])
+
+
+def test_from_the_hub_what_is_read_is_fetched_at_its_revision(
+    hub: HubServer, trained: Trained, target: Path, tmp_path: Path
+) -> None:
+    unread = sharded(trained, tmp_path)
+    api = HfApi()
+    for name, folder in (("tester/vlm", tmp_path), ("tester/target", target)):
+        api.create_repo(name)
+        first = api.upload_folder(repo_id=name, folder_path=folder).oid
+    for damaged in ("config.json", "tokenizer.json"):
+        api.upload_file(path_or_fileobj=b"{}", path_in_repo=damaged, repo_id="tester/target")
+    grafted = graft("tester/vlm", "tester/target", revision=first)
+    assert same_image_half(grafted, trained[0])
+    fetched = {request.rpartition("/")[2] for request in hub.requests if "/vlm/resolve/" in request}
+    assert "config.json" in fetched and not fetched & set(unread)
+    assert grafted.config.hf_chain_graft["revision"] == first
+
+
+@pytest.mark.parametrize("damage", ["missing", "misshaped"])
+def test_an_image_half_that_is_not_whole_is_refused(damage: str, folder: Path, target: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    weights = load_file(folder / "model.safetensors")
+    if damage == "missing":
+        del weights["adapter.0.weight"]
+    else:
+        weights["adapter.0.weight"] = torch.zeros(3, 3)
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    message = (
+        "lacks adapter.0.weight and 0 more weights" if damage == "missing" else "adapter.0.weight of .* has shape"
+    )
+    with pytest.raises(HfChainError, match=message) as caught:
+        graft(tmp_path, target)
+    assert "\n" not in str(caught.value)
+
+
 @torch.no_grad()
 def test_precision_follows_the_target_or_the_wish(trained: Trained, folder: Path, target: Path) -> None:
     assert graft(folder, target, dtype=torch.bfloat16).dtype == torch.bfloat16
@@ -165,9 +226,15 @@ def test_what_does_not_fit_is_said_in_one_line(case: str, folder: Path, target: 
     assert "\n" not in str(caught.value)
 
 
-def test_what_differs_is_a_warning_where_it_is_wished(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_differs_is_a_warning_where_it_is_wished(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    # The module's name is the function's too.
+    monkeypatch.setattr(sys.modules[graft.__module__].logger, "warning", warnings.append)
     other = tiny_decoder("llama", num_hidden_layers=4)
     assert graft(folder, other, tokenizer=tiny_tokenizer(None), strict=False).language_model is other
+    before, after = (text for text in warnings if "is grafted onto" in text)
+    assert "it has 4 layers, the surrogate was cut from 8" in before and "it has no chat template" in before
+    assert "its token embeddings differ" in after
     with pytest.raises(HfChainError, match="its embedding size is 64"):
         graft(folder, tiny_decoder("llama", hidden_size=64), tokenizer=tiny_tokenizer(), strict=False)
 

@@ -72,6 +72,11 @@ def test_the_first_model_stays_as_it_is() -> None:
     assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
 
 
+def test_a_folder_is_no_target() -> None:
+    with pytest.raises(HfChainError, match="target is a str: give the model itself"):
+        recut(trained_on_the_small_one("llama"), "some/folder", LARGE)
+
+
 def test_a_layer_that_the_first_one_kept_is_not_replaced() -> None:
     with pytest.raises(HfChainError, match="layers 2-5 cannot be replaced where 3-6 were before: name some of those"):
         recut(trained_on_the_small_one("llama"), tiny_decoder("llama"), "2-5")

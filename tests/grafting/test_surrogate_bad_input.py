@@ -48,6 +48,10 @@ def refused(message: str, *arguments: object, **options: object) -> None:
         ("middle", "'middle' cannot be read"),
         ([], "no layer range is given"),
         (LayerRange(-3, 4), "-3-4 reaches outside"),
+        ((3, 5), r"layer range \(3, 5\) cannot be read: write FIRST-LAST"),
+        (range(3, 6), "layer range range.* cannot be read"),
+        (None, "layer range None cannot be read"),
+        (["2-4", "4-6"], "2-4 and 4-6 overlap"),
     ],
 )
 def test_ranges(folder: Path, replaced: object, message: str) -> None:
@@ -181,6 +185,12 @@ def test_a_quantisation_that_is_not_installed(folder: Path) -> None:
 
 def test_an_unknown_dtype(folder: Path) -> None:
     refused("cannot be loaded as LlamaForCausalLM: .*dtype", folder, "2-5", dtype="float31")
+
+
+def test_a_surrogate_is_not_cut_again(folder: Path, tmp_path: Path) -> None:
+    surrogate = build_surrogate(folder, "2-5", output_dir=tmp_path / "surrogate")
+    for again in (surrogate, tmp_path / "surrogate"):
+        refused("surrogate is a surrogate itself, cut from .*target: cut that one", again, "1-3")
 
 
 def test_an_output_folder_that_exists(folder: Path, tmp_path: Path) -> None:

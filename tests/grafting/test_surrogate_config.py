@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.layer_config import surrogate_config
+from hf_chain.grafting.module_patterns import surrogate_module
 from support.decoders import DECODERS
 
 KEPT = (0, 1, 3, 4, 7)
@@ -103,8 +105,56 @@ def test_quantisation_of_a_composite_model(prefix: str) -> None:
     assert new["modules_to_not_convert"] == ["model.layers.3.self_attn", "vision_tower", "lm_head"]
 
 
-def test_a_pattern_over_some_layers_is_refused_in_one_line() -> None:
-    target = config_of("llama", quantization_config={"quant_method": "gptq", "ignore": ["re:.*layers\\.(5|6)\\..*"]})
+# The numbers of the kept layers of a target with twenty.
+DEEP = {layer: place for place, layer in enumerate([0, 2, 3, 12, 15, 18, 19])}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        (r"+:.*\.18\..*gate.*", r"+:.*\.5\..*gate.*"),
+        (r"-:.*\.17\..*gate.*", None),
+        (r"re:.*layers\.3\.(mlp|self_attn)\..*", r"re:.*layers\.2\.(mlp|self_attn)\..*"),
+        (r"re:.*layers\.12\.mlp\.fused_w13", r"re:.*layers\.3\.mlp\.fused_w13"),
+        ("*layers.19.*", "*layers.6.*"),
+        ("re:.*layers.3$", "re:.*layers.2$"),
+        (r"re:.*\.(?:1[0-9]|[0-9])\..*", r"re:.*\.(?:1[0-9]|[0-9])\..*"),
+        (r"re:.*layers\.\d+\..*gate_proj", r"re:.*layers\.\d+\..*gate_proj"),
+        ("re:.*dense_4h_to_h", "re:.*dense_4h_to_h"),
+        ("gptqmodel:1.4.0", "gptqmodel:1.4.0"),
+    ],
+)
+def test_a_pattern_of_one_layer_or_of_all_is_the_surrogates(pattern: str, expected: str | None) -> None:
+    assert surrogate_module(config_of("llama", num_hidden_layers=20), DEEP, pattern) == expected
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"re:.*layers\.(5|6)\..*",
+        r"re:.*(layers\.3|layers\.5)\..*",
+        r"re:.*layers\.1\d\..*",
+        r"re:.*layers\.\d\..*",
+        r"re:.*\.(?:1[0-5]|[0-9])\..*",
+        "re:.*layers.1",
+        "layers.1*",
+        "*layers.?.mlp",
+        r"re:.*(layers\.4\.|lm_head).*",
+        r"re:.*layers\.[35]\.mlp\.fused",
+    ],
+)
+def test_a_pattern_of_some_layers_is_refused_in_one_line(pattern: str) -> None:
+    target = config_of(
+        "llama", num_hidden_layers=20, quantization_config={"quant_method": "gptq", "ignore": [pattern]}
+    )
     with pytest.raises(HfChainError, match="names layers by the pattern.*write one entry") as caught:
-        surrogate_config(target, PLACES)
+        surrogate_config(target, DEEP)
     assert "\n" not in str(caught.value)
+
+
+def test_a_pattern_over_a_composite_models_own_names_is_refused() -> None:
+    for pattern, kept in ((r"re:.*language_model\.layers\.3\..*", False), ("re:vision_tower.*", True)):
+        quantisation = {"quant_method": "gptq", "ignore": [pattern]}
+        target = config_of("gemma3", quantization_config=quantisation)
+        with nullcontext() if kept else pytest.raises(HfChainError, match="names layers by the pattern"):
+            assert surrogate_config(target, PLACES).quantization_config["ignore"] == [pattern]

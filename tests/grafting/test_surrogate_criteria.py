@@ -71,3 +71,32 @@ def test_what_cannot_be_chosen_is_refused_before_anything_is_written(folder: Pat
     refused("block_influence compares ranges of one size: give a budget", "block_influence", text=TEXT)
     refused("no range of the target's 8 layers leaves 1 layers", "two_segment", text=TEXT, budget=Budget(layers=1))
     refused(f"or one of {', '.join(CHOOSING)}", "two segments", text=None)
+    budget = Budget(layers=5)
+    refused("text can be read only once", "splice_error", text=iter(TEXT), budget=budget)
+    refused("text is a dict: give a list of batches", "two_segment", text=TEXT[0])
+    refused("a str is no batch of text", "two_segment", text=["a red circle"])
+    foreign = [TEXT[0] | {"input_ids": TEXT[0]["input_ids"] + 100}]
+    refused(
+        "the text holds token 1[0-9]+, and .* has 48: make it with the model's own tokenizer",
+        "two_segment",
+        text=foreign,
+    )
+
+
+def test_what_cannot_be_chosen_is_refused_before_the_target_is_loaded(folder: Path, tmp_path: Path) -> None:
+    for path in folder.glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"cannot be loaded")
+    for criterion, budget, message in (
+        ("block_influence", None, "block_influence compares ranges of one size"),
+        ("two_segment", Budget(layers=1), "no range of the target's 8 layers leaves 1 layers"),
+        ("two_segment", Budget(parameters=10), "no range of the target's 8 layers leaves 10 parameters"),
+    ):
+        with pytest.raises(HfChainError, match=message):
+            hf_chain.build_surrogate(tmp_path, criterion, text=TEXT, budget=budget)
+
+
+def test_text_without_a_mask_has_no_padding() -> None:
+    target = tiny_decoder("llama")
+    plain = [{"input_ids": batch["input_ids"]} for batch in TEXT]
+    assert measure_trajectory(target, plain) == measure_trajectory(target, TEXT)

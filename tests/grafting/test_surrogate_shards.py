@@ -44,6 +44,13 @@ def one_layer_a_shard(model: PreTrainedModel, folder: Path) -> Path:
     return folder
 
 
+def forget_dtype(folder: Path) -> None:
+    """Lets the configuration say nothing about the type of the weights."""
+    values = json.loads((folder / "config.json").read_text())
+    del values["dtype"]
+    (folder / "config.json").write_text(json.dumps(values))
+
+
 def equal_models(one: PreTrainedModel, other: PreTrainedModel) -> bool:
     state = other.state_dict()
     return all(torch.equal(weight, state[name]) for name, weight in one.state_dict().items())
@@ -54,6 +61,8 @@ def test_shards_without_kept_tensors_need_not_exist(tmp_path: Path) -> None:
     folder = one_layer_a_shard(target, tmp_path / "target")
     for layer in (3, 4, 5):
         (folder / f"layer-{layer}.safetensors").unlink()
+    assert equal_models(build_surrogate(folder, "2-5"), build_surrogate(target, "2-5"))
+    forget_dtype(folder)
     assert equal_models(build_surrogate(folder, "2-5"), build_surrogate(target, "2-5"))
 
 
@@ -149,11 +158,10 @@ def test_the_checkpoints_type_or_another(said: bool, tmp_path: Path) -> None:
     target = tiny_decoder("llama").to(torch.bfloat16)
     target.save_pretrained(tmp_path)
     if not said:
-        values = json.loads((tmp_path / "config.json").read_text())
-        del values["dtype"]
-        (tmp_path / "config.json").write_text(json.dumps(values))
-    assert build_surrogate(tmp_path, "2-5").dtype is torch.bfloat16
-    assert build_surrogate(target, "2-5").dtype is torch.bfloat16
+        forget_dtype(tmp_path)
+    for dtype in (None, "auto"):
+        assert build_surrogate(tmp_path, "2-5", dtype=dtype).dtype is torch.bfloat16
+        assert build_surrogate(target, "2-5", dtype=dtype).dtype is torch.bfloat16
     for dtype in ("float32", torch.float32):
         surrogate = build_surrogate(tmp_path, "2-5", dtype=dtype)
         assert surrogate.dtype is torch.float32 and surrogate.config.dtype is torch.float32

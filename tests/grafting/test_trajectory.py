@@ -145,8 +145,11 @@ def test_the_labelled_tokens_are_the_predicted_ones() -> None:
 
 def test_the_model_is_left_as_it_was() -> None:
     model = tiny_decoder("llama").train()
+    decoder_layers(model)[0].eval()
+    modes = [module.training for module in model.modules()]
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     measure_trajectory(model, batches(samples(), 2))
+    assert [module.training for module in model.modules()] == modes
     assert model.training and all(weight.requires_grad for weight in model.parameters())
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in decoder_layers(model))

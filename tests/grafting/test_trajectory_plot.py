@@ -61,6 +61,15 @@ def test_the_same_trajectory_gives_the_same_bytes(tmp_path: Path) -> None:
     assert one.read_bytes() == two.read_bytes()
 
 
+def test_a_file_that_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
+    for path, message in (
+        (tmp_path / "none" / "plot.png", "there is no folder .*none for the plot"),
+        (tmp_path / "plot.jpgg", "plot.jpgg names no known format: end it in .*png"),
+    ):
+        with pytest.raises(HfChainError, match=message):
+            plot_trajectory(TRAJECTORY, path, RANGE)
+
+
 def test_ranges_of_another_target_are_refused(tmp_path: Path) -> None:
     with pytest.raises(HfChainError, match="reaches outside of the model"):
         plot_trajectory(TRAJECTORY, tmp_path / "plot.png", [LayerRange(20, 30)])

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import decoder_layers
 from hf_chain.grafting.translator import calibration_passes, closed_form, least_squares, splice_error
+from hf_chain.grafting.translator.layer_writes import layer_writes
 from support.decoders import DECODERS, some_tokens
 from support.translators import (
     RANGE,
@@ -88,6 +89,18 @@ def test_every_family_gets_closer_and_keeps_its_other_weights(model_type: str) -
     changed = changed_weights(surrogate, weights)
     assert changed and all(".1." in name for name in changed)
     assert not changed_weights(target, target_weights)
+
+
+@pytest.mark.parametrize(("model_type", "reached"), [("gemma2", 0.7), ("olmo2", 0.88)])
+def test_a_channel_that_a_norm_all_but_switches_off_does_not_spoil_the_others(model_type: str, reached: float) -> None:
+    target, surrogate = target_and_surrogate(model_type)
+    with torch.no_grad():
+        for model in (target, surrogate):
+            writes = layer_writes(model.config)
+            for write in (writes.attention, writes.mlp):
+                decoder_layers(model)[1].get_submodule(write.norm).weight[3] = 0.01 - write.norm_offset
+    (fit,) = closed_form(surrogate, target, some_text())
+    assert fit.error_after < reached, "what the even gains reach"
 
 
 def test_every_expert_is_mapped() -> None:

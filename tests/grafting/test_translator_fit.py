@@ -19,6 +19,7 @@ from hf_chain.grafting.translator import (
     splice_error,
     translator_table,
 )
+from hf_chain.grafting.translator_table import loss_recovered
 from support.decoders import some_tokens, tiny_decoder
 from support.translators import changed_weights, some_text, target_and_surrogate, text_batch, weights_of
 
@@ -55,10 +56,16 @@ def test_report_holds_what_can_be_measured() -> None:
     assert quality.perplexity == perplexity(surrogate, held_out)
     reference = quality.reference
     assert reference.target_perplexity == perplexity(target, held_out)
-    lost = math.log(reference.dropping_perplexity) - math.log(reference.target_perplexity)
-    won = math.log(reference.dropping_perplexity) - math.log(quality.perplexity)
-    assert quality.recovered == pytest.approx(won / lost)
+    perplexities = reference.target_perplexity, reference.dropping_perplexity, quality.perplexity
+    assert quality.recovered == loss_recovered(*perplexities)
     assert json.loads(report.to_json())["quality"]["reference"]["target_perplexity"] == reference.target_perplexity
+
+
+def test_nothing_is_recovered_where_dropping_costs_nothing() -> None:
+    assert (
+        loss_recovered(10.0, 40.0, 20.0) == pytest.approx(math.log(40 / 20) / math.log(40 / 10)) == pytest.approx(0.5)
+    )
+    assert loss_recovered(10.0, 10.0, 9.0) is loss_recovered(10.0, 9.0, 9.5) is None
 
 
 @torch.no_grad()
@@ -107,6 +114,19 @@ def test_bad_input() -> None:
         fit_translator(surrogate, target, some_text(), [])
     with pytest.raises(HfChainError, match="batches can be read only once"):
         fit_translator(surrogate, target, iter(some_text()))
+    with pytest.raises(HfChainError, match="held_out can be read only once"):
+        compare_translators(target, "1-4", some_text(), iter(some_text()), ["inherit"])
+    with pytest.raises(HfChainError, match="batches is a dict: give a list of batches"):
+        fit_translator(surrogate, target, some_text()[0])
+    with pytest.raises(HfChainError, match="the target is a str: give the model itself"):
+        fit_translator(surrogate, "some/folder", some_text())
+    broken = tiny_decoder("llama")
+    broken.model.layers[0].mlp.down_proj.weight.data.fill_(float("inf"))
+    with pytest.raises(HfChainError, match="predictions of LlamaForCausalLM are not finite"):
+        perplexity(broken, some_text())
+    for model, text in ((broken, some_text()), (target, [])):
+        with pytest.raises(HfChainError, match="hidden states at the splice are not finite, or all equal"):
+            splice_error(surrogate, model, text)
     with pytest.raises(HfChainError, match="target has layers=6, the surrogate was cut from .* with layers=8"):
         fit_translator(surrogate, tiny_decoder("llama", num_hidden_layers=6), some_text())
     with pytest.raises(HfChainError, match="is no surrogate"):

@@ -13,6 +13,7 @@ from PIL import Image
 from hf_chain.data.chat import ChatCollator
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.surrogate import build_surrogate
+from hf_chain.grafting.trajectory import measure_trajectory
 from hf_chain.grafting.translator import (
     ImagePrompts,
     TranslatorConfig,
@@ -49,6 +50,14 @@ def model_on_a_surrogate() -> tuple[Any, Any, Any]:
     return target, model, processor
 
 
+def test_what_makes_no_prompts_is_refused() -> None:
+    _, model, processor = model_on_a_surrogate()
+    with pytest.raises(HfChainError, match="a collator that packs does not fit image prompts"):
+        ImagePrompts(model, rows(4), ChatCollator(processor, packing=True))
+    with pytest.raises(HfChainError, match="batch_size=0: give at least one"):
+        ImagePrompts(model, rows(4), ChatCollator(processor), batch_size=0)
+
+
 def test_a_prompt_is_what_the_decoder_gets() -> None:
     _, model, processor = model_on_a_surrogate()
     collator = ChatCollator(processor)
@@ -58,6 +67,7 @@ def test_a_prompt_is_what_the_decoder_gets() -> None:
     with torch.no_grad():
         expected, found = model(**batch).logits, model.language_model(**prompt).logits
     torch.testing.assert_close(found, expected)
+    assert measure_trajectory(model.language_model, [prompt]).samples == 4
 
 
 def test_a_last_batch_may_be_shorter_and_every_pass_is_the_same() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hf_chain.grafting.translator.normal_equations import NormalEquations
+from hf_chain.grafting.translator.normal_equations import GainedEquations, NormalEquations
 
 TOKENS, FEATURES, OUTPUTS = 60, 7, 3
 
@@ -74,3 +74,21 @@ def test_too_few_tokens_have_a_solution_with_a_ridge_only() -> None:
     sums.add(features[:3], residuals[:3], weights[:3])
     assert sums.solve(0.0) is None
     assert sums.solve(1e-6) is not None
+
+
+def test_gains_weigh_every_channel_and_leave_one_ridge() -> None:
+    features, residuals, weights = problem()
+    gains = torch.tensor([2.0, 0.01, 0.0], dtype=torch.float64)
+    sums = GainedEquations(FEATURES, gains)
+    for part in zip(*(value.chunk(4) for value in problem()), strict=True):
+        sums.add(*part)
+        sums.solve(0.1)
+    found = sums.solve(0.1)
+    gram = features.T @ (features * weights[:, None])
+    ridge = 0.1 * gains.square().mean() * gram.diagonal().mean() * torch.eye(FEATURES, dtype=torch.float64)
+    for channel, gain in enumerate(gains):
+        cross = gain * features.T @ (residuals[:, channel] * weights)
+        torch.testing.assert_close(found[:, channel], torch.linalg.solve(gain**2 * gram + ridge, cross))
+    expected = (weights * (residuals - gains * (features @ found)).square().sum(1)).sum().item()
+    assert sums.error(found) == pytest.approx(expected)
+    assert not GainedEquations(FEATURES, 0 * gains).solve(0.1).any()

@@ -61,11 +61,22 @@ class GraftComparison:
         return self.saving_over(self.baseline_total)
 
     def saving_over(self, cost: float) -> float:
-        """Share of `cost` that ours saves."""
+        """Share of `cost` that ours saves.
+
+        Args:
+            cost (`float`): In the comparison's unit.
+
+        Returns:
+            `float`: 1 is all of it, below 0 ours costs more.
+        """
         return 1 - self.total / cost
 
     def to_json(self) -> dict[str, Any]:
-        """Stages, totals and the saving, as a script wants them."""
+        """Stages, totals and the saving, as a script wants them.
+
+        Returns:
+            `dict`: Plain values.
+        """
         return {
             "unit": self.unit,
             "ours": dict(self.ours),
@@ -86,7 +97,14 @@ PUBLISHED = GraftComparison(
 
 
 def comparison_rows(comparison: GraftComparison) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: a row for each stage with its cost on its side, and the sums."""
+    """Header and rows: a row for each stage with its cost on its side, and the sums.
+
+    Args:
+        comparison (`GraftComparison`): What is compared.
+
+    Returns:
+        `tuple[list[str], list[list[str]]]`: The header, and the cells of every row.
+    """
     header = ["stage", f"graft, {comparison.unit}", f"baseline, {comparison.unit}"]
     rows = [[stage, amount(cost), ""] for stage, cost in comparison.ours.items()]
     rows += [[stage, "", amount(cost)] for stage, cost in comparison.baseline.items()]
@@ -94,7 +112,14 @@ def comparison_rows(comparison: GraftComparison) -> tuple[list[str], list[list[s
 
 
 def comparison_sentences(comparison: GraftComparison) -> list[str]:
-    """The saving in words, over the baseline and over the further ways."""
+    """The saving in words, over the baseline and over the further ways.
+
+    Args:
+        comparison (`GraftComparison`): What is compared.
+
+    Returns:
+        `list[str]`: One sentence for each way whose cost is known.
+    """
     unit = comparison.unit
     ways = {"the baseline": comparison.baseline_total} | dict(comparison.others)
     return [
@@ -110,15 +135,32 @@ def comparison_table(comparison: GraftComparison) -> str:
 
     Args:
         comparison (`GraftComparison`): Such as `PUBLISHED`, whose table says 44.9 %.
+
+    Returns:
+        `str`: Table and sentences.
     """
     return markdown_table(*comparison_rows(comparison)) + "\n\n" + "\n".join(comparison_sentences(comparison))
 
 
 def saving_words(saving: float) -> str:
-    """A saved share as `44.9 % less`, or `12.0 % more` where nothing is saved."""
+    """A saved share as `44.9 % less`, or `12.0 % more` where nothing is saved.
+
+    Args:
+        saving (`float`): Share, as of `saving_over`.
+
+    Returns:
+        `str`: The words.
+    """
     return f"{100 * abs(saving):.1f} % {'less' if saving >= 0 else 'more'}"
 
 
 def amount(cost: float) -> str:
-    """A cost as `19.17` or, when it is large, as `4.73G`."""
+    """A cost as `19.17` or, when it is large, as `4.73G`.
+
+    Args:
+        cost (`float`): In any unit.
+
+    Returns:
+        `str`: Without the unit.
+    """
     return human(cost) if cost >= EXACT_BELOW else f"{cost:.2f}".rstrip("0").rstrip(".")

@@ -63,11 +63,22 @@ class FamilyCost:
         return self.chain_macs / self.alone(self.largest)
 
     def alone(self, member: MemberCost) -> int:
-        """MACs of training and evaluating `member` from scratch for the baseline epochs."""
+        """MACs of training and evaluating `member` from scratch for the baseline epochs.
+
+        Args:
+            member (`MemberCost`): One of the family.
+
+        Returns:
+            `int`: Multiply-accumulate operations.
+        """
         return member.independent_training_macs(self.independent_epochs) + member.evaluation_macs
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as `hf-chain plan --json` prints it; every cost is in MACs."""
+        """The plan as `hf-chain plan --json` prints it; every cost is in MACs.
+
+        Returns:
+            `dict`: Plain values.
+        """
         return {
             "members": [self._row(member) for member in self.members],
             "baseline_epochs": self.independent_epochs,

@@ -30,17 +30,27 @@ def grafted_segments(
     vision, text = config.vision_config, config.text_config
     segments = []
     if images:
-        patches = encoder_macs(vision, layers=())
+        patches = encoder_macs(config, layers=())
         segments.append(_segment("patches", images * patches, trained))
         for layer in range(vision.num_hidden_layers):
-            macs = images * (encoder_macs(vision, layers=(layer,)) - patches)
+            macs = images * (encoder_macs(config, layers=(layer,)) - patches)
             segments.append(_segment(f"encoder.{layer}", macs, trained))
         segments.append(_segment("adapter", images * adapter_macs(config), trained))
     return segments + decoder_segments(text, rows, tokens, trained)
 
 
 def decoder_segments(config: Any, rows: int, tokens: int, trained: Mapping[str, float] = NOTHING) -> list[Segment]:
-    """The layers and the head of a language model; arguments as for `grafted_segments`."""
+    """The layers and the head of a language model; arguments as for `grafted_segments`.
+
+    Args:
+        config (`PreTrainedConfig`): The language model.
+        rows (`int`): Sequences B.
+        tokens (`int`): Their length L.
+        trained (`Mapping[str, float]`): As for `grafted_segments`.
+
+    Returns:
+        `list[Segment]`: The layers, the head.
+    """
     layers = [
         _segment(f"decoder.{layer}", rows * decoder_macs(config, tokens, layers=(layer,), head=False), trained)
         for layer in range(config.num_hidden_layers)
@@ -49,7 +59,14 @@ def decoder_segments(config: Any, rows: int, tokens: int, trained: Mapping[str, 
 
 
 def adapter_macs(config: Any) -> int:
-    """MACs of the adapter on one image; on the largest one where their sizes differ."""
+    """MACs of the adapter on one image; on the largest one where their sizes differ.
+
+    Args:
+        config (`GraftedVLMConfig`): The model.
+
+    Returns:
+        `int`: Multiply-accumulate operations.
+    """
     inner = config.adapter_hidden_size or config.embedding_size
     sizes = [config.vision_config.hidden_size, *[inner] * (config.adapter_layers - 1), config.embedding_size]
     weights = sum(before * after for before, after in zip(sizes, sizes[1:], strict=False))

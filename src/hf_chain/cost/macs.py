@@ -27,7 +27,14 @@ class TowerMACs:
     text: int
 
     def per_sample(self, captions: int) -> int:
-        """MACs of one training sample: an image and its `captions`."""
+        """MACs of one training sample: an image and its `captions`.
+
+        Args:
+            captions (`int`): Captions of the image.
+
+        Returns:
+            `int`: Multiply-accumulate operations.
+        """
         return self.image + captions * self.text
 
 
@@ -63,7 +70,14 @@ def clip_macs(config: CLIPConfig, text_tokens: int | None = None, image_token_ke
 
 
 def clip_parameters(config: CLIPConfig) -> int:
-    """Number of parameters of the stock `CLIPModel` with this configuration."""
+    """Number of parameters of the stock `CLIPModel` with this configuration.
+
+    Args:
+        config (`CLIPConfig`): The model.
+
+    Returns:
+        `int`: Weights and biases, both towers, projections and logit scale.
+    """
     vision, text = towers(config)
     patch_weights = vision.num_channels * vision.patch_size**2
     vision_vectors = 1 + patch_weights + (num_patches(vision) + 1) + 4 + config.projection_dim
@@ -84,12 +98,30 @@ def towers(config: CLIPConfig) -> tuple[Tower, Tower]:
 
 
 def num_patches(vision: Tower) -> int:
-    """Patches of one image."""
+    """Patches of one image.
+
+    Args:
+        vision (`CLIPVisionConfig`): The vision tower.
+
+    Returns:
+        `int`: Their number, without the class token.
+    """
     return int(vision.image_size // vision.patch_size) ** 2
 
 
 def kept_patches(patches: int, keep: float) -> int:
-    """Patch tokens that stay when a share `keep` in (0, 1] of `patches` is kept: rounded down, at least one."""
+    """Patch tokens that stay when a share `keep` in (0, 1] of `patches` is kept: rounded down, at least one.
+
+    Args:
+        patches (`int`): Patches of one image.
+        keep (`float`): Share, in (0, 1].
+
+    Returns:
+        `int`: Their number.
+
+    Raises:
+        HfChainError: when the share is not in (0, 1].
+    """
     if not 0 < keep <= 1:
         raise HfChainError(f"image_token_keep is {keep}: choose a share above 0 and at most 1")
     return max(1, int(patches * keep))

@@ -50,7 +50,14 @@ def plan_table(family: FamilyCost, tflops_per_second: float | None = None) -> st
 
 
 def memory_table(estimates: Mapping[str, MemoryEstimate]) -> str:
-    """Writes the bytes per device of each named member, part by part."""
+    """Writes the bytes per device of each named member, part by part.
+
+    Args:
+        estimates (`Mapping[str, MemoryEstimate]`): Name of a member -> its estimate.
+
+    Returns:
+        `str`: Markdown, without a trailing newline.
+    """
     parts = [part.name for part in fields(MemoryEstimate)]
     rows = [
         [name, *(human(getattr(estimate, part)) for part in parts), human(estimate.total)]
@@ -60,7 +67,15 @@ def memory_table(estimates: Mapping[str, MemoryEstimate]) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lays out a Markdown table: the first column to the left, numbers to the right."""
+    """Lays out a Markdown table: the first column to the left, numbers to the right.
+
+    Args:
+        header (`Sequence[str]`): Names of the columns.
+        rows (`Sequence[Sequence[str]]`): Cells, as many in each row.
+
+    Returns:
+        `str`: Markdown, without a trailing newline.
+    """
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:

@@ -16,7 +16,17 @@ BACKWARD_FORWARDS = 2
 
 
 def evaluation_macs(config: CLIPConfig, images: int, texts: int, text_tokens: int | None = None) -> int:
-    """MACs of encoding `images` and `texts` (captions or class prompts of `text_tokens` tokens) once."""
+    """MACs of encoding `images` and `texts` (captions or class prompts of `text_tokens` tokens) once.
+
+    Args:
+        config (`CLIPConfig`): The model.
+        images (`int`): Images that are encoded.
+        texts (`int`): Captions and class prompts that are.
+        text_tokens (`int`, *optional*): Tokens in each; the whole context by default.
+
+    Returns:
+        `int`: Multiply-accumulate operations.
+    """
     macs = clip_macs(config, text_tokens)
     return images * macs.image + texts * macs.text
 
@@ -94,7 +104,14 @@ class MemberCost:
         return {"student": student, "teacher": teacher, "total": student + teacher}
 
     def independent_training_macs(self, epochs: float) -> int:
-        """MACs of training the same member from scratch for `epochs`: same captions and token savings, no teacher."""
+        """MACs of training the same member from scratch for `epochs`: same captions and token savings, no teacher.
+
+        Args:
+            epochs (`float`): Epochs of the training from scratch.
+
+        Returns:
+            `int`: Multiply-accumulate operations.
+        """
         return self._student_macs(round(epochs * self.samples_per_epoch))
 
     def _student_macs(self, samples: int) -> int:

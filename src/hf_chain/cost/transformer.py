@@ -35,28 +35,55 @@ def decoder_macs(config: Any, tokens: int, *, layers: Iterable[int] | None = Non
 
 
 def encoder_macs(config: Any, *, layers: Iterable[int] | None = None) -> int:
-    """Counts the forward MACs of a vision transformer on one image, from the patch convolution to its last layer.
+    """Counts the forward MACs of a vision transformer on one image, from its patches to its last layer.
 
     Args:
-        config (`PreTrainedConfig`): A vision configuration, or a composite one with a `vision_config`.
+        config (`PreTrainedConfig`): A vision configuration, or a composite one with a `vision_config`, whose own size
+            of images counts where it has one.
         layers (`Iterable[int]`, *optional*): Layers that are run; all of them by default.
+
+    Returns:
+        `int`: Multiply-accumulate operations, on the largest image where a tower keeps the aspect ratio.
     """
-    config = getattr(config, "vision_config", config)
-    per_layer, patch_weights = _encoder_weights(_key(config))
+    vision = getattr(config, "vision_config", config)
+    per_layer, patch_weights = _encoder_weights(_key(vision))
     patches, tokens = image_patches(config), image_tokens(config)
-    attention = 2 * tokens**2 * _attention_width(config)
+    attention = 2 * tokens**2 * _attention_width(vision)
     run = range(len(per_layer)) if layers is None else layers
     return patches * patch_weights + sum(tokens * per_layer[layer] + attention for layer in run)
 
 
 def image_patches(config: Any) -> int:
-    """Patches of one image."""
-    return int(config.image_size // config.patch_size) ** 2
+    """Patches of one image; of the largest one where a tower keeps the aspect ratio (NaFlex).
+
+    Args:
+        config (`PreTrainedConfig`): As for `encoder_macs`.
+
+    Returns:
+        `int`: Their number.
+    """
+    vision = getattr(config, "vision_config", config)
+    if getattr(vision, "image_size", None) is None:
+        return int(vision.num_patches)
+    height, width = getattr(config, "image_height_and_width", None) or _pair(vision.image_size)
+    rows, columns = _pair(vision.patch_size)
+    return (height // rows) * (width // columns)
 
 
 def image_tokens(config: Any) -> int:
-    """Tokens of one image inside a vision transformer: patches, class token and register tokens."""
-    return int(_encoder_tokens(_key(config)))
+    """Tokens of one image inside a vision transformer: patches, class token and register tokens.
+
+    Args:
+        config (`PreTrainedConfig`): As for `encoder_macs`.
+
+    Returns:
+        `int`: Their number.
+    """
+    return image_patches(config) + _prefix_tokens(_key(getattr(config, "vision_config", config)))
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
 def _text_config(config: Any) -> Any:
@@ -78,7 +105,11 @@ def _decoder_weights(key: tuple[type, str]) -> tuple[list[int], int]:
 
     config = _config(key)
     model = _on_meta(MODEL_FOR_CAUSAL_LM_MAPPING, config)
-    return _layer_weights(model, config), model.get_output_embeddings().weight.numel()
+    layers, head = _layer_weights(model, config), model.get_output_embeddings().weight.numel()
+    # A few OPT models embed in another size than that of their layers. The first layer always runs, the head may not.
+    into, out = (getattr(model.get_decoder(), name, None) for name in ("project_in", "project_out"))
+    layers[0] += 0 if into is None else into.weight.numel()
+    return layers, head + (0 if out is None else out.weight.numel())
 
 
 @lru_cache(maxsize=64)
@@ -88,20 +119,24 @@ def _encoder_weights(key: tuple[type, str]) -> tuple[list[int], int]:
 
     config = _config(key)
     model = _on_meta(MODEL_MAPPING, config)
-    convolution = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
-    return _layer_weights(model, config), convolution.weight.numel()
+    # Patches come first; NaFlex towers get them cut out already.
+    patches = next(module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear)))
+    return _layer_weights(model, config), patches.weight.numel()
 
 
 @lru_cache(maxsize=64)
-def _encoder_tokens(key: tuple[type, str]) -> int:
+def _prefix_tokens(key: tuple[type, str]) -> int:
+    """Tokens that are no patches."""
     import torch
     from transformers import MODEL_MAPPING
 
     config = _config(key)
-    size = config.image_size
+    if getattr(config, "image_size", None) is None:
+        return 0
     with torch.no_grad():
-        pixels = torch.empty(1, config.num_channels, size, size, device="meta")
-        return _on_meta(MODEL_MAPPING, config)(pixel_values=pixels).last_hidden_state.shape[1]
+        pixels = torch.empty(1, config.num_channels, *_pair(config.image_size), device="meta")
+        tokens = _on_meta(MODEL_MAPPING, config)(pixel_values=pixels).last_hidden_state.shape[1]
+    return int(tokens) - image_patches(config)
 
 
 def _config(key: tuple[type, str]) -> Any:

@@ -8,7 +8,14 @@ PREFIXES = ("", "K", "M", "G", "T", "P", "E", "Z")
 
 
 def human(number: float) -> str:
-    """Writes `number` with three significant digits and a decimal prefix, e.g. `27.9M`."""
+    """Writes `number` with three significant digits and a decimal prefix, e.g. `27.9M`.
+
+    Args:
+        number (`float`): A count.
+
+    Returns:
+        `str`: Such as `27.9M`.
+    """
     for prefix in PREFIXES[:-1]:
         if abs(number) < 999.5:
             return f"{number:.3g}{prefix}"

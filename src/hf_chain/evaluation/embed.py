@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from datasets import Dataset
 from PIL import Image
-from torch import nn
 from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 
@@ -82,19 +80,6 @@ class Embedder:
                 "The model's embeddings are not finite: training diverged; lower learning_rate or raise warmup_steps"
             )
         return normalize(embeddings.float(), dim=-1)
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Puts `model` into evaluation mode without gradients, and every module back into its own mode afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _read_image(dataset: Dataset, column: str, row: int) -> Image.Image:

@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from hf_chain.errors import HfChainError
-from hf_chain.evaluation.embed import Embedder, evaluation_mode
+from hf_chain.evaluation.embed import Embedder
 from hf_chain.evaluation.retrieval import CaptionIndex, retrieval_metrics
 from hf_chain.evaluation.zero_shot import (
     ClassName,
@@ -20,6 +20,7 @@ from hf_chain.evaluation.zero_shot import (
     class_prompts,
     zero_shot_metrics,
 )
+from hf_chain.module_modes import evaluation_mode
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 

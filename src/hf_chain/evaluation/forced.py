@@ -12,7 +12,6 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from hf_chain.data.chat import ChatEncoder, read_sample
-from hf_chain.evaluation.embed import evaluation_mode
 from hf_chain.evaluation.generate import (
     Generated,
     answer_macs,
@@ -23,6 +22,7 @@ from hf_chain.evaluation.generate import (
     stop_tokens,
     unusable,
 )
+from hf_chain.module_modes import evaluation_mode
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from hf_chain.cost.grafted import adapter_macs
 from hf_chain.cost.transformer import decoder_macs, encoder_macs
 from hf_chain.data.chat import ChatEncoder, read_sample
 from hf_chain.errors import HfChainError
-from hf_chain.evaluation.embed import evaluation_mode
+from hf_chain.module_modes import evaluation_mode
 
 # Batches whose prompts are sorted by length together, so that little is padded and few images are held.
 _BATCHES_SORTED = 16

@@ -71,6 +71,9 @@ def family(config: PreTrainedConfig) -> Family:
     Args:
         config (`PreTrainedConfig`): the model's configuration.
 
+    Returns:
+        `Family`: its row.
+
     Raises:
         HfChainError: when the family is not in the table.
     """
@@ -82,6 +85,9 @@ def family_named(model_type: str) -> Family:
 
     Args:
         model_type (`str`): what its configurations call it.
+
+    Returns:
+        `Family`: its row.
 
     Raises:
         HfChainError: when the family is not in the table.
@@ -100,6 +106,9 @@ def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
     Args:
         config (`PreTrainedConfig`): a model's configuration.
 
+    Returns:
+        `PreTrainedConfig`: the same where the model is a decoder alone.
+
     Raises:
         HfChainError: when the decoder's family is not in the table.
     """
@@ -109,12 +118,26 @@ def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def num_layers(config: PreTrainedConfig) -> int:
-    """The number of decoder layers."""
+    """The number of decoder layers.
+
+    Args:
+        config (`PreTrainedConfig`): a model's configuration.
+
+    Returns:
+        `int`: of a composite model, its decoder's.
+    """
     return cast(int, text_config(config).num_hidden_layers)
 
 
 def hidden_size(config: PreTrainedConfig) -> int:
-    """The width of the hidden state between two layers."""
+    """The width of the hidden state between two layers.
+
+    Args:
+        config (`PreTrainedConfig`): a model's configuration.
+
+    Returns:
+        `int`: channels d.
+    """
     return cast(int, text_config(config).hidden_size)
 
 
@@ -136,6 +159,9 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
 
     Args:
         model (`PreTrainedModel`): a model with a language-model head.
+
+    Returns:
+        `nn.ModuleList`: the layers themselves.
     """
     row = family(model.config)
     return cast("nn.ModuleList", getattr(_decoder(model), row.layers))
@@ -146,6 +172,9 @@ def final_norm(model: PreTrainedModel) -> nn.Module | None:
 
     Args:
         model (`PreTrainedModel`): a model with a language-model head.
+
+    Returns:
+        `nn.Module`, *optional*: the norm itself.
     """
     return cast("nn.Module | None", getattr(_decoder(model), family(model.config).norm))
 

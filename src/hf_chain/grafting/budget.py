@@ -37,10 +37,12 @@ class Budget:
             raise HfChainError(
                 f"a budget has one measure, but {names} is given: choose parameters, macs_share or layers"
             )
-        value = getattr(self, given[0])
-        if value <= 0 or (given[0] == "macs_share" and value >= 1):
-            allowed = "a share between 0 and 1" if given[0] == "macs_share" else "a number above 0"
-            raise HfChainError(f"budget {given[0]}={value} is impossible: give {allowed}")
+        value, share = getattr(self, given[0]), given[0] == "macs_share"
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        # A value that is not a number is above nothing.
+        if not number or not value > 0 or (share and value >= 1):
+            allowed = "a share between 0 and 1" if share else "a number above 0"
+            raise HfChainError(f"budget {given[0]}={value!r} is impossible: give {allowed}")
 
     def __str__(self) -> str:
         if self.parameters is not None:
@@ -48,7 +50,15 @@ class Budget:
         return f"{self.layers} layers" if self.macs_share is None else f"{self.macs_share:.0%} of the MACs"
 
     def allows(self, trajectory: Trajectory, kept: Collection[int]) -> bool:
-        """Whether a surrogate of the `kept` layers is within the budget."""
+        """Whether a surrogate is within the budget.
+
+        Args:
+            trajectory (`Trajectory`): of the target.
+            kept (`Collection[int]`): the target's layers that the surrogate has.
+
+        Returns:
+            `bool`: whether it is.
+        """
         if self.parameters is not None:
             return trajectory.parameters(kept) <= self.parameters
         if self.macs_share is not None:

@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.budget import Budget
-from hf_chain.grafting.ranges import LayerRange, check_ranges, kept_layers, parse_ranges
+from hf_chain.grafting.ranges import LayerRange, as_ranges, check_ranges, kept_layers
 from hf_chain.grafting.trajectory import Trajectory
 from hf_chain.grafting.two_segments import TwoSegments, fit_two_segments
 
@@ -39,16 +39,33 @@ class CutRequest:
         return self.trajectory.num_layers - 1 - self.keep_last
 
     def dropped(self, span: LayerRange) -> range:
-        """Layers of a range that the surrogate lacks."""
+        """Layers of a range that the surrogate lacks.
+
+        Args:
+            span (`LayerRange`): the range.
+
+        Returns:
+            `range`: numbers of the target's layers.
+        """
         return span.layers[self.translators :]
 
     def fits(self, *ranges: LayerRange) -> bool:
-        """Whether the surrogate without these ranges is within the budget."""
+        """Whether the surrogate without these ranges is within the budget.
+
+        Args:
+            ranges (`LayerRange`): all of its ranges.
+
+        Returns:
+            `bool`: true without a budget.
+        """
         kept = kept_layers(ranges, self.trajectory.num_layers, self.translators)
         return self.budget is None or self.budget.allows(self.trajectory, kept)
 
     def possible(self) -> list[LayerRange]:
         """Ranges that drop a layer at least and meet the budget.
+
+        Returns:
+            `list[LayerRange]`: by first layer, then by last.
 
         Raises:
             HfChainError: when there is none.
@@ -67,6 +84,9 @@ class CutRequest:
     def shortest(self) -> list[LayerRange]:
         """Of the possible ranges, the shortest from each first layer.
 
+        Returns:
+            `list[LayerRange]`: by first layer.
+
         Raises:
             HfChainError: when there is no budget, or no range that meets it.
         """
@@ -80,11 +100,20 @@ class CutRequest:
         return list(shortest.values())
 
 
-def two_segment(request: CutRequest) -> tuple[LayerRange, ...]:
+def by_two_segments(request: CutRequest) -> tuple[LayerRange, ...]:
     """From the break of the prediction distance to the last layer that may be replaced; the default.
 
     The break is where two joined straight segments that fit the median trajectory meet; in the paper's targets the
     distance begins to fall there. A budget that this range does not meet moves its beginning to an earlier layer.
+
+    Args:
+        request (`CutRequest`): trajectory, budget and the other arguments of `choose_ranges`.
+
+    Returns:
+        `tuple[LayerRange]`: one range.
+
+    Raises:
+        HfChainError: when no range meets the budget, or there are too few layers for a fit.
     """
     latest = max(span.first for span in request.possible() if span.last == request.end)
     fit = fit_trajectory(request.trajectory, request.keep_last)
@@ -96,16 +125,35 @@ def two_segment(request: CutRequest) -> tuple[LayerRange, ...]:
     return (LayerRange(min(fit.knot, latest), request.end),)
 
 
-def block_influence(request: CutRequest) -> tuple[LayerRange, ...]:
-    """The range whose dropped layers change the hidden state least, of the size that meets the budget (ShortGPT)."""
+def by_block_influence(request: CutRequest) -> tuple[LayerRange, ...]:
+    """The range whose dropped layers change the hidden state least, of the size that meets the budget (ShortGPT).
+
+    Args:
+        request (`CutRequest`): trajectory, budget and the other arguments of `choose_ranges`.
+
+    Returns:
+        `tuple[LayerRange]`: one range.
+
+    Raises:
+        HfChainError: without a budget, or when no range meets it.
+    """
     influence = request.trajectory.block_influence
     return (min(request.shortest(), key=lambda span: sum(influence[layer] for layer in request.dropped(span))),)
 
 
-def splice_error(request: CutRequest) -> tuple[LayerRange, ...]:
+def by_splice_error(request: CutRequest) -> tuple[LayerRange, ...]:
     """The range with the least regression error at the splice for each layer it drops.
 
     Of measured errors those of ranges within the budget count. A function measures ranges of the size that meets it.
+
+    Args:
+        request (`CutRequest`): trajectory, budget and the other arguments of `choose_ranges`.
+
+    Returns:
+        `tuple[LayerRange]`: one range.
+
+    Raises:
+        HfChainError: without errors, or when none of theirs is of a possible range.
     """
     errors = request.splice_errors
     if errors is None:
@@ -122,15 +170,21 @@ def splice_error(request: CutRequest) -> tuple[LayerRange, ...]:
     return (min(measured, key=lambda span: measured[span] / len(request.dropped(span))),)
 
 
-def explicit(request: CutRequest) -> tuple[LayerRange, ...]:
-    """The ranges that are given."""
+def as_given(request: CutRequest) -> tuple[LayerRange, ...]:
+    """The ranges that are given.
+
+    Args:
+        request (`CutRequest`): trajectory, budget and the other arguments of `choose_ranges`.
+
+    Returns:
+        `tuple[LayerRange]`: checked, in order.
+
+    Raises:
+        HfChainError: when there are none, or they do not fit the target or the budget.
+    """
     if request.ranges is None:
         raise HfChainError("criterion 'explicit' has nothing to take: give ranges, such as 16-26")
-    if isinstance(request.ranges, str):
-        ranges: Sequence[LayerRange] = parse_ranges(request.ranges)
-    else:
-        ranges = [request.ranges] if isinstance(request.ranges, LayerRange) else request.ranges
-    checked = check_ranges(ranges, request.trajectory.num_layers, request.translators)
+    checked = check_ranges(as_ranges(request.ranges), request.trajectory.num_layers, request.translators)
     if not request.fits(*checked):
         raise HfChainError(
             f"ranges {', '.join(map(str, checked))} leave more than {request.budget}: give longer ranges or no budget"
@@ -139,10 +193,10 @@ def explicit(request: CutRequest) -> tuple[LayerRange, ...]:
 
 
 CRITERIA: dict[str, Callable[[CutRequest], tuple[LayerRange, ...]]] = {
-    "two_segment": two_segment,
-    "block_influence": block_influence,
-    "splice_error": splice_error,
-    "explicit": explicit,
+    "two_segment": by_two_segments,
+    "block_influence": by_block_influence,
+    "splice_error": by_splice_error,
+    "explicit": as_given,
 }
 """Name of each criterion and the function that chooses."""
 
@@ -198,6 +252,9 @@ def fit_trajectory(trajectory: Trajectory, keep_last: int = 1) -> TwoSegments:
     Args:
         trajectory (`Trajectory`): of the target.
         keep_last (`int`, *optional*, defaults to 1): layers at the end that stay.
+
+    Returns:
+        `TwoSegments`: with the state where they meet as its knot.
 
     Raises:
         HfChainError: when fewer than three states are left.

@@ -14,6 +14,7 @@ from hf_chain.cost.transformer import decoder_macs
 from hf_chain.errors import HfChainError
 from hf_chain.files import write_text
 from hf_chain.grafting.anatomy import num_layers, text_config
+from hf_chain.grafting.batches import Batch, check_batches, input_device
 from hf_chain.grafting.budget import Budget
 from hf_chain.grafting.criteria import CRITERIA, choose_ranges
 from hf_chain.grafting.layer_config import surrogate_config
@@ -22,7 +23,6 @@ from hf_chain.grafting.ranges import LayerRange, as_ranges, check_ranges, kept_l
 from hf_chain.grafting.target import open_target
 from hf_chain.grafting.trajectory import Trajectory, measure_trajectory
 from hf_chain.grafting.translator.least_squares import closed_form
-from hf_chain.grafting.translator.truncated import Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -55,7 +55,11 @@ class Cut:
     trajectory: Trajectory | None = None
 
     def write(self, folder: Path) -> None:
-        """Writes the trajectory as JSON, as Markdown and as a plot, where there is one."""
+        """Writes the trajectory as JSON, as Markdown and as a plot, where there is one.
+
+        Args:
+            folder (`Path`): an existing folder.
+        """
         if self.trajectory is None:
             return
         from hf_chain.grafting.trajectory_plot import plot_trajectory
@@ -86,11 +90,16 @@ def choose_cut(
         budget (`Budget`, *optional*): the most that the surrogate may be; criteria follow it.
         translators (`int`): layers that stand in for each range.
 
+    Returns:
+        `Cut`: the ranges, and what it took to find them.
+
     Raises:
         HfChainError: when the ranges do not fit the target, or no range meets the budget.
     """
     if replaced not in CHOOSING:
         return Cut(check_ranges(named_ranges(replaced), num_layers(target.config), translators), translators)
+    if replaced == "splice_error":
+        check_batches(fitting_text, "the text that translators are fitted on")
     trajectory = measure_trajectory(target, text)
     errors = _SpliceErrors(target, fitting_text, translators) if replaced == "splice_error" else None
     ranges = choose_ranges(trajectory, replaced, budget=budget, translators=translators, splice_errors=errors)
@@ -99,6 +108,12 @@ def choose_cut(
 
 def named_ranges(replaced: str | LayerRange | Sequence[LayerRange]) -> tuple[LayerRange, ...]:
     """Ranges that are named and not chosen by a criterion.
+
+    Args:
+        replaced (`str`, `LayerRange` or `Sequence`): as for `as_ranges`.
+
+    Returns:
+        `tuple[LayerRange]`: the ranges, in the order given.
 
     Raises:
         HfChainError: when the text names neither ranges nor a criterion.
@@ -138,7 +153,16 @@ def check_budget(config: PreTrainedConfig, replaced: str, budget: Budget | None,
 
 
 def is_affordable(config: PreTrainedConfig, budget: Budget | None, kept: Sequence[int]) -> bool:
-    """Whether a surrogate with these layers of a target is within a budget; no weights are needed."""
+    """Whether a surrogate with these layers of a target is within a budget; no weights are needed.
+
+    Args:
+        config (`PreTrainedConfig`): the target's.
+        budget (`Budget`, *optional*): the most that the surrogate may be; without one all are.
+        kept (`Sequence[int]`): the target's layers that the surrogate has.
+
+    Returns:
+        `bool`: whether it is; shares of MACs are compared on `BUDGET_TOKENS` tokens.
+    """
     if budget is None:
         return True
     if budget.layers is not None:
@@ -163,7 +187,9 @@ class _SpliceErrors:
     macs: int = field(default=0, init=False)
 
     def __call__(self, span: LayerRange) -> float:
-        surrogate = drop_layers(open_target(self.target), [span], self.translators).to(self.target.device)
+        surrogate = drop_layers(open_target(self.target), [span], self.translators).to(
+            input_device(self.target) or "cpu"
+        )
         (fit,) = closed_form(surrogate, self.target, self.text)
         self.macs += fit.macs
         return fit.error_after

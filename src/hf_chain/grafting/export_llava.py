@@ -24,6 +24,7 @@ from hf_chain.grafting.llava_tower import GAIN, tower_with_norm
 from hf_chain.models.grafted_vlm.assembly import suppress
 from hf_chain.models.grafted_vlm.chat_template import with_images
 from hf_chain.models.grafted_vlm.vision_towers import prefix_tokens, tower_family
+from hf_chain.module_modes import evaluation_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -194,13 +195,12 @@ def _projector(vlm: GraftedVLMForConditionalGeneration) -> State:
 
 def _check_head(language_model: PreTrainedModel, base: PreTrainedModel) -> None:
     """Llava's head is one matrix: whatever else happens to the logits would be lost."""
-    head, training = language_model.get_output_embeddings().weight, language_model.training
+    head = language_model.get_output_embeddings().weight
     size = language_model.get_input_embeddings().embedding_dim
     some = torch.randn(1, 4, size, generator=torch.Generator().manual_seed(0)).to(head.device, language_model.dtype)
-    language_model.eval()
-    logits = language_model(inputs_embeds=some, use_cache=False).logits
-    plain = functional.linear(base(inputs_embeds=some, use_cache=False).last_hidden_state, head)
-    language_model.train(training)
+    with evaluation_mode(language_model):
+        logits = language_model(inputs_embeds=some, use_cache=False).logits
+        plain = functional.linear(base(inputs_embeds=some, use_cache=False).last_hidden_state, head)
     rounding = 16 * torch.finfo(plain.dtype).eps * float(plain.abs().max())
     # A soft cap hardly changes small logits, so it is asked for by name as well.
     capped = getattr(language_model.config, "final_logit_softcapping", None) is not None

@@ -24,8 +24,9 @@ from hf_chain.grafting.graft_fit import (
     tokenizer_differences,
 )
 from hf_chain.grafting.lineage import FIELD, is_surrogate, read_lineage
-from hf_chain.grafting.shards import open_checkpoint
+from hf_chain.grafting.shards import hub_commit, is_folder, open_checkpoint
 from hf_chain.grafting.trained_layers import carry_layers
+from hf_chain.grafting.whole_model import first_dtype, load_whole, named_dtype
 from hf_chain.models.grafted_vlm.assembly import with_image_half
 from hf_chain.models.grafted_vlm.configuration_grafted_vlm import GraftedVLMConfig
 from hf_chain.models.grafted_vlm.language_models import cannot_load, load_language_model, load_tokenizer
@@ -38,6 +39,9 @@ logger = logging.get_logger(__name__)
 
 COMPARED_ROWS = 128
 """Rows of the two token embeddings that are compared."""
+
+HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+"""Arguments of `from_pretrained` about the Hub; they hold for a target's configuration and tokenizer as well."""
 
 
 @dataclass(frozen=True)
@@ -75,25 +79,32 @@ def graft(
         strict (`bool`): whether anything that differs is an error. Without it only sizes have to fit, and the rest
             is warned of.
         dtype (`torch.dtype`, *optional*): of all weights; the target's by default.
-        loading: arguments of `from_pretrained` for a target that is loaded, such as `device_map`.
+        loading: arguments of `from_pretrained` for a target that is loaded, such as `device_map` and `revision`.
 
     Returns:
         `GraftedVLMForConditionalGeneration`: in evaluation mode. Its processor is the one of `vlm`.
 
     Raises:
-        HfChainError: when the two do not fit, naming everything that differs, or the target cannot take layers that
-            come along because it is quantised or offloaded.
+        HfChainError: when the two do not fit, naming everything that differs, when weights of `vlm` are missing, or
+            when the target cannot take layers that come along because it is quantised or offloaded.
     """
     if is_deepspeed_zero3_enabled():
         raise HfChainError("under ZeRO-3 no process sees whole weights: graft before the training arguments are made")
     trained = _open(vlm)
     config = trained.images.config
     name = str(target) if isinstance(target, (str, Path)) else target.name_or_path or type(target).__name__
-    target_config = target.config if isinstance(target, PreTrainedModel) else _config(target)
+    commit: str | None = None
+    if not isinstance(target, PreTrainedModel) and not is_folder(target):
+        # One commit for configuration, tokenizer and weights, whatever becomes of a branch meanwhile.
+        commit = loading["revision"] = hub_commit(
+            name, **{option: loading[option] for option in HUB if option in loading}
+        )
+    origin = {option: loading[option] for option in (*HUB, "subfolder") if option in loading}
+    target_config = target.config if isinstance(target, PreTrainedModel) else _config(target, **origin)
     text = target_config.get_text_config(decoder=True)
     sizes = size_differences(config, text)
     rest = lineage_differences(config, text)
-    theirs = _tokenizer(tokenizer, target)
+    theirs = _tokenizer(tokenizer, target, **origin)
     if theirs is None:
         logger.warning(f"{name} in memory brings no tokenizer, so vocabulary and chat template are not compared")
     else:
@@ -101,6 +112,11 @@ def graft(
     _report(trained.name, name, sizes, rest, strict)
     language_model = load_language_model(target, dtype, **loading)
     table = language_model.get_input_embeddings().weight
+    if table.is_meta:
+        raise HfChainError(
+            f"the token embeddings of {name} are offloaded, and images go where they are: keep them on a device, such"
+            " as by a device_map of your own"
+        )
     start = min(len(table), config.text_config.vocab_size) // 2
     rows = slice(start, start + COMPARED_ROWS)
     before = trained.rows(_name(language_model, table), rows)
@@ -108,15 +124,18 @@ def graft(
         _report(trained.name, name, [], embedding_differences(before, table[rows].detach()), strict)
     if trained.surrogate is not None:
         carry_layers(trained.surrogate, language_model)
-    return _joined(trained, language_model, name)
+    return _joined(trained, language_model, name, commit)
 
 
-def _joined(trained: _Trained, language_model: PreTrainedModel, name: str) -> GraftedVLMForConditionalGeneration:
+def _joined(
+    trained: _Trained, language_model: PreTrainedModel, name: str, revision: str | None
+) -> GraftedVLMForConditionalGeneration:
     config = copy.deepcopy(trained.images.config)
     config.hf_chain_graft = {
         "trained": trained.name,
         "surrogate": getattr(config.text_config, FIELD, None),
         "target": name,
+        "revision": revision,
     }
     return with_image_half(config, trained.images, language_model)
 
@@ -138,10 +157,10 @@ def _open(vlm: str | Path | GraftedVLMForConditionalGeneration) -> _Trained:
         raise HfChainError(f"{vlm} holds a {config.model_type}, no grafted model: give what stage 2 saved")
     shards, carries = checkpoint.shards(), _carries(config)
     needed = {name: shard for name, shard in shards.items() if carries or not name.startswith("language_model.")}
-    checkpoint.tensors(needed)
+    tensors = checkpoint.tensors(needed)
     model_class = GraftedVLMForConditionalGeneration if carries else GraftedVLMImageModel
-    images = model_class.from_pretrained(checkpoint.folder, config=config, dtype="auto")
-    surrogate = images.language_model if carries else None
+    images = load_whole(model_class, config, tensors, named_dtype(config) or first_dtype(tensors.values()), str(vlm))
+    surrogate = images.language_model if isinstance(images, GraftedVLMForConditionalGeneration) else None
 
     def rows(name: str, part: slice) -> torch.Tensor | None:
         return checkpoint.tensors({name: shards[name]})[name][part] if name in shards else None
@@ -153,20 +172,21 @@ def _carries(config: GraftedVLMConfig) -> bool:
     return is_surrogate(config) and bool(read_lineage(config).trained_layers)
 
 
-def _config(folder: str | Path) -> Any:
+def _config(folder: str | Path, **origin: Any) -> Any:
     try:
-        return AutoConfig.from_pretrained(str(folder))
+        return AutoConfig.from_pretrained(str(folder), **origin)
     except (OSError, ValueError) as error:
         raise cannot_load("configuration of", folder, error) from error
 
 
 def _tokenizer(
-    tokenizer: str | Path | PreTrainedTokenizerBase | None, target: str | Path | PreTrainedModel
+    tokenizer: str | Path | PreTrainedTokenizerBase | None, target: str | Path | PreTrainedModel, **origin: Any
 ) -> PreTrainedTokenizerBase | None:
-    if tokenizer is not None and not isinstance(tokenizer, (str, Path)):
+    if isinstance(tokenizer, (str, Path)):
+        return load_tokenizer(tokenizer)
+    if tokenizer is not None:
         return tokenizer
-    name = tokenizer if tokenizer is not None else None if isinstance(target, PreTrainedModel) else target
-    return None if name is None else load_tokenizer(name)
+    return None if isinstance(target, PreTrainedModel) else load_tokenizer(target, **origin)
 
 
 def _name(language_model: PreTrainedModel, table: torch.Tensor) -> str:

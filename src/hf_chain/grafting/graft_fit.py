@@ -21,6 +21,9 @@ def size_differences(config: GraftedVLMConfig, target: PreTrainedConfig) -> list
     Args:
         config (`GraftedVLMConfig`): the trained model's.
         target (`PreTrainedConfig`): the target's language model's.
+
+    Returns:
+        `list[str]`: one phrase for each difference; empty where it fits.
     """
     found = []
     size = getattr(target, "word_embed_proj_dim", None) or target.hidden_size
@@ -41,6 +44,9 @@ def tokenizer_differences(
         config (`GraftedVLMConfig`): the trained model's.
         theirs (`PreTrainedTokenizerBase`): the target's.
         ours (`PreTrainedTokenizerBase`, *optional*): the trained model's; with it, tokens are named.
+
+    Returns:
+        `list[str]`: one phrase for each difference; empty where it fits.
     """
     trained = config.tokenizer_fingerprint
     if trained is None:
@@ -63,6 +69,9 @@ def lineage_differences(config: GraftedVLMConfig, target: PreTrainedConfig) -> l
     Args:
         config (`GraftedVLMConfig`): the trained model's.
         target (`PreTrainedConfig`): the target's language model's.
+
+    Returns:
+        `list[str]`: one phrase for each difference; empty where it fits.
     """
     text = config.text_config
     found = []
@@ -84,6 +93,9 @@ def embedding_differences(trained: torch.Tensor, target: torch.Tensor) -> list[s
     Args:
         trained (`torch.Tensor`): shape `[rows, D]`, of the language model that the encoder was trained on.
         target (`torch.Tensor`): shape `[rows, D]`, of the target.
+
+    Returns:
+        `list[str]`: one phrase for each difference; empty where it fits.
     """
     if trained.shape != target.shape:
         return []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import text_config
-from hf_chain.grafting.weight_names import surrogate_module
+from hf_chain.grafting.module_patterns import surrogate_module
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

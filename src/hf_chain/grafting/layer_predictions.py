@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from hf_chain.grafting.anatomy import decoder_layers, lm_logits, text_config
+from hf_chain.grafting.batches import Batch, batch_shape, forward_inputs, next_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,28 +33,24 @@ class LayerPredictions:
     cosine: torch.Tensor
 
 
-def counted_positions(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def counted_positions(batch: Batch) -> torch.Tensor:
     """Positions whose next token is measured.
 
     Args:
-        batch (`dict[str, torch.Tensor]`): `input_ids` and `attention_mask` `[B, T]`, and maybe `labels` `[B, T]`,
+        batch (`Batch`): `input_ids` and `attention_mask` `[B, T]`, and maybe `labels` `[B, T]`,
             which are −100 at tokens that do not count.
 
     Returns:
         `torch.Tensor` of shape `[B, T]`: boolean; empty in rows with one such position, which has nothing to be
         compared with.
     """
-    mask = batch["attention_mask"].bool()
-    next_counts = mask[:, 1:] if "labels" not in batch else mask[:, 1:] & (batch["labels"][:, 1:] != -100)
-    counted = torch.zeros_like(mask)
-    counted[:, :-1] = mask[:, :-1] & next_counts
+    counted = torch.zeros(batch_shape(batch), dtype=torch.bool)
+    counted[:, :-1] = next_tokens(batch) != -100
     return counted & (counted.sum(1, keepdim=True) > 1)
 
 
 @torch.no_grad()
-def predict_from_layers(
-    model: PreTrainedModel, batch: dict[str, torch.Tensor], counted: torch.Tensor
-) -> LayerPredictions:
+def predict_from_layers(model: PreTrainedModel, batch: Batch, counted: torch.Tensor) -> LayerPredictions:
     """Runs a model once and its head on every hidden state.
 
     The hidden states of the counted positions stay in memory, each on the device of its layer. Logits do for
@@ -61,17 +58,20 @@ def predict_from_layers(
 
     Args:
         model (`PreTrainedModel`): a decoder with a language-model head, in evaluation mode.
-        batch (`dict[str, torch.Tensor]`): `input_ids` and `attention_mask` `[B, T]`.
+        batch (`Batch`): `input_ids` and `attention_mask` `[B, T]`.
         counted (`torch.Tensor` of shape `[B, T]`): N positions that have a next token.
+
+    Returns:
+        `LayerPredictions`: of the N positions, on the CPU.
     """
     states = _hidden_states(model, batch, counted)
-    next_tokens = batch["input_ids"].roll(-1, dims=1)[counted]
-    true_token, vocabulary_kl = torch.empty(2, len(states), len(next_tokens)).unbind()
+    wanted = next_tokens(batch)[counted[:, :-1]]
+    true_token, vocabulary_kl = torch.empty(2, len(states), len(wanted)).unbind()
     step = max(1, LOGITS_AT_A_TIME // text_config(model.config).vocab_size)
-    for start in range(0, len(next_tokens), step):
+    for start in range(0, len(wanted), step):
         part = slice(start, start + step)
         final = _log_probabilities(model, states[-1][part])
-        chosen = next_tokens[part, None].to(final.device)
+        chosen = wanted[part, None].to(final.device)
         final_probability = final.exp()
         for layer, state in enumerate(states):
             predicted = final if layer == len(states) - 1 else _log_probabilities(model, state[part])
@@ -88,9 +88,7 @@ def _log_probabilities(model: PreTrainedModel, state: torch.Tensor) -> torch.Ten
     return lm_logits(model, state).float().log_softmax(1)
 
 
-def _hidden_states(
-    model: PreTrainedModel, batch: dict[str, torch.Tensor], counted: torch.Tensor
-) -> list[torch.Tensor]:
+def _hidden_states(model: PreTrainedModel, batch: Batch, counted: torch.Tensor) -> list[torch.Tensor]:
     """L + 1 states `[N, d]` at the counted positions: before the first layer and after each."""
     states: list[torch.Tensor] = []
 
@@ -107,21 +105,8 @@ def _hidden_states(
     hooks = [layers[0].register_forward_pre_hook(before), *(layer.register_forward_hook(after) for layer in layers)]
     try:
         # The head runs on the last position only: it is applied to the states afterwards, a part at a time.
-        model(**_inputs(model, batch), use_cache=False, logits_to_keep=1)
+        model(**forward_inputs(model, batch), use_cache=False, logits_to_keep=1)
     finally:
         for hook in hooks:
             hook.remove()
     return states
-
-
-def _inputs(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The batch where the model begins, with positions that do not depend on the padding."""
-    mask = batch["attention_mask"]
-    inputs = {
-        "input_ids": batch["input_ids"],
-        "attention_mask": mask,
-        "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
-    }
-    device = model.get_input_embeddings().weight.device
-    # Offloaded weights are on no device; accelerate then moves the inputs itself.
-    return inputs if device.type == "meta" else {name: tensor.to(device) for name, tensor in inputs.items()}

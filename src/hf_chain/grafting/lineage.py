@@ -43,7 +43,14 @@ class SurrogateLineage:
 
 
 def is_surrogate(config: PreTrainedConfig) -> bool:
-    """Whether the model of a configuration, or its decoder, is a surrogate."""
+    """Whether the model of a configuration, or its decoder, is a surrogate.
+
+    Args:
+        config (`PreTrainedConfig`): a model's configuration.
+
+    Returns:
+        `bool`: whether it has a lineage.
+    """
     return getattr(config.get_text_config(decoder=True), FIELD, None) is not None
 
 
@@ -64,6 +71,9 @@ def read_lineage(config: PreTrainedConfig) -> SurrogateLineage:
 
     Args:
         config (`PreTrainedConfig`): a surrogate's configuration, or that of a model with a surrogate as its decoder.
+
+    Returns:
+        `SurrogateLineage`: the record.
 
     Raises:
         HfChainError: when the model is no surrogate, or the record is damaged.

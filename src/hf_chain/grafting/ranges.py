@@ -58,15 +58,25 @@ def parse_ranges(text: str) -> tuple[LayerRange, ...]:
     return tuple(ranges)
 
 
-def as_ranges(replaced: str | LayerRange | Sequence[LayerRange]) -> tuple[LayerRange, ...]:
-    """Ranges as they may be given: as text, one alone, or several.
+def as_ranges(replaced: str | LayerRange | Sequence[str | LayerRange]) -> tuple[LayerRange, ...]:
+    """Ranges as they may be given: as text, one alone, or several of either.
+
+    Args:
+        replaced (`str`, `LayerRange` or `Sequence`): such as `"16-26"`, `LayerRange(16, 26)` or `["3-5", "8-10"]`.
+
+    Returns:
+        `tuple[LayerRange]`: the ranges, in the order given.
 
     Raises:
-        HfChainError: when the text does not name ranges.
+        HfChainError: when something of it does not name ranges.
     """
     if isinstance(replaced, str):
         return parse_ranges(replaced)
-    return (replaced,) if isinstance(replaced, LayerRange) else tuple(replaced)
+    if isinstance(replaced, LayerRange):
+        return (replaced,)
+    if isinstance(replaced, (list, tuple)) and all(isinstance(part, (str, LayerRange)) for part in replaced):
+        return tuple(span for part in replaced for span in as_ranges(part))
+    raise HfChainError(f"layer range {replaced!r} cannot be read: write FIRST-LAST, such as 16-26, or 3-5,8-10")
 
 
 def check_ranges(ranges: Sequence[LayerRange], num_layers: int, translators: int = 1) -> tuple[LayerRange, ...]:
@@ -122,6 +132,9 @@ def kept_layers(ranges: Sequence[LayerRange], num_layers: int, translators: int 
         ranges (`Sequence[LayerRange]`): checked ranges.
         num_layers (`int`): the target's number of layers.
         translators (`int`): layers of each range that stay, its first ones.
+
+    Returns:
+        `tuple[int]`: their numbers in the target.
     """
     dropped = {layer for span in ranges for layer in span.layers[translators:]}
     return tuple(layer for layer in range(num_layers) if layer not in dropped)
@@ -134,6 +147,9 @@ def translator_layers(ranges: Sequence[LayerRange], num_layers: int, translators
         ranges (`Sequence[LayerRange]`): checked ranges.
         num_layers (`int`): the target's number of layers.
         translators (`int`): layers of each range that stay, its first ones.
+
+    Returns:
+        `tuple[int]`: their numbers in the surrogate.
     """
     stand_in = {layer for span in ranges for layer in span.layers[:translators]}
     return tuple(

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from transformers import PreTrainedModel
+
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.lineage import read_lineage, write_lineage
 from hf_chain.grafting.ranges import LayerRange, as_ranges
@@ -19,8 +21,6 @@ from hf_chain.grafting.trained_layers import carry_layers
 from hf_chain.models.grafted_vlm.assembly import with_image_half
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from hf_chain.models.grafted_vlm import GraftedVLMForConditionalGeneration
 
 
@@ -50,6 +50,9 @@ def recut(
         HfChainError: when the model is on no surrogate, the ranges do not fit the target, or the new surrogate would
             replace a layer that the first one has.
     """
+    for name, model in (("vlm", vlm), ("target", target)):
+        if not isinstance(model, PreTrainedModel):
+            raise HfChainError(f"{name} is a {type(model).__name__}: give the model itself, loaded")
     before = read_lineage(vlm.config)
     check_larger(as_ranges(replaced), before.replaced)
     carry_layers(vlm.language_model, target)

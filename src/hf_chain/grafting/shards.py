@@ -71,6 +71,9 @@ class Checkpoint:
     def fetch(self, files: Iterable[str]) -> None:
         """Downloads files that are not here yet; those the Hub does not have are left to the reader to miss.
 
+        Args:
+            files (`Iterable[str]`): their names in the repository.
+
         Raises:
             HfChainError: when the Hub does not answer.
         """
@@ -165,11 +168,8 @@ def open_checkpoint(target: str | Path, revision: str | None = None) -> Checkpoi
         HfChainError: when there is no such folder or repository, or it is no model.
     """
     name = str(target)
-    folder = Path(target).expanduser()
-    if folder.is_dir():
-        found = Checkpoint(name, folder, None)
-    elif isinstance(target, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or folder.exists():
-        raise HfChainError(f"there is no folder {name}: give the folder of a model, or a Hub name")
+    if is_folder(target):
+        found = Checkpoint(name, Path(target).expanduser(), None)
     else:
         # The folder of a snapshot is called by its commit.
         folder = _download(name, revision, list(_FIRST_FILES))
@@ -179,9 +179,46 @@ def open_checkpoint(target: str | Path, revision: str | None = None) -> Checkpoi
     return found
 
 
-def _download(repo: str, revision: str | None, files: list[str]) -> Path:
+def is_folder(target: str | Path) -> bool:
+    """Whether a model is in a folder, and not on the Hub.
+
+    Args:
+        target (`str` or `Path`): folder or Hub name.
+
+    Returns:
+        `bool`: false for a Hub name.
+
+    Raises:
+        HfChainError: when it can be neither.
+    """
+    name, folder = str(target), Path(target).expanduser()
+    if folder.is_dir():
+        return True
+    if isinstance(target, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or folder.exists():
+        raise HfChainError(f"there is no folder {name}: give the folder of a model, or a Hub name")
+    return False
+
+
+def hub_commit(repo: str, revision: str | None = None, **loading: Any) -> str:
+    """The commit that a branch or tag of a repository on the Hub stands for now.
+
+    Args:
+        repo (`str`): Hub name.
+        revision (`str`, *optional*): branch, tag or commit.
+        loading: arguments of `snapshot_download`, such as `token` and `cache_dir`.
+
+    Returns:
+        `str`: its hash.
+
+    Raises:
+        HfChainError: when the Hub does not answer.
+    """
+    return _download(repo, revision, ["config.json"], **loading).name
+
+
+def _download(repo: str, revision: str | None, files: list[str], **loading: Any) -> Path:
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=files))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=files, **loading))
     except Exception as error:  # huggingface_hub has an error of its own for every refusal.
         # That no file is at hand is not why: what the Hub answered stands behind it.
         behind = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None

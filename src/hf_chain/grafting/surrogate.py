@@ -11,18 +11,18 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from hf_chain.errors import HfChainError
 from hf_chain.files import whole_folder
+from hf_chain.grafting.batches import Batch, check_batches
 from hf_chain.grafting.budget import Budget
 from hf_chain.grafting.cut import CHOOSING, Cut, check_budget, choose_cut, named_ranges
 from hf_chain.grafting.layer_dropping import drop_layers
 from hf_chain.grafting.ranges import LayerRange
 from hf_chain.grafting.shards import LICENSE_FILES, TOKENIZER_FILES
 from hf_chain.grafting.target import CheckpointTarget, Target, open_target
-from hf_chain.grafting.translator.truncated import Batch
 from hf_chain.models.grafted_vlm.language_models import load_language_model
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
 def build_surrogate(
@@ -45,7 +45,8 @@ def build_surrogate(
 
     Args:
         target (`str`, `Path` or `PreTrainedModel`): folder or Hub name of a checkpoint in safetensors, or a model in
-            memory, whose kept weights are copied. Of a composite model, the decoder is taken.
+            memory, whose kept weights are copied; where it is partly offloaded, they are read from the checkpoint that
+            it was loaded from. Of a composite model, the decoder is taken.
         replaced (`str`, `LayerRange` or `Sequence[LayerRange]`): the ranges of layers to replace, such as `"16-26"`;
             both ends belong to them, the first layer is 0. Or the criterion that chooses them: `"two_segment"`,
             `"block_influence"` or `"splice_error"`.
@@ -74,7 +75,7 @@ def build_surrogate(
         )
     found = open_target(target, revision)
     if replaced in CHOOSING:
-        cut = _measured(target, str(replaced), text, budget, translators, revision)
+        cut = _measured(target, found.config, str(replaced), text, budget, translators, revision)
     else:
         cut = Cut(named_ranges(replaced), translators)
         if text is not None or budget is not None:
@@ -89,6 +90,7 @@ def build_surrogate(
 
 def _measured(
     target: str | Path | PreTrainedModel,
+    config: PreTrainedConfig,
     criterion: str,
     text: Iterable[Batch] | None,
     budget: Budget | None,
@@ -97,8 +99,9 @@ def _measured(
 ) -> Cut:
     if text is None:
         raise HfChainError(f"{criterion} measures the target: give text, such as token_batches(…), or name the layers")
+    check_batches(text, "text", passes=2 if criterion == "splice_error" else 1)
+    check_budget(config, criterion, budget, translators)
     whole = load_language_model(target, revision=revision)
-    check_budget(whole.config, criterion, budget, translators)
     return choose_cut(whole, criterion, text, text, budget=budget, translators=translators)
 
 

@@ -15,7 +15,9 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import family_named, text_config
+from hf_chain.grafting.lineage import is_surrogate, read_lineage
 from hf_chain.grafting.shards import Checkpoint, LazyTensor, open_checkpoint
+from hf_chain.grafting.whole_model import first_dtype, named_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -57,13 +59,9 @@ class CheckpointTarget:
         """Some of its weights, read when they are asked for."""
         return self.checkpoint.tensors({name: self._shards[name] for name in names})
 
-    def dtype(self) -> torch.dtype:
-        """The type its configuration names, else that of its first floating-point weight."""
-        named = text_config(self.config).dtype or self.config.dtype
-        if named is not None:
-            return getattr(torch, named) if isinstance(named, str) else named
-        types = (weight.dtype for weight in self.weights(self._shards).values())
-        return next((dtype for dtype in types if dtype.is_floating_point), torch.float32)
+    def dtype(self, names: Iterable[str]) -> torch.dtype:
+        """The type its configuration names, else that of the first floating-point weight of these."""
+        return named_dtype(text_config(self.config), self.config) or first_dtype(self.weights(names).values())
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ class ModelTarget:
         """Some of its weights, copied when they are asked for."""
         return {name: LazyCopy(self._state[name]) for name in names}
 
-    def dtype(self) -> torch.dtype:
+    def dtype(self, names: Iterable[str]) -> torch.dtype:
         """The type of its weights."""
         return self.model.dtype
 
@@ -135,30 +133,61 @@ def open_target(target: str | Path | PreTrainedModel, revision: str | None = Non
     """Finds a target and reads what it says about itself.
 
     Args:
-        target (`str`, `Path` or `PreTrainedModel`): folder, Hub name or model.
+        target (`str`, `Path` or `PreTrainedModel`): folder, Hub name or model; of one that is offloaded, the
+            checkpoint that it was loaded from is read.
         revision (`str`, *optional*): branch, tag or commit on the Hub.
 
     Returns:
         `CheckpointTarget` or `ModelTarget`: the target; none of its weights are read yet.
 
     Raises:
-        HfChainError: when there is none, when it is of an unknown family, or when its weights are out of reach.
+        HfChainError: when there is none, when it is of an unknown family or a surrogate itself, or when its weights
+            are out of reach.
     """
     if isinstance(target, (str, Path)):
         checkpoint = open_checkpoint(target, revision)
-        return CheckpointTarget(checkpoint, _config(checkpoint), _generation_config(checkpoint))
+        config = _config(checkpoint)
+        _check_no_surrogate(config, checkpoint.name)
+        return CheckpointTarget(checkpoint, config, _generation_config(checkpoint))
     if not isinstance(target, PreTrainedModel):
         raise HfChainError(
             f"a {type(target).__name__} cannot be cut: give a transformers model, its folder or its Hub name"
         )
     if getattr(target, "hf_quantizer", None) is not None:
         raise HfChainError(f"{type(target).__name__} is quantised in memory: give its folder or its Hub name instead")
-    if any(weight.is_meta or not weight.numel() for weight in target.parameters()):
+    _check_no_surrogate(target.config, target.name_or_path or type(target).__name__)
+    offloaded = any(weight.is_meta for weight in target.parameters())
+    if offloaded and target.name_or_path:
+        return _checkpoint_behind(target, revision)
+    if offloaded or any(not weight.numel() for weight in target.parameters()):
         raise HfChainError(
             f"weights of this {type(target).__name__} are on disk or on other processes: give its folder or its Hub"
             " name instead"
         )
     return ModelTarget(target)
+
+
+def _checkpoint_behind(model: PreTrainedModel, revision: str | None) -> CheckpointTarget:
+    """Where an offloaded model came from, which its weights that are at hand have to confirm."""
+    target = open_target(model.name_or_path, revision)
+    assert isinstance(target, CheckpointTarget)
+    at_hand = {
+        name: weight
+        for name, weight in model.state_dict().items()
+        if not weight.is_meta and weight.dim() == 1 and name in target.names()
+    }
+    for name, tensor in target.weights(at_hand).items():
+        if not torch.equal(tensor[:].to(at_hand[name].dtype), at_hand[name].cpu()):
+            raise HfChainError(
+                f"{name} of this offloaded {type(model).__name__} is not what {model.name_or_path} holds: give the"
+                " folder or the revision that it was loaded from"
+            )
+    return target
+
+
+def _check_no_surrogate(config: PreTrainedConfig, name: str) -> None:
+    if is_surrogate(config):
+        raise HfChainError(f"{name} is a surrogate itself, cut from {read_lineage(config).target}: cut that one")
 
 
 def _config(checkpoint: Checkpoint) -> PreTrainedConfig:

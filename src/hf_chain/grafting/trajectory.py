@@ -18,7 +18,9 @@ from transformers import AutoModelForCausalLM
 from hf_chain.cost.transformer import decoder_macs
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import decoder_layers, num_layers, text_config
+from hf_chain.grafting.batches import Batch, check_batches, real_tokens
 from hf_chain.grafting.layer_predictions import LayerPredictions, counted_positions, predict_from_layers
+from hf_chain.module_modes import evaluation_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -85,22 +87,48 @@ class Trajectory:
         return len(self.block_influence)
 
     def parameters(self, kept: Collection[int] | None = None) -> int:
-        """Parameters of the target, or of a surrogate that has its `kept` layers."""
+        """Parameters of the target, or of a surrogate that has its `kept` layers.
+
+        Args:
+            kept (`Collection[int]`, *optional*): the surrogate's layers, by their numbers in the target; all of them
+                by default.
+
+        Returns:
+            `int`: embeddings and head included.
+        """
         layers = range(self.num_layers) if kept is None else kept
         return self.other_parameters + sum(self.layer_parameters[layer] for layer in layers)
 
     def sample_macs(self, kept: Collection[int] | None = None) -> int:
-        """Forward MACs on a sample of mean length of the target, or of a surrogate that has its `kept` layers."""
+        """Forward MACs on a sample of mean length of the target, or of a surrogate that has its `kept` layers.
+
+        Args:
+            kept (`Collection[int]`, *optional*): the surrogate's layers, by their numbers in the target; all of them
+                by default.
+
+        Returns:
+            `int`: multiply-accumulate operations, the head's included.
+        """
         layers = range(self.num_layers) if kept is None else kept
         return self.other_macs + sum(self.layer_macs[layer] for layer in layers)
 
     def to_json(self) -> str:
-        """The trajectory as JSON text."""
+        """The trajectory as JSON text.
+
+        Returns:
+            `str`: what `from_json` reads.
+        """
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Trajectory:
         """Reads what `to_json` wrote.
+
+        Args:
+            text (`str`): JSON.
+
+        Returns:
+            `Trajectory`: the trajectory.
 
         Raises:
             HfChainError: when the text is no trajectory.
@@ -114,14 +142,14 @@ class Trajectory:
             raise HfChainError(f"this is no trajectory, {reason}: measure it again with measure_trajectory") from error
 
 
-def measure_trajectory(model: PreTrainedModel, batches: Iterable[dict[str, torch.Tensor]]) -> Trajectory:
+def measure_trajectory(model: PreTrainedModel, batches: Iterable[Batch]) -> Trajectory:
     """Measures the prediction trajectory and the block influence of every layer; about 300 samples are enough.
 
     Memory beyond the model's own forward is described at `predict_from_layers`.
 
     Args:
         model (`PreTrainedModel`): a decoder with a language-model head, also one spread over devices by `device_map`.
-        batches (`Iterable[dict[str, torch.Tensor]]`): `input_ids` and `attention_mask` `[B, T]`, padded on either
+        batches (`Iterable[Batch]`): `input_ids` and `attention_mask` `[B, T]`, padded on either
             side; with `labels` `[B, T]` only tokens whose label is not −100 count, such as the responses of a chat.
 
     Returns:
@@ -131,16 +159,13 @@ def measure_trajectory(model: PreTrainedModel, batches: Iterable[dict[str, torch
         HfChainError: when the family is unknown, no sample has two predicted tokens, or a prediction is not finite.
     """
     measured = _Measurement(text_config(model.config), model.config.name_or_path or type(model).__name__)
-    training = model.training
-    model.eval()
-    try:
+    check_batches(batches, "text", passes=1)
+    with evaluation_mode(model):
         for batch in tqdm(batches, desc="Measuring the trajectory", leave=False):
             counted = counted_positions(batch)
             measured.samples += len(counted)
             if counted.any():
                 measured.add(batch, counted, predict_from_layers(model, batch, counted))
-    finally:
-        model.train(training)
     return measured.trajectory()
 
 
@@ -172,7 +197,7 @@ class _Measurement:
         self.influence = torch.zeros(num_layers(config), dtype=torch.float64)
         self.samples = self.tokens = self.length = self.macs = 0
 
-    def add(self, batch: dict[str, torch.Tensor], counted: torch.Tensor, predictions: LayerPredictions) -> None:
+    def add(self, batch: Batch, counted: torch.Tensor, predictions: LayerPredictions) -> None:
         if not predictions.vocabulary_kl.isfinite().all():
             raise HfChainError(
                 f"predictions of {self.name} are not finite: load it with dtype=torch.bfloat16 or torch.float32"
@@ -182,7 +207,7 @@ class _Measurement:
         self.divergences += [kl.double().mean(1) for kl in predictions.vocabulary_kl.split(lengths, 1)]
         self.influence += (1 - predictions.cosine.double()).sum(1)
         self.tokens += sum(lengths)
-        self.length += int(batch["attention_mask"][counted.any(1)].sum())
+        self.length += int(real_tokens(batch)[counted.any(1)].sum())
         rows, padded_length = counted.shape
         # The forward's head runs on the last position of each row, the measurement's on every state that counts.
         heads = rows + len(predictions.true_token) * sum(lengths)

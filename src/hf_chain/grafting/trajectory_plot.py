@@ -37,11 +37,16 @@ def plot_trajectory(
         `Path`: the file.
 
     Raises:
-        HfChainError: when the ranges do not fit the target.
+        HfChainError: when the ranges do not fit the target, or the file's folder or format is none.
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise HfChainError(f"there is no folder {path.parent} for the plot: make it first")
     with applied(theme):
         figure = trajectory_figure(trajectory, chosen, translators, theme)
+        formats = figure.canvas.get_supported_filetypes()
+        if path.suffix.lower().removeprefix(".") not in formats:
+            raise HfChainError(f"{path.name} names no known format: end it in .{', .'.join(sorted(formats))}")
         # No date in the file: the same trajectory gives the same bytes.
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     return path
@@ -54,6 +59,18 @@ def trajectory_figure(
 
     To be called inside `applied(theme)`. Layer i lies between i, the state that enters it, and i + 1. The embeddings'
     own prediction is left out: it is so far from every layer's that it would flatten the curve.
+
+    Args:
+        trajectory (`Trajectory`): of the target.
+        chosen (`Sequence[LayerRange]`): the replaced ranges.
+        translators (`int`, *optional*, defaults to 1): layers of a range that stay as its translator.
+        theme (`Theme`, *optional*): the colours; light ones by default.
+
+    Returns:
+        `Figure`: not written yet.
+
+    Raises:
+        HfChainError: when the ranges do not fit the target.
     """
     ranges = check_ranges(chosen, trajectory.num_layers, translators)
     figure = Figure(figsize=(7.6, 5.6), layout="constrained")

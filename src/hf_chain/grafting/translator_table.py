@@ -20,10 +20,10 @@ def loss_recovered(target_perplexity: float, dropping_perplexity: float, perplex
         perplexity (`float`): Of the surrogate.
 
     Returns:
-        `float`, or `None` where dropping costs nothing.
+        `float`, or `None` where dropping costs nothing, or even helps.
     """
     lost = math.log(dropping_perplexity / target_perplexity)
-    return math.log(dropping_perplexity / perplexity) / lost if lost else None
+    return math.log(dropping_perplexity / perplexity) / lost if lost > 0 else None
 
 
 def translator_rows(reports: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -31,6 +31,9 @@ def translator_rows(reports: Sequence[Mapping[str, Any]]) -> tuple[list[str], li
 
     Args:
         reports (`Sequence[Mapping]`): `TranslatorReport`s as they are stored, each with its quality.
+
+    Returns:
+        `tuple[list[str], list[list[str]]]`: the header, and the cells of every row.
     """
     reference = reports[0]["quality"]["reference"]
     target, dropping = reference["target_perplexity"], reference["dropping_perplexity"]

@@ -36,6 +36,12 @@ def fit_two_segments(values: Sequence[float], start: int = 0) -> TwoSegments:
     Args:
         values (`Sequence[float]`): y, at least three values.
         start (`int`, *optional*, defaults to 0): x of the first value; the others follow in steps of 1.
+
+    Returns:
+        `TwoSegments`: the best fit.
+
+    Raises:
+        ValueError: when there are fewer than three finite values.
     """
     x = start + np.arange(len(values), dtype=np.float64)
     y = np.asarray(values, dtype=np.float64)

@@ -42,7 +42,7 @@ def surrogate_names(config: PreTrainedConfig, places: Mapping[int, int], names: 
             found[name] = own
         elif int(match[1]) in places:
             without_weights.discard(int(match[1]))
-            found[name] = _with_number(own, match, places[int(match[1])])
+            found[name] = with_number(own, match, places[int(match[1])])
     if without_weights:
         raise HfChainError(
             f"the target holds no weights of its layer {min(without_weights)}, which its configuration announces:"
@@ -58,47 +58,30 @@ def target_name(config: PreTrainedConfig, places: Mapping[int, int], name: str) 
         config (`PreTrainedConfig`): the target's configuration.
         places (`Mapping[int, int]`): number of a kept layer in the target -> its number in the surrogate.
         name (`str`): the name in the surrogate.
-    """
-    match = re.match(rf"{re.escape(layer_prefix(config))}(\d+)", name)
-    return name if match is None else _with_number(name, match, list(places)[int(match[1])])
-
-
-def surrogate_module(config: PreTrainedConfig, places: Mapping[int, int], module: str) -> str | None:
-    """What the surrogate calls a module, or a pattern of modules, that a configuration names.
-
-    Args:
-        config (`PreTrainedConfig`): the target's configuration.
-        places (`Mapping[int, int]`): number of a kept layer in the target -> its number in the surrogate.
-        module (`str`): such as `model.layers.3.mlp`, `*layers.3.*` or `lm_head`.
 
     Returns:
-        `str`, *optional*: the name in the surrogate; `None` when its layer is dropped.
-
-    Raises:
-        HfChainError: when a regular expression names several layers at once.
+        `str`: the name in the target.
     """
-    own = decoder_name(config, f"{module}.")
-    name = module if own is None else own.removesuffix(".")
-    layers = rf"(?<!\w){layer_prefix(config).rstrip('.').rpartition('.')[2]}\\?\."
-    match = re.search(rf"{layers}(\d+)(?!\w)", name)
-    if match is not None:
-        place = places.get(int(match[1]))
-        return None if place is None else _with_number(name, match, place)
-    if re.search(rf"{layers}(?:\(|\[(?!0-9\]))", name):
-        raise HfChainError(
-            f"quantization_config names layers by the pattern {module!r}, which cannot be renumbered: write one entry"
-            " for each layer"
-        )
-    return name
+    match = re.match(rf"{re.escape(layer_prefix(config))}(\d+)", name)
+    return name if match is None else with_number(name, match, list(places)[int(match[1])])
 
 
 def decoder_name(config: PreTrainedConfig, name: str) -> str | None:
-    """What the decoder on its own calls a weight of the whole model; `None` when another tower holds it."""
+    """What the decoder on its own calls a weight of the whole model; `None` when another tower holds it.
+
+    Args:
+        config (`PreTrainedConfig`): the target's configuration.
+        name (`str`): the name in the whole model.
+
+    Returns:
+        `str`, *optional*: the decoder's own name.
+    """
     prefixes = family(config).prefixes
     if not prefixes:
         return name
     return next((own + name.removeprefix(whole) for whole, own in prefixes if name.startswith(whole)), None)
 
 
-def _with_number(name: str, match: re.Match[str], number: int) -> str:
+def with_number(name: str, match: re.Match[str], number: int) -> str:
+    """A name with another number in place of the one that a match holds as its first group."""
     return f"{name[: match.start(1)]}{number}{name[match.end(1) :]}"

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils import data
 
 from hf_chain.errors import HfChainError
+from hf_chain.module_modes import evaluation_mode
 
 
 class PackedRows(data.Dataset):
@@ -106,16 +107,10 @@ def check_packing(model: nn.Module) -> None:
     image = getattr(model.config, "image_token_id", None)
     words = torch.tensor([[token for token in range(3, 11) if token != image][:7]], device=device)
     first, second = words.split([4, 3], dim=1)
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            apart = torch.cat([model(input_ids=ids, use_cache=False).logits[0] for ids in (first, second)])
-            positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2]], device=device)
-            packed = model(input_ids=words, position_ids=positions, use_cache=False).logits[0]
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluation_mode(model):
+        apart = torch.cat([model(input_ids=ids, use_cache=False).logits[0] for ids in (first, second)])
+        positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2]], device=device)
+        packed = model(input_ids=words, position_ids=positions, use_cache=False).logits[0]
     error = (apart - packed).abs().max().float() / apart.abs().max().float()
     # Half precision rounds differently for other shapes; a leak changes the second sequence's logits altogether.
     tolerance = 1e-4 if apart.dtype == torch.float32 else 3e-2

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from hf_chain.errors import HfChainError
+from hf_chain.grafting.batches import Batch, forward_inputs, real_tokens
 from hf_chain.grafting.translator.cost import forward_macs
 from hf_chain.grafting.translator.splice_error import SpliceErrorSum, token_weights
-from hf_chain.grafting.translator.truncated import Batch, forward_inputs, real_tokens, truncated
+from hf_chain.grafting.translator.truncated import truncated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,6 +65,9 @@ def calibrate(
         refit (`Refit`, *optional*): the weight to fit; without one the error is measured alone.
         batches (`Iterable[Batch]`): calibration text.
 
+    Returns:
+        `Calibration`: the error, what it cost, and the solution.
+
     Raises:
         HfChainError: when there are fewer sequences than `HELD_OUT_EVERY`, or hidden states are not finite.
     """
@@ -99,7 +103,7 @@ def calibrate(
         )
     if sums is None:
         return Calibration(error.error, tokens, macs)
-    macs += sum(equations.macs for equations in sums) + len(RIDGES) * sums[0].solution_macs
+    macs += sum(equations.macs for equations in sums) + sums[0].solution_macs(len(RIDGES))
     return Calibration(error.error, tokens, macs, *_solve(*sums))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hf_chain.grafting.batches import Batch, check_batches, input_device
 from hf_chain.grafting.layer_dropping import drop_layers
 from hf_chain.grafting.lineage import read_lineage
 from hf_chain.grafting.ranges import LayerRange, as_ranges
@@ -14,7 +15,6 @@ from hf_chain.grafting.translator.fit import Method, fit_translator, method_step
 from hf_chain.grafting.translator.quality import Reference, measure_quality, measure_reference
 from hf_chain.grafting.translator.report import TranslatorReport
 from hf_chain.grafting.translator.translator_config import TranslatorConfig
-from hf_chain.grafting.translator.truncated import Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,10 +62,12 @@ def compare_translators(
     """
     for method in methods:
         method_steps(method)
+    check_batches(calibration, "calibration")
+    check_batches(held_out, "held_out")
     reports: list[TranslatorReport] = []
     reference: Reference | None = None
     for method in methods:
-        surrogate = drop_layers(open_target(target), as_ranges(ranges), translators).to(target.device)
+        surrogate = drop_layers(open_target(target), as_ranges(ranges), translators).to(input_device(target) or "cpu")
         report = fit_translator(surrogate, target, calibration, method, args=args)
         reference = reference or measure_reference(target, read_lineage(surrogate.config).replaced, held_out)
         reports.append(replace(report, quality=measure_quality(surrogate, target, held_out, reference)))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from hf_chain.cost.frozen import Segment, training_macs
 from hf_chain.cost.transformer import decoder_macs
-from hf_chain.grafting.translator.truncated import batch_shape
+from hf_chain.grafting.batches import batch_shape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from hf_chain.grafting.translator.truncated import Batch
+    from hf_chain.grafting.batches import Batch
 
 
 def forward_macs(model: PreTrainedModel, batch: Batch, layers: Iterable[int] | None = None, head: bool = False) -> int:
@@ -23,6 +23,9 @@ def forward_macs(model: PreTrainedModel, batch: Batch, layers: Iterable[int] | N
         batch (`Batch`): text, `[B, L]`.
         layers (`Iterable[int]`, *optional*): the layers that are run; all by default.
         head (`bool`): whether the language-model head is run too.
+
+    Returns:
+        `int`: multiply-accumulate operations.
     """
     rows, length = batch_shape(batch)
     return rows * decoder_macs(model.config, length, layers=layers, head=head)
@@ -39,6 +42,9 @@ def step_macs(
         layers (`Iterable[int]`): the layers that are run.
         trained (`Collection[int]`): those that are trained.
         head (`bool`): whether the language-model head is run.
+
+    Returns:
+        `int`: multiply-accumulate operations.
     """
     segments = [Segment(str(i), forward_macs(surrogate, batch, [i]), float(i in trained)) for i in layers]
     return training_macs([*segments, Segment("head", forward_macs(surrogate, batch, [], head))])

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+
+from transformers import PreTrainedModel
 
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import decoder_layers, text_config
+from hf_chain.grafting.batches import Batch, check_batches
 from hf_chain.grafting.lineage import SurrogateLineage, read_lineage, write_lineage
 from hf_chain.grafting.translator.least_squares import RidgeFit, closed_form
 from hf_chain.grafting.translator.quality import measure_quality
 from hf_chain.grafting.translator.report import TranslatorReport
+from hf_chain.grafting.translator.splice import translator_modules
 from hf_chain.grafting.translator.train import TranslatorTraining, train
 from hf_chain.grafting.translator.translator_config import OBJECTIVES, TranslatorConfig, fields_for
-from hf_chain.grafting.translator.truncated import Batch
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 METHODS = ("inherit", "closed_form", "train", *(f"train:{objective}" for objective in OBJECTIVES))
 """Ways to make a translator; `train` alone takes the objective of its arguments."""
@@ -59,11 +58,14 @@ def fit_translator(
             and what `closed_form` and `train` refuse.
     """
     steps = method_steps(method)
+    for name, model in (("surrogate", surrogate), ("target", target)):
+        if not isinstance(model, PreTrainedModel):
+            raise HfChainError(f"the {name} is a {type(model).__name__}: give the model itself, loaded")
     lineage = read_lineage(surrogate.config)
     _check_target(surrogate, target, lineage)
-    for name, text in (("batches", batches), ("held_out", held_out)):
-        if isinstance(text, Iterator):
-            raise HfChainError(f"{name} can be read only once: give a list of batches, or token_batches(...)")
+    check_batches(batches, "batches")
+    if held_out is not None:
+        check_batches(held_out, "held_out")
     fits: list[RidgeFit] = []
     trainings: list[TranslatorTraining] = []
     made = [lineage.translator_method]
@@ -96,6 +98,12 @@ def fit_translator(
 def method_steps(method: Method) -> list[str]:
     """The methods to apply, in order.
 
+    Args:
+        method (`str` or `Sequence[str]`): as for `fit_translator`.
+
+    Returns:
+        `list[str]`: each one of `METHODS`.
+
     Raises:
         HfChainError: when there is none, or one is unknown.
     """
@@ -109,10 +117,25 @@ def method_steps(method: Method) -> list[str]:
 
 
 def inherit(surrogate: PreTrainedModel, target: PreTrainedModel, lineage: SurrogateLineage) -> None:
-    """Puts the target's own layers back in place of the translators (arXiv 2505.22664)."""
-    own, original = decoder_layers(surrogate), decoder_layers(target)
-    for layer in lineage.translator_layers:
-        own[layer].load_state_dict(original[lineage.kept_layers[layer]].state_dict())
+    """Puts the target's own layers back in place of the translators (arXiv 2505.22664).
+
+    Args:
+        surrogate (`PreTrainedModel`): the surrogate; changed in place.
+        target (`PreTrainedModel`): what it was cut from.
+        lineage (`SurrogateLineage`): the surrogate's.
+
+    Raises:
+        HfChainError: when the layers of either are offloaded.
+    """
+    originals = decoder_layers(target)
+    for own, layer in zip(translator_modules(surrogate), lineage.translator_layers, strict=True):
+        number = lineage.kept_layers[layer]
+        if any(weight.is_meta for weight in originals[number].parameters()):
+            raise HfChainError(
+                f"layer {number} of the target is offloaded, and cannot be copied: cut the surrogate again, which"
+                " reads it from the checkpoint"
+            )
+        own.load_state_dict(originals[number].state_dict())
 
 
 def _train(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_chain.errors import HfChainError
-from hf_chain.grafting.translator.truncated import Batch, evaluating
+from hf_chain.grafting.batches import Batch
 from hf_chain.models.grafted_vlm.generation_grafted_vlm import IMAGE_INPUTS
+from hf_chain.module_modes import evaluation_mode
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,7 +37,8 @@ class ImagePrompts:
         ```
 
     Raises:
-        HfChainError: when the image half is offloaded, where nothing fetches its weights.
+        HfChainError: when the image half is offloaded, where nothing fetches its weights, when the collator packs, or
+            when there is no conversation in a batch.
     """
 
     model: GraftedVLMForConditionalGeneration
@@ -45,14 +47,26 @@ class ImagePrompts:
     batch_size: int = 16
 
     def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise HfChainError(f"batch_size={self.batch_size}: give at least one conversation a batch")
+        if getattr(self.collator, "packing", False):
+            raise HfChainError("a collator that packs does not fit image prompts: make one without packing")
         if self.model.image_start.is_meta:
             raise HfChainError("the image half is offloaded: put it on a device, such as by a device_map of your own")
 
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def __getitem__(self, index: int) -> Batch:
+        """One batch, embedded now."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        numbers = range(index * self.batch_size, min((index + 1) * self.batch_size, len(self.rows)))
+        batch = self.collator([self.rows[number] for number in numbers])
+        shown = {name: batch[name].to(self.model.device) for name in ("input_ids", *IMAGE_INPUTS) if name in batch}
+        with evaluation_mode(self.model):
+            embeds = self.model.embed_prompt(**shown)
+        return {"inputs_embeds": embeds, "attention_mask": batch["attention_mask"], "labels": batch["labels"]}
+
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self.rows), self.batch_size):
-            numbers = range(start, min(start + self.batch_size, len(self.rows)))
-            batch = self.collator([self.rows[number] for number in numbers])
-            shown = {name: batch[name].to(self.model.device) for name in ("input_ids", *IMAGE_INPUTS) if name in batch}
-            with evaluating(self.model):
-                embeds = self.model.embed_prompt(**shown)
-            yield {"inputs_embeds": embeds, "attention_mask": batch["attention_mask"], "labels": batch["labels"]}
+        return (self[index] for index in range(len(self)))

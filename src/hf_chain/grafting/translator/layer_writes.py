@@ -79,6 +79,9 @@ def layer_writes(config: PreTrainedConfig) -> LayerWrites:
     Args:
         config (`PreTrainedConfig`): the model's configuration; of a composite one, its decoder counts.
 
+    Returns:
+        `LayerWrites`: its row.
+
     Raises:
         HfChainError: when the family has no row, or when its layers normalise the residual stream itself.
     """

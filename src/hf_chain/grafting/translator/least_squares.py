@@ -14,11 +14,12 @@ import torch
 from transformers.utils import logging
 
 from hf_chain.grafting.anatomy import decoder_layers
+from hf_chain.grafting.batches import Batch, check_batches
 from hf_chain.grafting.translator.calibration import calibrate
 from hf_chain.grafting.translator.layer_writes import layer_writes
 from hf_chain.grafting.translator.refit import Refit, refits_of
-from hf_chain.grafting.translator.splice import Splice, splices
-from hf_chain.grafting.translator.truncated import Batch, evaluating
+from hf_chain.grafting.translator.splice import Splice, splices, translator_modules
+from hf_chain.module_modes import evaluation_mode
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,7 +59,8 @@ def closed_form(surrogate: PreTrainedModel, target: PreTrainedModel, batches: It
     MLP's again, each on the new state of the layer; behind a norm, its gain follows. The best state on held-out
     sequences stays. Ranges are fitted in order, each on what the surrogate hands it by then.
 
-    In memory are the hidden states of one batch and, for a projection with F inputs, up to 4 F² numbers in float64.
+    In memory are the hidden states of one batch and, for a projection with F inputs, up to 4 F² numbers in float64,
+    6 F² behind a norm.
 
     Args:
         surrogate (`PreTrainedModel`): a surrogate with its lineage.
@@ -72,14 +74,23 @@ def closed_form(surrogate: PreTrainedModel, target: PreTrainedModel, batches: It
         HfChainError: when the family is unknown or cannot hold the fit, when there are fewer than 5 sequences, or when
             hidden states are not finite.
     """
-    with evaluating(surrogate, target):
+    check_batches(batches, "the calibration text")
+    translator_modules(surrogate)
+    with evaluation_mode(surrogate, target):
         return [
             _fit(surrogate, target, splice, _schedule(surrogate, splice), batches) for splice in splices(surrogate)
         ]
 
 
 def refitted_weights(surrogate: PreTrainedModel) -> list[nn.Parameter]:
-    """The weights that `closed_form` changes; the surrogate may be on the meta device."""
+    """The weights that `closed_form` changes; the surrogate may be on the meta device.
+
+    Args:
+        surrogate (`PreTrainedModel`): a surrogate with its lineage.
+
+    Returns:
+        `list[nn.Parameter]`: each once.
+    """
     return _weights(refit for splice in splices(surrogate) for refit in _schedule(surrogate, splice))
 
 
@@ -100,6 +111,9 @@ def calibration_passes(config: PreTrainedConfig) -> int:
 
     Args:
         config (`PreTrainedConfig`): the surrogate's or the target's configuration.
+
+    Returns:
+        `int`: passes over the text.
     """
     writes = layer_writes(config)
     return sum(2 if write.norm else 1 for write in (writes.mlp, writes.attention, writes.mlp)) + 1

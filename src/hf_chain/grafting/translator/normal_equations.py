@@ -37,11 +37,17 @@ class NormalEquations:
         size, outputs = self.cross.shape
         return self.tokens * size * (size + outputs)
 
-    @property
-    def solution_macs(self) -> int:
-        """And of one solution: a Cholesky factorisation, two triangular systems."""
+    def solution_macs(self, ridges: int) -> int:
+        """And of its solutions at so many ridge strengths: a Cholesky factorisation, two triangular systems each.
+
+        Args:
+            ridges (`int`): how many strengths.
+
+        Returns:
+            `int`: multiply-accumulate operations.
+        """
         size, outputs = self.cross.shape
-        return size**3 // 6 + size**2 * outputs
+        return ridges * (size**3 // 6 + size**2 * outputs)
 
     def add(self, features: torch.Tensor, residuals: torch.Tensor, weights: torch.Tensor) -> None:
         """Adds N tokens.
@@ -82,6 +88,67 @@ class NormalEquations:
         return (self.residual + fitted).item()
 
 
+class GainedEquations(NormalEquations):
+    """The same where every channel c of what is fitted is multiplied by a gain g_c before it counts.
+
+    For tokens i with features a_i, residuals r_i and weights w_i, the solution X minimises
+
+        Σ_i w_i Σ_c (r_ic − g_c a_i X_c)² + ρ · mean(g²) · mean(diag(G)) · ‖X‖²,    G = Σ_i w_i a_iᵀ a_i.
+
+    That is (g_c² G + λ) X_c = g_c Σ_i w_i a_iᵀ r_ic for every channel, with one λ: a channel that the gain all but
+    switches off counts as little as it does in the model. The eigenvectors of G serve all channels and all ρ.
+
+    Args:
+        features (`int`): size F of a feature vector.
+        gains (`torch.Tensor` of shape `[D]`): g.
+    """
+
+    def __init__(self, features: int, gains: torch.Tensor) -> None:
+        super().__init__(features, len(gains), device=gains.device)
+        self.gains = gains.detach().double()
+        self._eigen: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def solution_macs(self, ridges: int) -> int:
+        """Of a symmetric eigenproblem, and two products for each ridge strength.
+
+        Args:
+            ridges (`int`): how many strengths.
+
+        Returns:
+            `int`: multiply-accumulate operations.
+        """
+        size, outputs = self.cross.shape
+        return 9 * size**3 // 2 + (1 + ridges) * size**2 * outputs
+
+    def add(self, features: torch.Tensor, residuals: torch.Tensor, weights: torch.Tensor) -> None:
+        """Adds N tokens, as `NormalEquations.add` does."""
+        super().add(features, residuals, weights)
+        self._eigen = None
+
+    def solve(self, ridge: float) -> torch.Tensor:
+        """The solution X, `[F, D]`, at one ridge strength, relative to the mean of g² and the mean diagonal of G.
+
+        Args:
+            ridge (`float`): ρ.
+
+        Returns:
+            `torch.Tensor` of shape `[F, D]`: X.
+        """
+        if self._eigen is None:
+            values, vectors = torch.linalg.eigh(self.gram)
+            self._eigen = values.clamp_min(0), vectors
+        values, vectors = self._eigen
+        squares = self.gains.square()
+        penalised = values[:, None] * squares + ridge * squares.mean() * self.gram.diagonal().mean()
+        # Where there is nothing to fit, neither side is more than 0.
+        penalised = penalised.clamp_min(torch.finfo(torch.float64).tiny)
+        return vectors @ ((vectors.T @ self.cross) * self.gains / penalised)
+
+    def error(self, solution: torch.Tensor) -> float:
+        """Σ_i w_i Σ_c (r_ic − g_c a_i X_c)² of a solution, from the sums alone."""
+        return super().error(solution * self.gains)
+
+
 class ChannelEquations:
     """The same for a solution that maps every channel to itself: F = D, and X is diagonal, `[D]`.
 
@@ -101,10 +168,9 @@ class ChannelEquations:
         """Multiply-accumulate operations of adding the tokens up."""
         return 2 * self.tokens * len(self.gram)
 
-    @property
-    def solution_macs(self) -> int:
-        """And of one solution."""
-        return len(self.gram)
+    def solution_macs(self, ridges: int) -> int:
+        """And of its solutions at so many ridge strengths."""
+        return ridges * len(self.gram)
 
     def add(self, features: torch.Tensor, residuals: torch.Tensor, weights: torch.Tensor) -> None:
         """Adds N tokens, as `NormalEquations.add` does."""

@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING
 from torch.nn.functional import cross_entropy
 
 from hf_chain.errors import HfChainError
-from hf_chain.grafting.translator.truncated import Batch, evaluating, forward_inputs, real_tokens, without_layers
+from hf_chain.grafting.batches import Batch, check_batches, forward_inputs, next_tokens
+from hf_chain.grafting.translator.truncated import without_layers
+from hf_chain.module_modes import evaluation_mode
+
+LARGEST_LOSS = 700.0
+"""Nats a token, beyond which there is no perplexity in float64."""
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
     from hf_chain.grafting.ranges import LayerRange
@@ -22,15 +26,19 @@ def perplexity(model: PreTrainedModel, batches: Iterable[Batch], dropped: Sequen
     """exp of the mean negative log-likelihood of the next token, padding left out.
 
     Args:
-        model (`PreTrainedModel`): a language model.
+        model (`PreTrainedModel`): a language model, also one spread over devices or offloaded by `device_map`.
         batches (`Iterable[Batch]`): text; with `labels` only tokens whose label is not −100 are predicted.
         dropped (`Sequence[LayerRange]`, *optional*): layers to leave out.
 
+    Returns:
+        `float`: above 1.
+
     Raises:
-        HfChainError: when there is no token to predict.
+        HfChainError: when there is no token to predict, or predictions are not finite.
     """
+    check_batches(batches, "the held-out text", passes=1)
     total, tokens = 0.0, 0
-    with evaluating(model), without_layers(model, dropped):
+    with evaluation_mode(model), without_layers(model, dropped):
         for batch in batches:
             logits = model(**forward_inputs(model, batch), use_cache=False).logits[:, :-1]
             labels = next_tokens(batch).to(logits.device)
@@ -39,10 +47,9 @@ def perplexity(model: PreTrainedModel, batches: Iterable[Batch], dropped: Sequen
             tokens += int((labels != -100).sum())
     if not tokens:
         raise HfChainError("the held-out batches hold no token to predict: give sequences of two tokens or more")
+    if not total / tokens < LARGEST_LOSS:
+        raise HfChainError(
+            f"predictions of {model.name_or_path or type(model).__name__} are not finite: load it with"
+            " dtype=torch.bfloat16 or torch.float32"
+        )
     return math.exp(total / tokens)
-
-
-def next_tokens(batch: Batch) -> torch.Tensor:
-    """The token after each but the last, `[B, L − 1]`, −100 where it is not to be predicted."""
-    labels = batch["labels"] if "labels" in batch else batch["input_ids"]
-    return labels.masked_fill(~real_tokens(batch), -100)[:, 1:]

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hf_chain.grafting.batches import Batch
 from hf_chain.grafting.lineage import read_lineage
 from hf_chain.grafting.translator.perplexity import perplexity
 from hf_chain.grafting.translator.splice_error import dropping_error, splice_error
-from hf_chain.grafting.translator.truncated import Batch
 from hf_chain.grafting.translator_table import loss_recovered
 
 if TYPE_CHECKING:
@@ -60,6 +60,12 @@ def measure_reference(target: PreTrainedModel, ranges: Sequence[LayerRange], hel
         target (`PreTrainedModel`): the language model; it is not changed.
         ranges (`Sequence[LayerRange]`): the replaced layers.
         held_out (`Iterable[Batch]`): text.
+
+    Returns:
+        `Reference`: the three numbers.
+
+    Raises:
+        HfChainError: as `perplexity` and `dropping_error`.
     """
     return Reference(
         target_perplexity=perplexity(target, held_out),
@@ -81,6 +87,12 @@ def measure_quality(
         target (`PreTrainedModel`): what it was cut from.
         held_out (`Iterable[Batch]`): text that can be gone through more than once.
         reference (`Reference`, *optional*): measured on the same text before.
+
+    Returns:
+        `TranslatorQuality`: the surrogate's numbers beside the reference.
+
+    Raises:
+        HfChainError: as `perplexity` and `splice_error`.
     """
     return TranslatorQuality(
         splice_error=splice_error(surrogate, target, held_out),

@@ -12,7 +12,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from hf_chain.errors import HfChainError
-from hf_chain.grafting.translator.normal_equations import ChannelEquations, NormalEquations
+from hf_chain.grafting.translator.normal_equations import ChannelEquations, GainedEquations, NormalEquations
 
 if TYPE_CHECKING:
     from hf_chain.grafting.translator.layer_writes import Write
@@ -72,6 +72,9 @@ def refits_of(layer: nn.Module, write: Write) -> list[Refit]:
         layer (`nn.Module`): a translator layer.
         write (`Write`): its attention or its MLP.
 
+    Returns:
+        `list[Refit]`: one, or with a norm behind it two.
+
     Raises:
         HfChainError: when its weights are quantised.
     """
@@ -116,8 +119,8 @@ class ProjectionRefit(Refit):
 class NormedProjectionRefit(ProjectionRefit):
     """Refits a projection W with a norm behind it, where the layer adds g ⊙ aW / ρ with ρ = rms(aW) and the gain g.
 
-    No linear map folds into that. Each token's ρ is held fixed: X maps a / ρ to what is missing, divided by g. As ρ
-    moves with W, the gain has to be fitted afterwards, and the error to be measured.
+    No linear map folds into that. Each token's ρ is held fixed: g ⊙ X maps a / ρ to what is missing. As ρ moves with
+    W, the gain has to be fitted afterwards, and the error to be measured.
     """
 
     def __init__(self, layer: nn.Module, write: Write) -> None:
@@ -126,15 +129,12 @@ class NormedProjectionRefit(ProjectionRefit):
         self.norm, self.offset = layer.get_submodule(write.norm), write.norm_offset
 
     def equations(self) -> Equations:
-        inputs, outputs = self.matrix.shape
-        return NormalEquations(inputs, outputs, device=self.matrix.device)
+        gain = cast(torch.Tensor, self.norm.weight).detach().double() + self.offset
+        return GainedEquations(len(self.matrix), gain.to(self.matrix.device))
 
     def problem(self, tokens: torch.Tensor, missing: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        gain = cast(torch.Tensor, self.norm.weight).detach().to(missing) + self.offset
-        # A channel that the norm switches off cannot be fitted.
-        share = torch.where(gain.abs() > 1e-6, gain.reciprocal(), 0.0)
         chosen = tokens.flatten()
-        return self._inputs[chosen].double() / _size(self._outputs[chosen]), missing * share
+        return self._inputs[chosen].double() / _size(self._outputs[chosen]), missing
 
 
 class GainRefit(Refit):

@@ -39,7 +39,11 @@ class TranslatorReport:
     quality: TranslatorQuality | None = None
 
     def to_json(self) -> str:
-        """The report as JSON text."""
+        """The report as JSON text.
+
+        Returns:
+            `str`: indented.
+        """
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
@@ -48,6 +52,12 @@ def translator_table(reports: Sequence[TranslatorReport]) -> str:
 
     Args:
         reports (`Sequence[TranslatorReport]`): reports with their quality.
+
+    Returns:
+        `str`: Markdown, without a trailing newline.
+
+    Raises:
+        HfChainError: when a report has no quality.
     """
     for report in reports:
         if report.quality is None:

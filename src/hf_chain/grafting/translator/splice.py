@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import decoder_layers
 from hf_chain.grafting.lineage import read_lineage
 from hf_chain.grafting.ranges import LayerRange
@@ -40,6 +41,12 @@ class Splice:
 def splices(surrogate: PreTrainedModel) -> tuple[Splice, ...]:
     """The splices of a surrogate, from its lineage, first layers first.
 
+    Args:
+        surrogate (`PreTrainedModel`): a surrogate with its lineage.
+
+    Returns:
+        `tuple[Splice]`: one for each range.
+
     Raises:
         HfChainError: when the model has no lineage of a surrogate.
     """
@@ -52,6 +59,21 @@ def splices(surrogate: PreTrainedModel) -> tuple[Splice, ...]:
 
 
 def translator_modules(surrogate: PreTrainedModel) -> list[nn.Module]:
-    """The translator layers of all ranges."""
+    """The translator layers of all ranges, which are about to change.
+
+    Args:
+        surrogate (`PreTrainedModel`): a surrogate with its lineage.
+
+    Returns:
+        `list[nn.Module]`: layers of the surrogate.
+
+    Raises:
+        HfChainError: when the model has no lineage of a surrogate, or weights of these layers are offloaded.
+    """
     layers = decoder_layers(surrogate)
-    return [layers[index] for splice in splices(surrogate) for index in splice.translators]
+    chosen = [layers[index] for splice in splices(surrogate) for index in splice.translators]
+    if any(weight.is_meta for layer in chosen for weight in layer.parameters()):
+        raise HfChainError(
+            "the surrogate's translator is offloaded, and cannot change there: load the surrogate whole"
+        )
+    return chosen

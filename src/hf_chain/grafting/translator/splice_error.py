@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from hf_chain.errors import HfChainError
+from hf_chain.grafting.batches import Batch, check_batches, forward_inputs, real_tokens
 from hf_chain.grafting.translator.splice import splices
-from hf_chain.grafting.translator.truncated import (
-    Batch,
-    evaluating,
-    forward_inputs,
-    real_tokens,
-    truncated,
-    without_layers,
-)
+from hf_chain.grafting.translator.truncated import truncated, without_layers
+from hf_chain.module_modes import evaluation_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,7 +37,12 @@ class SpliceErrorSum:
         self.weighted_sum: torch.Tensor | float = 0.0
 
     def add(self, surrogate: torch.Tensor, target: torch.Tensor) -> None:
-        """Adds N tokens, `[N, d]` each."""
+        """Adds N tokens, `[N, d]` each.
+
+        Args:
+            surrogate (`torch.Tensor` of shape `[N, d]`): its hidden states.
+            target (`torch.Tensor` of shape `[N, d]`): the target's.
+        """
         target = target.double()
         weights = token_weights(target)
         difference = (surrogate.to(target.device).double() - target).square().sum(1)
@@ -59,7 +60,14 @@ class SpliceErrorSum:
 
 
 def token_weights(target: torch.Tensor) -> torch.Tensor:
-    """w_i = ‖t_i‖⁻² of hidden states `[N, d]`, in float64."""
+    """w_i = ‖t_i‖⁻² of hidden states `[N, d]`, in float64.
+
+    Args:
+        target (`torch.Tensor` of shape `[N, d]`): the target's hidden states.
+
+    Returns:
+        `torch.Tensor` of shape `[N]`: w.
+    """
     return target.double().square().sum(1).clamp_min(1e-300).reciprocal()
 
 
@@ -73,6 +81,9 @@ def splice_error(surrogate: PreTrainedModel, target: PreTrainedModel, batches: I
 
     Returns:
         `list[float]`: one error for each replaced range, first layers first.
+
+    Raises:
+        HfChainError: when the model is no surrogate, hidden states are not finite, or there is no text.
     """
     found = splices(surrogate)
     return _errors(surrogate, target, [(s.surrogate_layer, s.target_layer) for s in found], batches)
@@ -85,6 +96,12 @@ def dropping_error(target: PreTrainedModel, ranges: Sequence[LayerRange], batche
         target (`PreTrainedModel`): the language model; it is not changed.
         ranges (`Sequence[LayerRange]`): the dropped layers, first ones first.
         batches (`Iterable[Batch]`): text.
+
+    Returns:
+        `list[float]`: one error for each range.
+
+    Raises:
+        HfChainError: when hidden states are not finite, or there is no text.
     """
     return _errors(target, target, [(span.last, span.last) for span in ranges], batches, dropped=ranges)
 
@@ -96,9 +113,10 @@ def _errors(
     batches: Iterable[Batch],
     dropped: Sequence[LayerRange] = (),
 ) -> list[float]:
+    check_batches(batches, "the held-out text", passes=1)
     sums = [SpliceErrorSum() for _ in layers]
     surrogate_layers, target_layers = zip(*layers, strict=True)
-    with evaluating(surrogate, target):
+    with evaluation_mode(surrogate, target):
         for batch in batches:
             real = real_tokens(batch)
             with truncated(target, target_layers):
@@ -107,4 +125,10 @@ def _errors(
                 found = surrogate(**forward_inputs(surrogate, batch))
             for total, s, t in zip(sums, found, expected, strict=True):
                 total.add(s[real.to(s.device)], t[real.to(t.device)])
-    return [total.error for total in sums]
+    errors = [total.error for total in sums]
+    if not all(map(math.isfinite, errors)):
+        raise HfChainError(
+            "hidden states at the splice are not finite, or all equal: load both models in float32 or bfloat16, and"
+            " give real text"
+        )
+    return errors

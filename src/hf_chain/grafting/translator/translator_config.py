@@ -45,7 +45,14 @@ class TranslatorConfig(TrainingArguments):
 
 
 def fields_for(surrogate: PreTrainedModel) -> dict[str, Any]:
-    """Fields of `TranslatorConfig` that follow from where a surrogate is, and in what type."""
+    """Fields of `TranslatorConfig` that follow from where a surrogate is, and in what type.
+
+    Args:
+        surrogate (`PreTrainedModel`): a surrogate with its lineage.
+
+    Returns:
+        `dict[str, Any]`: name of a field -> its value.
+    """
     return {"use_cpu": surrogate.device.type == "cpu", "bf16": surrogate.dtype.itemsize < torch.float32.itemsize}
 
 

@@ -6,21 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from hf_chain.grafting.anatomy import decoder_layers
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from transformers import PreTrainedModel
 
     from hf_chain.grafting.ranges import LayerRange
-
-Batch = dict[str, torch.Tensor]
-"""Text: `input_ids` and `attention_mask` `[B, L]`; `labels` `[B, L]` where only some tokens are to be predicted. With
-images in between, `inputs_embeds` `[B, L, d]` in place of `input_ids`."""
-
-INPUTS = ("input_ids", "inputs_embeds", "attention_mask", "position_ids")
 
 
 class _Reached(Exception):
@@ -84,7 +77,12 @@ def without_layers(model: PreTrainedModel, ranges: Sequence[LayerRange]) -> Iter
 
 @contextmanager
 def replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
-    """Gives one module another `forward` for a while."""
+    """Gives one module another `forward` for a while.
+
+    Args:
+        module (`nn.Module`): the module; as before afterwards.
+        forward (`Callable`): what a call runs instead.
+    """
     own = module.__dict__.get("forward")
     module.forward = forward
     try:
@@ -93,34 +91,3 @@ def replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
         del module.forward
         if own is not None:
             module.forward = own
-
-
-@contextmanager
-def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, and the modes of before again at the end."""
-    modes = [(module, module.training) for model in models for module in model.modules()]
-    for model in models:
-        model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def forward_inputs(model: PreTrainedModel, batch: Batch) -> Batch:
-    """What of a batch the model's `forward` takes, on its device."""
-    return {name: batch[name].to(model.device) for name in INPUTS if name in batch}
-
-
-def real_tokens(batch: Batch) -> torch.Tensor:
-    """Which tokens of a batch are no padding, `[B, L]`."""
-    mask = batch.get("attention_mask")
-    return torch.ones(batch_shape(batch), dtype=torch.bool) if mask is None else mask.bool()
-
-
-def batch_shape(batch: Batch) -> tuple[int, int]:
-    """Rows and padded length of a batch."""
-    rows, length = (batch["input_ids"] if "input_ids" in batch else batch["inputs_embeds"]).shape[:2]
-    return rows, length

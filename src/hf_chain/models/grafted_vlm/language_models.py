@@ -53,14 +53,18 @@ def _text_model(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedM
     return text
 
 
-def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str | Path, **loading: Any) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or Hub name.
+
+    Args:
+        name (`str` or `Path`): folder or Hub name.
+        loading: arguments of `from_pretrained`, such as `revision`.
 
     Raises:
         HfChainError: when it cannot be loaded.
     """
     try:
-        return AutoTokenizer.from_pretrained(str(name))
+        return AutoTokenizer.from_pretrained(str(name), **loading)
     except (OSError, ValueError) as error:
         raise cannot_load("tokenizer", name, error) from error
 

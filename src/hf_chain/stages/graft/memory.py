@@ -60,7 +60,7 @@ def stage_memory(model: PreTrainedModel, batch: Batch, training: dict[str, Any],
 
 def _activations(model: PreTrainedModel, batch: Batch, number: int, checkpointing: bool) -> int:
     vision, text = model.config.vision_config, model.config.text_config
-    tokens, patches = batch.rows * batch.length, batch.images * image_tokens(vision)
+    tokens, patches = batch.rows * batch.length, batch.images * image_tokens(model.config)
     held, reached = [0], False
     for layer in encoder_layers(model):
         trained = any(parameter.requires_grad for parameter in layer.parameters())

@@ -1,0 +1,109 @@
+"""A model from tensors that are read when they are asked for: whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from hf_chain.errors import HfChainError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+Model = TypeVar("Model", bound="PreTrainedModel")
+
+
+def load_whole(
+    model_class: type[Model],
+    config: PreTrainedConfig,
+    tensors: Mapping[str, Any],
+    dtype: str | torch.dtype,
+    name: str,
+    called: Callable[[str], str] = str,
+) -> Model:
+    """Loads a model, one tensor after the other, and refuses one with weights that nothing gave.
+
+    Args:
+        model_class (`type`): its class.
+        config (`PreTrainedConfig`): its configuration.
+        tensors (`Mapping[str, Any]`): its weights by name, such as `LazyTensor`s.
+        dtype (`str` or `torch.dtype`): type of the weights.
+        name (`str`): what the user calls what is loaded.
+        called (`Callable[[str], str]`): what it calls a weight of the model; the same by default.
+
+    Returns:
+        `PreTrainedModel`: on the CPU, in evaluation mode.
+
+    Raises:
+        HfChainError: when the model cannot be loaded, or a weight is missing or has another shape.
+    """
+    try:
+        with _one_tensor_at_a_time():
+            model, report = model_class.from_pretrained(
+                None,
+                config=config,
+                state_dict=dict(tensors),
+                dtype=dtype,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, HfChainError):
+            raise
+        reason = " ".join(str(error).split())[:200].rstrip(". ")
+        raise HfChainError(f"{name} cannot be loaded as {model_class.__name__}: {reason}") from error
+    # Transformers only warns of both.
+    for weight, found, expected in report["mismatched_keys"]:
+        raise HfChainError(
+            f"{called(weight)} of {name} has shape {list(found)}, but its configuration says {list(expected)}: the two"
+            " do not belong together"
+        )
+    missing = sorted(map(called, report["missing_keys"]))
+    if missing:
+        raise HfChainError(f"{name} lacks {missing[0]} and {len(missing) - 1} more weights: give a whole model")
+    return model
+
+
+def named_dtype(*configs: PreTrainedConfig) -> torch.dtype | None:
+    """The type that the first of these configurations with one names.
+
+    Args:
+        configs (`PreTrainedConfig`): those of a model and of its parts.
+
+    Returns:
+        `torch.dtype`, *optional*: `None` where none names one.
+    """
+    named = next((config.dtype for config in configs if config.dtype is not None), None)
+    return getattr(torch, named) if isinstance(named, str) else named
+
+
+def first_dtype(tensors: Iterable[Any]) -> torch.dtype:
+    """The type of the first floating-point tensor; float32 where there is none.
+
+    Args:
+        tensors (`Iterable`): tensors or `LazyTensor`s.
+
+    Returns:
+        `torch.dtype`: its type.
+    """
+    types = (tensor.dtype for tensor in tensors)
+    return next((dtype for dtype in types if dtype.is_floating_point), torch.float32)
+
+
+@contextmanager
+def _one_tensor_at_a_time() -> Iterator[None]:
+    # By default transformers reads ahead in threads, which for fused experts means the whole model at once.
+    switch = "HF_DEACTIVATE_ASYNC_LOAD"
+    before = os.environ.get(switch)
+    os.environ[switch] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[switch]
+        else:
+            os.environ[switch] = before

@@ -11,7 +11,6 @@ from itertools import dropwhile
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
 from hf_chain.cost.frozen import Segment, training_macs
 from hf_chain.cost.grafted import decoder_segments, grafted_segments
@@ -19,8 +18,6 @@ from hf_chain.grafting.anatomy import decoder_layers, final_norm
 from hf_chain.trainer.lora import is_lora
 from hf_chain.trainer.part_aliases import alias_parameters, decoder_of, encoder_layers, is_vision_language
 from hf_chain.trainer.parts import Part
-
-logger = logging.get_logger(__name__)
 
 LENGTH = 1024
 """Sequence length at which costs are measured: large, as MACs are whole numbers."""
@@ -53,7 +50,7 @@ class BatchCost:
 
 
 def batch_cost(model: PreTrainedModel, parts: Sequence[Part], checkpointing: bool = False) -> BatchCost:
-    """Counts what training `parts` costs.
+    """Counts what training `parts` costs; images of a tower that keeps their shape count as the largest one.
 
     Args:
         model (`PreTrainedModel`): a vision-language model or a plain decoder.
@@ -65,9 +62,6 @@ def batch_cost(model: PreTrainedModel, parts: Sequence[Part], checkpointing: boo
     lora = {id(parameter) for name, parameter in model.named_parameters() if is_lora(name)}
     weights = {name: _Weights.of(piece, lora, trained) for name, piece in _pieces(model).items()}
     images = int(is_vision_language(model))
-    if images and model.config.tokens_per_image is None:
-        logger.warning("images of a tower that takes any shape are not in the cost, as they differ in size")
-        images = 0
 
     def macs(length: int, images: int) -> int:
         counted = grafted_segments(model.config, 1, length, images) if images else decoder_segments(text, 1, length)

@@ -443,6 +443,13 @@ def test_a_deepspeed_configuration_must_not_replace_the_parts_rates(section: str
     check_engine_config({"zero_optimization": {}})
 
 
+def test_zero_3_has_to_save_whole_weights() -> None:
+    """Otherwise it fails once all is trained."""
+    with pytest.raises(HfChainError, match="ZeRO-3 without stage3_gather_16bit_weights_on_model_save in zero_opt"):
+        check_engine_config({"zero_optimization": {"stage": 3}})
+    check_engine_config({"zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}})
+
+
 def test_no_optimizer_group_is_empty(tmp_path: Path) -> None:
     """DeepSpeed fails on one."""
     parts = tiny_graft_trainer(tmp_path, parts=["image_tokens", "encoder.post_layernorm"]).parts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import SchedulerType, TrainingArguments
 
 from hf_chain.errors import HfChainError
 from hf_chain.trainer.config_checks import check_common_values, fields_of
@@ -41,7 +41,7 @@ class GraftConfig(TrainingArguments):
     stage: str | None = field(default=None, metadata={"help": "Name of the stage."})
 
     # What the paper trains every stage with, where TrainingArguments has another default.
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Shape of the learning rate."})
+    lr_scheduler_type: SchedulerType | str = field(default="cosine", metadata={"help": "Shape of the learning rate."})
     warmup_steps: float = field(default=0.0305, metadata={"help": "Steps of warm-up, or below 1 their share."})
     bf16: bool = field(default=True, metadata={"help": "Computes in bfloat16."})
 
@@ -87,6 +87,8 @@ def check_graft_values(values: dict[str, Any]) -> None:
     check_common_values(GraftConfig, values)
     if "parts" in values:
         check_parts(values["parts"])
+    if values.get("fp16") and values.get("bf16", True):
+        raise HfChainError("fp16 is true beside bf16, which is true by default: set bf16 to false as well")
     if values.get("label_smoothing_factor"):
         raise HfChainError("label_smoothing_factor is not supported: the loss is the mean over response tokens")
     for name in CHECKPOINTING:

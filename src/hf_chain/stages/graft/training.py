@@ -18,7 +18,7 @@ from hf_chain.stages.training_run import TRAINING_DEFAULTS, train_or_resume
 from hf_chain.trainer.graft_config import GraftConfig
 from hf_chain.trainer.graft_trainer import GraftTrainer
 from hf_chain.trainer.lora import FOLDER as LORA_FOLDER
-from hf_chain.trainer.lora import MERGED_FOLDER, has_lora, load_lora, merge_lora
+from hf_chain.trainer.lora import MERGED_FOLDER, has_lora, is_lora, load_lora, merge_lora
 from hf_chain.trainer.part_aliases import decoder_of
 
 
@@ -115,8 +115,12 @@ def training_figures(trainer: GraftTrainer) -> dict[str, Any]:
     samples = steps * batch if isinstance(data, EndlessStream) else rows_of_steps(steps, len(data), batch)
     if isinstance(data, PackedRows):
         samples = round(samples * len(data.rows) / len(data))
+    decoder = {id(parameter) for parameter in decoder_of(trainer.model).parameters()}
+    trained = (item for part in trainer.parts for item in part.parameters.items())
     return {
         "samples": samples,
+        # LoRA may be merged by now.
+        "trains_decoder": any(is_lora(name) or id(parameter) in decoder for name, parameter in trained),
         "training_macs": {"student": int(macs), "teacher": 0, "total": int(macs)},
         "seconds": round(seconds, 1),
     }

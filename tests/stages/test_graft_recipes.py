@@ -48,7 +48,8 @@ def test_the_published_stages_are_in_the_recipes(name: str) -> None:
     assert {"adapter", "encoder.last:8"} == set(encoder.parts) and graft.parts == {}
     assert [batch(recipe, number, devices) for number in (0, 1, 3)] == [256, 128, 128]
     assert translator.data == ["images", "text"] and encoder.data == ["images"]
-    assert decoder.epochs == 0.2 and decoder.parts["decoder"] == 5e-5
+    assert decoder.epochs == 0.2 and decoder.parts == {"encoder.last:8": 5e-5, "decoder": 5e-5}
+    assert recipe.data["text"].max_train_samples == 500_000
     assert [stage.special_tokens_in_loss for stage in (translator, encoder, decoder)] == [True, True, False]
     assert recipe.encoder.name_or_path == "openai/clip-vit-large-patch14-336"
     assert recipe.max_length == 4096 and recipe.image_prompts and recipe.baseline

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hf_chain.errors import HfChainError
+from hf_chain.stages.environment import check_engine
 from support.graft_recipes import tiny_graft_values
 from support.recipes import environment, tiny_values, write_recipe
 
@@ -43,3 +45,9 @@ def test_the_first_group_has_the_timeout_of_the_run(tmp_path: Path, kind: str, s
     )
     found = sorted(line for line in done.stdout.splitlines() if line.startswith("found"))
     assert found == [f"found {rank} {seconds}" for rank in (0, 1)], done.stderr[-2000:]
+
+
+def test_several_gpus_need_as_many_processes() -> None:
+    with pytest.raises(HfChainError, match="one process was launched on 4 GPUs: use `accelerate launch --multi_gpu"):
+        check_engine(1, 4, uses_deepspeed=False, uses_fsdp=False)
+    check_engine(1, 1, uses_deepspeed=False, uses_fsdp=False)

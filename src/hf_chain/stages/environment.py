@@ -53,11 +53,12 @@ def join_processes(training: Mapping[str, Any]) -> None:
         PartialState(cpu=not torch.cuda.is_available(), backend=training.get("ddp_backend"), timeout=timeout)
 
 
-def check_engine(world_size: int, uses_deepspeed: bool, uses_fsdp: bool) -> None:
+def check_engine(world_size: int, gpus: int, uses_deepspeed: bool, uses_fsdp: bool) -> None:
     """Refuses an engine other than the one the launch asked for.
 
     Args:
         world_size (`int`): processes the Trainer works with.
+        gpus (`int`): GPUs of this process.
         uses_deepspeed (`bool`): whether the Trainer runs DeepSpeed.
         uses_fsdp (`bool`): whether the Trainer runs FSDP.
     """
@@ -65,6 +66,12 @@ def check_engine(world_size: int, uses_deepspeed: bool, uses_fsdp: bool) -> None
     if world_size != launched:
         raise HfChainError(
             f"{launched} processes were launched but each would train alone: check the launcher and use_cpu"
+        )
+    if gpus > 1:
+        # The Trainer would wrap the model in `torch.nn.DataParallel`, whose batches are not those of the recipe.
+        raise HfChainError(
+            f"one process was launched on {gpus} GPUs: use `accelerate launch --multi_gpu --num_processes {gpus}`, or "
+            "set CUDA_VISIBLE_DEVICES to one of them"
         )
     for name, used in (("DEEPSPEED", uses_deepspeed), ("FSDP", uses_fsdp)):
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() in ("true", "1") and not used:

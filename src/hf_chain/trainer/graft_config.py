@@ -11,7 +11,8 @@ from hf_chain.errors import HfChainError
 from hf_chain.trainer.config_checks import check_common_values, fields_of
 from hf_chain.trainer.parts import check_parts
 
-CHECKPOINTING = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
+CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
+CHECKPOINTING_OPTIONS = tuple(f"{name}_kwargs" for name in CHECKPOINTING)
 """The first name is that of transformers 6, the second that of transformers 5.10."""
 
 
@@ -65,7 +66,7 @@ CHECKED = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "label_smoothing_factor",
-    *CHECKPOINTING,
+    *CHECKPOINTING_OPTIONS,
 )
 """Fields whose values are checked beyond what `TrainingArguments` does."""
 
@@ -91,7 +92,7 @@ def check_graft_values(values: dict[str, Any]) -> None:
         raise HfChainError("fp16 is true beside bf16, which is true by default: set bf16 to false as well")
     if values.get("label_smoothing_factor"):
         raise HfChainError("label_smoothing_factor is not supported: the loss is the mean over response tokens")
-    for name in CHECKPOINTING:
+    for name in CHECKPOINTING_OPTIONS:
         if isinstance(values.get(name), dict) and values[name].get("use_reentrant"):
             raise HfChainError(
                 f"{name} asks for use_reentrant, which gives layers behind frozen ones no gradient: leave it out"

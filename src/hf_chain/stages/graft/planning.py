@@ -18,11 +18,12 @@ from hf_chain.stages.graft.blueprint import Blueprint
 from hf_chain.stages.graft.cut_cost import CutCost
 from hf_chain.stages.graft.lengths import Lengths, measure_lengths, rows_of_steps, shared_rows
 from hf_chain.stages.graft.materials import Conversations
-from hf_chain.stages.graft.memory import CHECKPOINTING, Batch, stage_memory
+from hf_chain.stages.graft.memory import Batch, stage_memory
 from hf_chain.stages.graft.new_target import new_tokenizer
 from hf_chain.stages.graft.plan import GraftPlan, Measured, StagePlan, SurrogatePlan
 from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings
 from hf_chain.trainer.batch_cost import batch_cost
+from hf_chain.trainer.graft_config import CHECKPOINTING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -70,7 +70,7 @@ def train_parts(
         batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         args.max_steps = max(1, math.ceil(epochs * (stream_length or 0) / batch))
     trainer = GraftTrainer(model, args, train_dataset=rows, data_collator=collator, processing_class=processor)
-    check_engine(args.world_size, trainer.is_deepspeed_enabled, trainer.is_fsdp_enabled)
+    check_engine(args.world_size, args.n_gpu, trainer.is_deepspeed_enabled, trainer.is_fsdp_enabled)
     train_or_resume(trainer, main_process)
     return trainer
 

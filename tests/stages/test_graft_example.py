@@ -47,7 +47,10 @@ def test_target_encoder_and_dataset_of_the_flags_are_used(tmp_path: Path, monkey
     AutoModelForImageTextToText.from_pretrained(family.run_dir / "04-decoder")
 
 
-def test_a_graft_killed_at_random_moments_ends_with_the_same_weights(tmp_path: Path) -> None:
+def test_a_graft_killed_at_random_moments_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets_cache"))
     recipes = {}
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
@@ -56,7 +59,8 @@ def test_a_graft_killed_at_random_moments_ends_with_the_same_weights(tmp_path: P
         recipes[name] = write_recipe(tmp_path / f"{name}.yaml", values)
     expected, found = (tmp_path / name / "runs" / "tiny" for name in recipes)
     run_to_the_end(recipes["whole"])
-    hits = run_killed(recipes["killed"], found, kills=2, seed=0, seconds=seconds_of_work(expected))
+    # Early enough to hit it on a machine that is faster by now.
+    hits = run_killed(recipes["killed"], found, kills=3, seed=0, seconds=0.6 * seconds_of_work(expected))
     assert hits
     for record in read_family(expected).members:
         weights, wanted = (load_file(run / record.folder / "model.safetensors") for run in (found, expected))

@@ -54,6 +54,8 @@ class VLMStage:
     def run(self) -> None:
         """Does what is left to do; the result is the same wherever an earlier attempt ended."""
         place, name = self.place, self.settings.name
+        # Asked by all at one time: a slow process must not find done what the main one waits for the others with.
+        wait_for_everyone()
         if place.is_saved(name):
             logger.warning(f"{name}: already in {place.folder(name)}")
             place.remove_checkpoints(name)

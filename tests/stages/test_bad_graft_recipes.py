@@ -356,6 +356,7 @@ def test_several_processes_are_not_left_waiting_for_a_trained_translator(
     hf_chain: Command, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("hf_chain.stages.graft.runner.join_processes", lambda training: None)
     changes = given(models) | {"surrogate__translator": ["closed_form", "train:hidden"]}
     message = hf_chain("run", recipe_for(tmp_path, **changes)).message
     assert "translator is closed_form, train:hidden, and one process trains it: start this recipe without" in message

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoProcessor, CLIPModel
 
+from hf_chain.cli import exit_cleanly
 from hf_chain.stages.recipe import load_recipe
 from hf_chain.stages.runner import run
 from support.command_line import Command, finished, start_hf_chain
@@ -51,6 +52,21 @@ def test_help_starts_neither_torch_nor_transformers(arguments: list[str]) -> Non
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("resumes", "more"), [(True, "; the same command goes on from the last checkpoint"), (False, "")]
+)
+def test_only_what_goes_on_says_so_when_it_is_interrupted(
+    resumes: bool, more: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as leaving:
+        exit_cleanly(command, resumes)
+    assert leaving.value.code == 130
+    assert capsys.readouterr().err == f"hf-chain: interrupted{more}\n"
 
 
 def test_the_module_is_the_command_line() -> None:

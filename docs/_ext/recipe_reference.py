@@ -148,11 +148,14 @@ def words(annotation: Any) -> str:
     """A type in the words of YAML: `int | None` is `integer or null`."""
     if annotation in WORDS:
         return WORDS[annotation]
+    if isinstance(annotation, type) and issubclass(annotation, str):
+        # An enumeration of texts.
+        return WORDS[str]
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return either([str(part) for part in parts])
     if origin in (Union, types.UnionType):
-        return either([words(part) for part in parts])
+        return either(list(dict.fromkeys(words(part) for part in parts)))
     if origin is list:
         return f"list of {words(parts[0])}"
     if origin is tuple:

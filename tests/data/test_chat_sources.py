@@ -11,6 +11,7 @@ from hf_chain.data.chat import ChatDataSettings, ChatStream, load_chat, read_sam
 from hf_chain.data.chat.encoder import ChatEncoder
 from hf_chain.data.chat.llava import json_entries
 from hf_chain.data.chat.rows import FEATURES, plain_messages
+from hf_chain.data.chat.stream import EndlessStream
 from hf_chain.errors import HfChainError
 from support.chat_models import tiny_vlm
 
@@ -180,6 +181,28 @@ def test_a_stream_goes_on_where_it_stood(llava, pictures):
     second = stream()
     second.load_state_dict(first.state_dict())
     assert begun + [row["images"] for row in second] == whole
+
+
+def test_an_endless_stream_goes_on_in_the_pass_where_it_stood(pictures, tmp_path):
+    talks = [[{"from": "human", "value": f"is it {n}?"}, {"from": "gpt", "value": "yes"}] for n in range(6)]
+    (tmp_path / "mix.json").write_text(json.dumps([{"conversations": talk} for talk in talks]))
+    source = str(tmp_path / "mix.json")
+    settings = ChatDataSettings(source=source, validation_split=None, streaming=True, shuffle_buffer=1)
+    _, processor = tiny_vlm()
+
+    def stream():
+        return EndlessStream(ChatStream(load_chat(settings)["train"], ChatEncoder(processor)))
+
+    def asked(rows, count):
+        return [next(rows)["messages"][0]["content"] for _ in range(count)]
+
+    first = stream()
+    rows = iter(first)
+    begun = asked(rows, 8)
+    assert sorted(begun[:6]) == sorted(set(begun))
+    second = stream()
+    second.load_state_dict(first.state_dict())
+    assert asked(iter(second), 8) == asked(rows, 8)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,16 @@ def test_a_member_trained_again_is_pending_again(hub: HubServer, run_dir: Path, 
     assert names(pending(run_dir)) == ["tiny"]
 
 
+def test_a_member_whose_card_was_finished_later_is_pending_again(
+    hub: HubServer, run_dir: Path, patience: RetryPolicy
+) -> None:
+    push_pending(run_dir, policy=patience)
+    Ledger(run_dir).append("card_finished", "tiny")
+    assert names(pending(run_dir)) == ["tiny"]
+    push_pending(run_dir, policy=patience)
+    assert pending(run_dir) == []
+
+
 def test_an_unfinished_member_is_not_pending(run_dir: Path) -> None:
     Ledger(run_dir).append("started", "large", folder="03-large", parent="small")
     assert names(pending(run_dir)) == ["tiny", "small"]

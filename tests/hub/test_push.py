@@ -10,6 +10,7 @@ from huggingface_hub import HfApi, constants
 
 from hf_chain.errors import HfChainError
 from hf_chain.hub import PushError, RetryPolicy, check_login, predecessor_revision, push_member
+from hf_chain.hub.lineage import outside_ancestor
 from support.hub_server import HubServer
 
 REPO = "tester/scenes-tiny"
@@ -151,6 +152,14 @@ def test_a_predecessor_from_the_hub_is_named_with_its_commit(hub: HubServer, fol
     cached = Path(constants.HF_HUB_CACHE) / "models--tester--scenes-tiny" / "snapshots" / revision
     assert predecessor_revision(cached) == f"{REPO}@{revision}"
     assert predecessor_revision(folder) == str(folder)
+
+
+def test_a_model_without_a_namespace_is_known_by_its_commit_too(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--gpt2" / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    found = outside_ancestor(predecessor_revision(snapshot))
+    assert (found.repo_id, found.revision) == ("gpt2", "a" * 40)
+    assert found.url == f"https://huggingface.co/gpt2/tree/{'a' * 40}"
 
 
 def test_a_predecessor_that_is_nowhere_is_one_line(hub: HubServer) -> None:

@@ -166,6 +166,12 @@ def test_a_part_of_a_decoder_and_lora_have_their_names(tmp_path: Path) -> None:
     assert summary(run_dir).graft.steps[-1].title == "grafted + 10 % decoder data", "the same tenth each time"
     run_dir = write_graft_run(tmp_path / "lora", ("target",), baseline=recipe["baseline"])
     assert summary(run_dir).graft.steps[-1].title == "LoRA baseline"
+    # What a pattern stands for is known once it was trained.
+    by_pattern = {**recipe["baseline"][-1], "parts": {"*.layers.2.*": 1e-3}}
+    run_dir = write_graft_run(tmp_path / "pattern", ("target",), baseline=[by_pattern])
+    assert summary(run_dir).graft.steps[-1].title == f"baseline: {by_pattern['name']}"
+    Ledger(run_dir).append("trained", by_pattern["name"], trains_decoder=True)
+    assert summary(run_dir).graft.steps[-1].title == "full-decoder baseline"
 
 
 def test_a_stage_that_neither_trains_nor_is_asked_costs_nothing(tmp_path: Path) -> None:

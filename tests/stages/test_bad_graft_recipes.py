@@ -122,7 +122,29 @@ WRONG_VALUES: list[tuple[str, dict[str, Any], str]] = [
         r"parts encoder \(learning rate 0.0001\) and encoder.last:1 \(0.001\) both train",
     ),
     ("a negative rate", {"stages__0__parts": {"adapter": -1}}, "learning rate of part adapter is -1"),
+    ("a run name with a path", {"name": "../../evil"}, "name is '../../evil'; use letters"),
+    ("no run name", {"name": ""}, "name is ''; use letters"),
+    (
+        "epochs of a stage that trains nothing",
+        {"stages__1__epochs": 3},
+        "stages.graft.epochs is 3.0, but the stage trains no parts; leave it out, or name parts",
+    ),
+    ("a share of nothing", {"stages__1__share": 0.2}, "stages.graft.share is 0.2, but the stage trains no parts"),
+    ("training of nothing", {"stages__1__training": {"learning_rate": 1}}, "stages.graft.training is .*no parts"),
+    (
+        "the loss of a refit",
+        {"stages": [ENCODER, {**REFIT, "special_tokens_in_loss": False}]},
+        "stages.translator.special_tokens_in_loss is False, but the stage trains no parts",
+    ),
+    ("LoRA without its part", training(lora={"r": 2}), "encoder.training.lora is set, but lora is none of the parts"),
+    ("LoRA of no stage", {"training__lora": {"r": 2}}, "training.lora is set, but no stage has the part lora"),
     # Target, encoder and surrogate
+    ("a revision of a new target", {"target__revision": "v1"}, "target.revision is 'v1', but a new target is not on"),
+    (
+        "a training of no translator",
+        {"surrogate__translator_training": {"learning_rate": 1e-3}},
+        "translator_training is set, but surrogate.translator is closed_form; add a method such as train:hidden",
+    ),
     ("two targets", {"target__name_or_path": "a/b"}, "target needs either name_or_path or new; give exactly one"),
     ("no target", {"target": {}}, "target needs either name_or_path or new"),
     ("two encoders", {"encoder__name_or_path": "a/b"}, "encoder needs either name_or_path or chain"),
@@ -203,6 +225,13 @@ WRONG_VALUES: list[tuple[str, dict[str, Any], str]] = [
         training(max_steps=3),
         "encoder.training.max_steps is set by the runner; use `epochs`",
     ),
+    ("a schedule", training(lr_scheduler_type="cosin"), "encoder.training.lr_scheduler_type is 'cosin'; use one of"),
+    ("two precisions", {"training": {"fp16": True}}, "fp16 is true beside bf16, which is true .* bf16 to false"),
+    ("the name of a stage", training(stage="x"), "encoder.training.stage is set by the runner; use `name` of the"),
+    ("parts in training", {"training__parts": ["adapter"]}, "training.parts is set by the runner; use `parts` of the"),
+    ("checkpoints cut short", training(save_only_model=True), "save_only_model is set by the runner; a run goes on"),
+    ("rows from the start", training(ignore_data_skip=True), "ignore_data_skip is set by the runner; a run goes on"),
+    ("evaluation at the start", training(eval_on_start=True), "eval_on_start is set by the runner; models are"),
     ("an unknown tracker", training(report_to="wandbb"), "report_to has 'wandbb', which is not installed"),
     ("a folder one cannot write", {"output_dir": "/proc/runs"}, "/proc/runs/tiny cannot be written .* another output"),
 ]
@@ -327,6 +356,7 @@ def test_several_processes_are_not_left_waiting_for_a_trained_translator(
     hf_chain: Command, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("hf_chain.stages.graft.runner.join_processes", lambda training: None)
     changes = given(models) | {"surrogate__translator": ["closed_form", "train:hidden"]}
     message = hf_chain("run", recipe_for(tmp_path, **changes)).message
     assert "translator is closed_form, train:hidden, and one process trains it: start this recipe without" in message

@@ -79,6 +79,13 @@ WRONG_VALUES = [
     ("less than an image", {"members.0.epochs": 0.001}, "tiny.epochs is 0.001, less than one of 256 images"),
     ("no baseline", {"baseline_epochs": 0}, "baseline_epochs is 0; .* greater than 0"),
     ("negative seed", {"seed": -1}, "seed is -1; .* greater than or equal to 0"),
+    (
+        "independent without the flag",
+        {"independent": True, "members.0.training_alone": {"learning_rate": 1e-3}},
+        "independent is true, which leaves training_alone unused; leave it out and run with --independent",
+    ),
+    ("independent and grown", {"independent": True, "predecessor": "me/clip"}, "leaves predecessor unused"),
+    ("independent for longer", {"independent": True, "baseline_epochs": 9}, "leaves baseline_epochs unused"),
     # Training
     ("negative weight", {"training.feature_loss_weight": -1}, "training.feature_loss_weight is -1; .* not negative"),
     ("accumulation", {"training.gradient_accumulation_steps": 2}, "gradient_accumulation_steps=2 .* micro_batch_size"),

@@ -80,7 +80,7 @@ def test_a_loss_that_explodes_stops_the_run_without_a_member(hf_chain: Command, 
     message = hf_chain("run", recipe_for(tmp_path, **changes)).message
     assert re.search("The loss is nan at step [0-9]+: lower the learning rate", message)
     run = tmp_path / "runs" / "tiny"
-    assert {path.name for path in run.iterdir()} == {"ledger.jsonl", "processor", "checkpoints"}
+    assert {path.name for path in run.iterdir()} == {".lock", "ledger.jsonl", "processor", "checkpoints"}
     assert not list(run.rglob(".*partial"))
 
 

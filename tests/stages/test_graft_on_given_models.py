@@ -45,8 +45,10 @@ def test_an_epoch_of_a_stream_is_as_long_as_it_says(run_dir: Path) -> None:
 def test_lora_is_in_the_weights_that_are_saved_and_were_asked(run_dir: Path) -> None:
     before, after = (load_file(run_dir / name / "model.safetensors") for name in ("03-graft", "04-lora"))
     assert before.keys() == after.keys()
+    # Under its usual name it would be applied to them once more.
+    assert not (run_dir / "04-lora" / "lora").exists()
     target = AutoModelForCausalLM.from_pretrained(run_dir.parents[1] / "target")
-    merged = PeftModel.from_pretrained(target, run_dir / "04-lora" / "lora").merge_and_unload().state_dict()
+    merged = PeftModel.from_pretrained(target, run_dir / "04-lora" / "merged_lora").merge_and_unload().state_dict()
     changed = [name for name, value in after.items() if not torch.equal(value, before[name])]
     assert changed and all(name.startswith("language_model.") for name in changed)
     for name, value in merged.items():

@@ -10,6 +10,7 @@ import pytest
 from transformers import HfArgumentParser
 
 from hf_chain.data.chat.settings import ChatDataSettings
+from hf_chain.errors import HfChainError
 from hf_chain.grafting.ranges import check_ranges, kept_layers, parse_ranges
 from hf_chain.stages.graft.recipe import GraftRecipe, load_graft_recipe
 from hf_chain.stages.launch import GraftArguments, RunArguments
@@ -47,7 +48,8 @@ def test_the_published_stages_are_in_the_recipes(name: str) -> None:
     assert {"adapter", "encoder.last:8"} == set(encoder.parts) and graft.parts == {}
     assert [batch(recipe, number, devices) for number in (0, 1, 3)] == [256, 128, 128]
     assert translator.data == ["images", "text"] and encoder.data == ["images"]
-    assert decoder.epochs == 0.2 and decoder.parts["decoder"] == 5e-5
+    assert decoder.epochs == 0.2 and decoder.parts == {"encoder.last:8": 5e-5, "decoder": 5e-5}
+    assert recipe.data["text"].max_train_samples == 500_000
     assert [stage.special_tokens_in_loss for stage in (translator, encoder, decoder)] == [True, True, False]
     assert recipe.encoder.name_or_path == "openai/clip-vit-large-patch14-336"
     assert recipe.max_length == 4096 and recipe.image_prompts and recipe.baseline
@@ -95,8 +97,53 @@ def test_flags_of_the_example_replace_parts_of_the_recipe() -> None:
     splits = {"train_split": "train[:98%]", "validation_split": "train[98%:]"}
     assert recipe.data == {"images": ChatDataSettings(source="mix.json", **splits)}
     assert all(stage.data == ["images"] for stage in (*recipe.stages, *recipe.baseline))
+    assert recipe.evaluation.splits == ["validation"]
     assert recipe.evaluation.data == ["images"] and recipe.surrogate.calibration.data is None
     assert recipe.output_dir == "2024"
+
+
+def test_a_dataset_needs_a_target_that_is_there() -> None:
+    with pytest.raises(HfChainError, match="graft_scenes.yaml trains its own target on other data: give --target too"):
+        GraftArguments(SCENES, dataset="mix.json").recipe()
+
+
+def test_a_dataset_on_a_stage_without_a_name_is_refused_in_one_line(tmp_path: Path) -> None:
+    values = tiny_graft_values(tmp_path, target={"name_or_path": "me/model"})
+    del values["stages"][0]["name"]
+    recipe = write_recipe(tmp_path / "recipe.yaml", values)
+    with pytest.raises(HfChainError, match="stages.0.name is missing; add it: Name of the stage"):
+        GraftArguments(str(recipe), dataset="mix.json").recipe()
+
+
+def test_the_rate_of_a_part_can_be_set_although_its_name_has_a_dot(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", tiny_graft_values(tmp_path))
+    flags = ["stages.encoder.parts.encoder.last:1=2e-4", "stages.encoder.parts.adapter=null"]
+    found = RunArguments(str(recipe), flags).recipe()
+    assert isinstance(found, GraftRecipe)
+    assert found.stages[0].parts == {"adapter": None, "image_tokens": 1e-3, "encoder.last:1": 2e-4}
+
+
+def test_a_section_that_is_named_and_empty_can_be_filled_by_flags(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", tiny_graft_values(tmp_path) | {"hub": None})
+    assert RunArguments(str(recipe), push_to_hub=True, hub_prefix="me/x").recipe().hub.prefix == "me/x"
+
+
+def test_a_misspelt_target_is_told_in_the_words_of_a_graft(tmp_path: Path) -> None:
+    values = tiny_graft_values(tmp_path)
+    values["targets"] = values.pop("target")
+    with pytest.raises(HfChainError, match="target is missing; add it: The language model"):
+        RunArguments(str(write_recipe(tmp_path / "recipe.yaml", values))).recipe()
+
+
+def test_paths_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    source = {"source": "~/mix.json", "image_folder": "~/images", "data_files": {"train": ["~/mix.json"]}}
+    values = tiny_graft_values(tmp_path, output_dir="~/runs", target={"name_or_path": "~/llm"}, data__images=source)
+    recipe = load_graft_recipe(write_recipe(tmp_path / "recipe.yaml", values))
+    assert recipe.run_dir == tmp_path / "runs" / "tiny" and recipe.target.name_or_path == str(tmp_path / "llm")
+    data = recipe.data["images"]
+    assert (data.source, data.image_folder) == (str(tmp_path / "mix.json"), str(tmp_path / "images"))
+    assert data.data_files == {"train": [str(tmp_path / "mix.json")]}
 
 
 def test_a_cut_that_is_set_stays_with_another_target() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hf_chain.errors import HfChainError
 from hf_chain.stages.checkpoints import last_complete_checkpoint
 from hf_chain.stages.ledger import Ledger, MemberRecord, read_family
 from hf_chain.stages.runner import run
@@ -94,11 +96,48 @@ def test_a_truncated_checkpoint_is_removed_and_the_one_before_it_used(checkpoint
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("missing", ["model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"])
+@pytest.mark.parametrize(
+    "missing", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+)
 def test_a_checkpoint_without_all_its_files_is_removed(checkpoints: Path, missing: str) -> None:
     (checkpoints / "checkpoint-4" / missing).unlink()
     assert last_complete_checkpoint(checkpoints) == checkpoints / "checkpoint-2"
     assert not (checkpoints / "checkpoint-4").exists()
+
+
+@pytest.mark.slow
+def test_an_adapter_that_is_cut_short_and_a_missing_shard_are_seen(checkpoints: Path) -> None:
+    adapter = checkpoints / "checkpoint-4" / "lora" / "adapter_model.safetensors"
+    adapter.parent.mkdir()
+    adapter.write_bytes((checkpoints / "checkpoint-4" / "model.safetensors").read_bytes())
+    assert last_complete_checkpoint(checkpoints) == checkpoints / "checkpoint-4"
+    adapter.write_bytes(adapter.read_bytes()[:-20])
+    assert last_complete_checkpoint(checkpoints) == checkpoints / "checkpoint-2"
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (checkpoints / "checkpoint-2" / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert last_complete_checkpoint(checkpoints) is None
+
+
+def test_what_is_kept_beside_checkpoints_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-2-backup").mkdir()
+    assert last_complete_checkpoint(tmp_path) is None
+    assert (tmp_path / "checkpoint-2-backup").is_dir()
+
+
+@pytest.mark.slow
+def test_checkpoints_of_another_number_of_processes_are_kept_and_refused(
+    interrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process finds only its own random state in them."""
+    run_dir = interrupted.parents[1]
+    recipe = tiny_recipe(run_dir.parent, members=1, training__save_steps=2)
+    before = sorted(interrupted.iterdir())
+    monkeypatch.setattr("hf_chain.stages.runner.join_processes", lambda training: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(HfChainError, match="was begun with 1 process, and this launch has 2: launch 1, or remove"):
+        run(recipe)
+    assert sorted(interrupted.iterdir()) == before
+    assert read_family(run_dir).environment["processes"] == 1
 
 
 def test_no_checkpoint_is_found_where_nothing_was_trained(tmp_path: Path) -> None:

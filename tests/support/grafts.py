@@ -131,7 +131,7 @@ def tiny_decoder(seed: int = 0, **fields: Any) -> PreTrainedModel:
         return LlamaForCausalLM(LlamaConfig(**(TEXT | {"hf_chain_surrogate": SURROGATE} | fields)))
 
 
-OWN = ("train_dataset", "eval_dataset", "data_collator", "callbacks")
+OWN = ("train_dataset", "eval_dataset", "data_collator", "callbacks", "optimizers")
 """Arguments of the trainer itself."""
 
 

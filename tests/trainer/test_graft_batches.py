@@ -5,11 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import Dataset
 
 from hf_chain.data.chat import ChatCollator, check_chat
+from hf_chain.data.chat.packing import PackedRows
 from support.chat_models import chat_tokenizer, talk
-from support.grafts import tiny_graft_trainer
+from support.grafts import Chats, tiny_graft_trainer
+
+
+def test_every_process_draws_the_same_order_of_lengths(tmp_path: Path) -> None:
+    """Whatever each has drawn before: otherwise some rows would be seen twice, and others never."""
+    rows = [Chats()[row] for row in range(16)]
+    drawn: dict[int, list[list[int]]] = {0: [], 1: []}
+    for process in range(2):
+        trainer = tiny_graft_trainer(tmp_path, train_dataset=rows, train_sampling_strategy="group_by_length")
+        order = trainer._get_train_sampler()
+        torch.rand(process)
+        for epoch, found in drawn.items():
+            order.epoch = epoch
+            found.append(list(order))
+    for first, second in drawn.values():
+        assert first == second and sorted(first) == list(range(16))
+    assert drawn[0] != drawn[1]
+
+
+def test_packs_may_be_put_together_by_their_lengths_too(tmp_path: Path) -> None:
+    """As published recipes ask for, whatever they are trained on."""
+    packs = PackedRows(Dataset.from_dict({"length": [5, 6, 7, 8, 3]}), 16)
+    assert sum(packs.lengths) == 29 and max(packs.lengths) <= 16
+    trainer = tiny_graft_trainer(tmp_path, train_dataset=packs, train_sampling_strategy="group_by_length")
+    assert sorted(trainer._get_train_sampler()) == list(range(len(packs)))
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel, TrainerCallback
 
 from hf_chain.errors import HfChainError
+from hf_chain.losses import response_loss, response_targets
 from hf_chain.trainer.batch_cost import batch_cost
 from hf_chain.trainer.gradient_check import GradientCheck
 from hf_chain.trainer.graft_config import GraftConfig
@@ -177,6 +178,16 @@ def test_every_part_has_its_learning_rate_through_warm_up_and_cosine(tmp_path: P
     )
 
 
+def test_an_optimizer_that_is_handed_in_is_used(tmp_path: Path) -> None:
+    """It has groups of its own, so the parts have no rates to log."""
+    model = tiny_vlm()
+    own = torch.optim.SGD(model.adapter.parameters(), lr=0.1), None
+    trainer = tiny_graft_trainer(tmp_path, model, optimizers=own, max_steps=2)
+    trainer.train()
+    assert losses(trainer)[1] != losses(trainer)[0]
+    assert not any("learning_rate/adapter" in entry for entry in trainer.state.log_history)
+
+
 def test_norms_and_biases_have_no_weight_decay(tmp_path: Path) -> None:
     trainer = tiny_graft_trainer(tmp_path, parts={"encoder.last:1": 1e-3, "adapter": 1e-2}, weight_decay=0.1)
     names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
@@ -208,6 +219,15 @@ def test_a_part_with_a_gradient_of_zero_fails_the_first_step(tmp_path: Path) -> 
     model.adapter[2].weight.data.zero_()
     with pytest.raises(HfChainError, match="part encoder.last:1 got a gradient of zero for vision.* 13 more"):
         tiny_graft_trainer(tmp_path, model, parts=["adapter", "encoder.last:1"], train_dataset=Chats(8)).train()
+
+
+def test_a_gradient_that_is_infinite_is_not_one_of_zero(tmp_path: Path) -> None:
+    """Clipping by its norm would make all others zero, and a part would be blamed for it."""
+    model = tiny_vlm()
+    model.adapter[2].bias.register_hook(lambda gradient: gradient * math.inf)
+    trainer = tiny_graft_trainer(tmp_path, model, parts=["adapter", "encoder.last:1"], max_grad_norm=1.0)
+    with pytest.raises(HfChainError, match="The loss is nan at step 2"):
+        trainer.train()
 
 
 def test_image_parts_are_asked_at_the_first_step_with_images(tmp_path: Path) -> None:
@@ -263,7 +283,6 @@ def test_accumulation_equals_the_big_batch(tmp_path: Path, collator: Any, order:
     big = tiny_graft_trainer(tmp_path, tiny_vlm(), per_device_train_batch_size=8, **settings)
     big.train()
     accumulated = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
-    # Made only now, as rows of like lengths are drawn with the seed that a trainer sets when it is made.
     small = tiny_graft_trainer(tmp_path, tiny_vlm(), **accumulated, **settings)
     small.train()
     # Adam turns rounding of gradients near zero into steps of visible size.
@@ -321,10 +340,20 @@ def test_weights_count_tokens(tmp_path: Path) -> None:
     assert losses(trainer) == pytest.approx([expected], rel=1e-6)
 
 
-def test_evaluation_gives_the_loss(tmp_path: Path) -> None:
-    model = tiny_vlm()
-    trainer = tiny_graft_trainer(tmp_path, model)
-    expected = model(**collate([Chats()[row] for row in range(4)])).loss.item()
+def collate_packed_in_full(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """A pack in which every token is learnt, but not the first one of a conversation from those before it."""
+    return collate_packed([sample | {"labels": sample["input_ids"]} for sample in samples])
+
+
+@pytest.mark.parametrize("collator", [collate, collate_weighted, collate_packed_in_full])
+def test_evaluation_gives_the_loss(tmp_path: Path, collator: Any) -> None:
+    model, batch = tiny_vlm(), collator([Chats()[row] for row in range(4)])
+    trainer = tiny_graft_trainer(tmp_path, model, data_collator=collator)
+    targets, factors = response_targets(batch)
+    fed = {name: value for name, value in batch.items() if name not in ("labels", "loss_weights")}
+    with torch.no_grad():
+        total = response_loss(model.eval()(**fed, use_cache=False).logits, targets, factors)
+    expected = (total / factors.sum()).item()
     assert trainer.evaluate(Chats(4))["eval_loss"] == pytest.approx(expected, rel=1e-6)
 
 
@@ -412,6 +441,13 @@ def test_a_deepspeed_configuration_must_not_replace_the_parts_rates(section: str
     with pytest.raises(HfChainError, match=f"has a section {section}, which would give all parts one learning rate"):
         check_engine_config({section: {}})
     check_engine_config({"zero_optimization": {}})
+
+
+def test_zero_3_has_to_save_whole_weights() -> None:
+    """Otherwise it fails once all is trained."""
+    with pytest.raises(HfChainError, match="ZeRO-3 without stage3_gather_16bit_weights_on_model_save in zero_opt"):
+        check_engine_config({"zero_optimization": {"stage": 3}})
+    check_engine_config({"zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}})
 
 
 def test_no_optimizer_group_is_empty(tmp_path: Path) -> None:

@@ -43,6 +43,18 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, parts: d
     assert resumed.state.log_history[-2]["macs"] == whole.state.log_history[-2]["macs"] > 0
 
 
+@pytest.mark.parametrize("order", ["random", "group_by_length"])
+def test_a_training_resumed_in_its_second_epoch_goes_on_in_its_order(tmp_path: Path, order: str) -> None:
+    settings: dict[str, Any] = {"train_sampling_strategy": order, "max_steps": 8, "save_strategy": "steps"}
+    settings |= {"save_steps": 6, "train_dataset": [Chats()[row] for row in range(16)]}
+    whole = tiny_graft_trainer(tmp_path, **settings)
+    whole.train()
+    resumed = tiny_graft_trainer(tmp_path, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
+    assert losses(resumed) == losses(whole)
+    assert len(set(losses(whole)[:4]) & set(losses(whole)[4:])) == 0
+
+
 def test_checkpoints_and_saved_folders_load_as_the_stock_model(tmp_path: Path) -> None:
     trainer = tiny_graft_trainer(tmp_path, parts=ENCODER, **SAVING)
     trainer.train()
@@ -99,7 +111,7 @@ def test_the_best_checkpoint_is_loaded_with_its_adapter(tmp_path: Path) -> None:
     best = {"eval_strategy": "steps", "eval_steps": 3, "load_best_model_at_end": True, "greater_is_better": True}
     trainer = tiny_graft_trainer(tmp_path, parts=["lora", "adapter"], eval_dataset=Chats(4), **SAVING | best)
     trainer.train()
-    assert trainer.state.best_model_checkpoint is not None
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-3")
     stock = AutoModelForImageTextToText.from_pretrained(trainer.state.best_model_checkpoint)
     stock.language_model = PeftModel.from_pretrained(
         stock.language_model, f"{trainer.state.best_model_checkpoint}/lora"

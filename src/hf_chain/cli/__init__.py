@@ -27,7 +27,7 @@ for command in (plan, run, grow, evaluate, push, report, surrogate, graft, expor
 
 def main() -> None:
     """Entry point of `hf-chain`."""
-    exit_cleanly(_command)
+    exit_cleanly(_command, resumes=sys.argv[1:2] == ["run"])
 
 
 def _command() -> None:

@@ -13,10 +13,14 @@ WRITE_FAILURES = ("No space left on device", "Disk quota exceeded", "File too la
 """What Python, safetensors and torch (which names the writer only) say where a disk is full."""
 
 
-def exit_cleanly(command: Callable[[], Any]) -> None:
+def exit_cleanly(command: Callable[[], Any], resumes: bool = True) -> None:
     """Runs a command; what goes wrong is one line on the error stream and an exit status, never a traceback.
 
     Set `HF_CHAIN_DEBUG=1` to see tracebacks.
+
+    Args:
+        command (`Callable`): what is run.
+        resumes (`bool`): whether it goes on from checkpoints when it is started again.
     """
     if os.environ.get("HF_CHAIN_DEBUG"):
         command()
@@ -24,7 +28,8 @@ def exit_cleanly(command: Callable[[], Any]) -> None:
     try:
         command()
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on from the last checkpoint", status=130)
+        remedy = "; the same command goes on from the last checkpoint" if resumes else ""
+        _fail(f"interrupted{remedy}", status=130)
     except Exception as error:
         _fail(_explain(error), getattr(error, "exit_code", 1))
 
@@ -38,7 +43,7 @@ def _explain(error: Exception) -> str:
     if any(sign in text for sign in WRITE_FAILURES):
         return f"the disk is full, or a quota is ({text[:300]}): free some space, then the same command goes on"
     if isinstance(error, PermissionError):
-        return f"no permission to write {error.filename}: choose another folder or change its rights"
+        return f"no permission for {error.filename}: change its rights or choose another place"
     return f"{type(error).__name__}: {text[:400]} (set HF_CHAIN_DEBUG=1 for the traceback)"
 
 

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from hf_chain.cli.arguments import NewFolder, RunFolder
+from hf_chain.cli.arguments import NewFolder, RunFolder, home
 from hf_chain.errors import HfChainError
 
 
 def grow(
-    predecessor: Annotated[str, typer.Argument(help="Folder or Hub name of a CLIP model.")],
+    predecessor: Annotated[str, typer.Argument(help="Folder or Hub name of a CLIP model.", callback=home)],
     output: NewFolder,
     vision_width: Annotated[int | None, typer.Option(min=1, help="Width of the image tower.")] = None,
     vision_depth: Annotated[int | None, typer.Option(min=1, help="Blocks of the image tower.")] = None,
@@ -61,7 +61,7 @@ def push(
 def report(
     run_dir: RunFolder,
     baseline: Annotated[
-        Path | None, typer.Option(help="Folder of the run that trained the members independently.")
+        Path | None, typer.Option(help="Folder of the run that trained the members independently.", callback=home)
     ] = None,
 ) -> None:
     """Write the family table, the plots and the page of a run."""

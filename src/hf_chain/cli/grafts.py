@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from hf_chain.cli.arguments import GraftedModel, NewFolder
+from hf_chain.cli.arguments import GraftedModel, NewFolder, home
 
 
 def surrogate(
-    target: Annotated[str, typer.Argument(help="Folder or Hub name of a decoder-only language model.")],
+    target: Annotated[str, typer.Argument(help="Folder or Hub name of a decoder-only language model.", callback=home)],
     output: NewFolder,
     replaced: Annotated[
         str, typer.Option(help="Layers to replace, such as 16-26, or two_segment, block_influence or splice_error.")
@@ -26,7 +26,9 @@ def surrogate(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Text or conversations: a file (txt, json, jsonl, parquet), a folder or a Hub name."),
+        typer.Option(
+            help="Text or conversations: a file (txt, json, jsonl, parquet), a folder or a Hub name.", callback=home
+        ),
     ] = None,
     budget: Annotated[
         str | None,
@@ -59,8 +61,12 @@ def surrogate(
 
 
 def graft(
-    vlm: Annotated[str, typer.Argument(help="Folder or Hub name of a grafted model, trained on a surrogate.")],
-    target: Annotated[str, typer.Argument(help="Folder or Hub name of the language model it was cut from.")],
+    vlm: Annotated[
+        str, typer.Argument(help="Folder or Hub name of a grafted model, trained on a surrogate.", callback=home)
+    ],
+    target: Annotated[
+        str, typer.Argument(help="Folder or Hub name of the language model it was cut from.", callback=home)
+    ],
     output: NewFolder,
 ) -> None:
     """Plug a vision encoder that was trained on a surrogate into the whole language model; nothing is trained."""
@@ -91,7 +97,7 @@ def chat(
     question: Annotated[
         str | None, typer.Argument(help="What to ask; without it you are asked for questions.")
     ] = None,
-    image: Annotated[Path | None, typer.Option(help="Picture that the questions are about.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Picture that the questions are about.", callback=home)] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 256,
 ) -> None:
     """Ask a grafted model about an image, in the terminal."""

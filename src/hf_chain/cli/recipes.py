@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hf_chain.cli.arguments import Overrides, RecipePath
+from hf_chain.cli.arguments import Overrides, RecipePath, home
 
 
 def plan(
@@ -69,8 +69,12 @@ def run(
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Folder or Hub name of a CLIP model, or of a grafted model.")],
-    recipe: Annotated[Path, typer.Option("--recipe", help="Recipe whose data and evaluation sections are used.")],
+    model: Annotated[
+        str, typer.Argument(help="Folder or Hub name of a CLIP model, or of a grafted model.", callback=home)
+    ],
+    recipe: Annotated[
+        Path, typer.Option("--recipe", help="Recipe whose data and evaluation sections are used.", callback=home)
+    ],
     set_: Overrides = None,
 ) -> None:
     """Measure zero-shot classification and retrieval, or answers with the recipe of a graft; prints JSON."""

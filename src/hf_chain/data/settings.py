@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from hf_chain.data.prompts import PROMPT_TEMPLATES
-from hf_chain.settings import Settings
+from hf_chain.settings import Settings, expanded
 
 
 class ScenesSettings(Settings):
@@ -121,6 +121,8 @@ class DataSettings(Settings):
             }
             return {**defaults, **values}
         return values
+
+    _paths = field_validator("source", "data_files")(expanded)
 
     @field_validator("source")
     @classmethod

@@ -27,7 +27,7 @@ class PushReport:
 
 
 def pending(run_dir: str | Path, prefix: str | None = None) -> list[MemberRecord]:
-    """Lists the members of a run that are saved but not pushed with their present weights.
+    """Lists the members of a run that are saved but not pushed with their present weights and their last card.
 
     Args:
         run_dir (`str` or `Path`): Folder of the run.
@@ -104,6 +104,7 @@ def refresh_card(family: FamilyRecord, record: MemberRecord, hub: HubSettings, a
 def _is_pending(record: MemberRecord, prefix: str | None) -> bool:
     push = record.push
     done = push.get("state") == "pushed" and push.get("weights_sha256") == record.weights_sha256
+    done = done and not push.get("outdated")
     elsewhere = prefix is not None and push.get("repo_id") != f"{prefix}-{record.name}"
     return record.status == "saved" and (not done or elsewhere)
 

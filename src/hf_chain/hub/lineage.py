@@ -15,7 +15,7 @@ from hf_chain.stages.ledger import FamilyRecord, MemberRecord
 HUB_URL = "https://huggingface.co"
 """Cards link to the Hub itself, also where `HF_ENDPOINT` names a mirror."""
 
-_HUB_REVISION = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{7,40})")
+_HUB_REVISION = re.compile(r"(?P<repo>[\w.-]+(/[\w.-]+)?)@(?P<revision>[0-9a-f]{7,40})")
 _SNAPSHOT = re.compile(r"models--(?P<repo>[^/]+)/snapshots/(?P<revision>[0-9a-f]{40})")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,6 +14,9 @@ import torch
 from hf_chain.errors import HfChainError
 
 PACKAGES = ("hf-chain", "torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "deepspeed")
+
+WAIT_SECONDS = 3 * 60 * 60
+"""How long a process waits for another: the main one evaluates, builds a surrogate or fills a cache alone."""
 
 
 def is_main_process() -> bool:
@@ -35,18 +40,38 @@ def check_launch() -> None:
         )
 
 
-def check_engine(world_size: int, uses_deepspeed: bool, uses_fsdp: bool) -> None:
+def join_processes(training: Mapping[str, Any]) -> None:
+    """Makes the process group of a run, before anything else does: nobody can change its timeout afterwards.
+
+    Args:
+        training (`Mapping`): the recipe's, with `ddp_timeout` and `ddp_backend` where it sets them.
+    """
+    if is_distributed():
+        from accelerate import PartialState
+
+        timeout = timedelta(seconds=training.get("ddp_timeout", WAIT_SECONDS))
+        PartialState(cpu=not torch.cuda.is_available(), backend=training.get("ddp_backend"), timeout=timeout)
+
+
+def check_engine(world_size: int, gpus: int, uses_deepspeed: bool, uses_fsdp: bool) -> None:
     """Refuses an engine other than the one the launch asked for.
 
     Args:
         world_size (`int`): processes the Trainer works with.
+        gpus (`int`): GPUs of this process.
         uses_deepspeed (`bool`): whether the Trainer runs DeepSpeed.
         uses_fsdp (`bool`): whether the Trainer runs FSDP.
     """
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    launched = process_count()
     if world_size != launched:
         raise HfChainError(
             f"{launched} processes were launched but each would train alone: check the launcher and use_cpu"
+        )
+    if gpus > 1:
+        # The Trainer would wrap the model in `torch.nn.DataParallel`, whose batches are not those of the recipe.
+        raise HfChainError(
+            f"one process was launched on {gpus} GPUs: use `accelerate launch --multi_gpu --num_processes {gpus}`, or "
+            "set CUDA_VISIBLE_DEVICES to one of them"
         )
     for name, used in (("DEEPSPEED", uses_deepspeed), ("FSDP", uses_fsdp)):
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() in ("true", "1") and not used:
@@ -67,7 +92,7 @@ def describe_environment() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **versions},
         "hardware": device,
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": process_count(),
         "threads": torch.get_num_threads(),
     }
 
@@ -80,9 +105,14 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def process_count() -> int:
+    """Processes that were launched."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def is_distributed() -> bool:
     """Whether several processes share the run."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return process_count() > 1
 
 
 def wait_for_everyone() -> None:

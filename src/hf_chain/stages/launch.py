@@ -117,17 +117,26 @@ class GraftArguments(RecipeArguments):
 
     def _all_on(self, name: str, source: dict[str, str]) -> list[str]:
         """Every stage, the calibration and the evaluation on one source."""
-        values = read_values(self.config)
+        values = read_values(self.config, self.set)
+        if self.target is None and (values.get("target") or {}).get("new"):
+            raise HfChainError(
+                f"--dataset stands for all data, and {self.config} trains its own target on other data: give --target "
+                "too"
+            )
         overrides = [_replace("data", {name: source}), f"evaluation.data=[{name}]", "surrogate.calibration.data=null"]
+        # A data set has no other splits than those that are cut out of it here.
+        overrides.append("evaluation.splits=[validation]")
         for section in ("stages", "baseline"):
             for stage in values.get(section) or []:
-                overrides.append(f"{section}.{stage['name']}.data=[{name}]")
+                # What is not a stage with a name is refused when the recipe is checked.
+                if isinstance(stage, dict) and "name" in stage:
+                    overrides.append(f"{section}.{stage['name']}.data=[{name}]")
         return overrides
 
 
 def is_graft(path: str | Path, overrides: list[str]) -> bool:
-    """Whether a recipe is that of a graft, which names its target."""
-    return "target" in read_values(path, overrides)
+    """Whether a recipe is that of a graft, which names a target and has stages."""
+    return not {"target", "stages"}.isdisjoint(read_values(path, overrides))
 
 
 def launch(arguments: RunArguments | GraftArguments) -> Path:

@@ -92,6 +92,8 @@ class MemberRecord:
     """Forward MACs of the image tower and all captions for one sample."""
     epochs: float = 0.0
     samples: int = 0
+    trains_decoder: bool | None = None
+    """Whether parameters of the language model were trained, or LoRA; `None` where nothing was, or a graft is old."""
     training_macs: dict[str, int] = field(default_factory=dict)
     """`student` (3 forwards), `teacher`, and `total`."""
     evaluation_macs: int = 0
@@ -104,7 +106,9 @@ class MemberRecord:
     metrics_after: dict[str, dict[str, float]] = field(default_factory=dict)
     weights_sha256: str = ""
     push: dict[str, Any] = field(default_factory=dict)
-    """Empty, or `repo_id`, `state` (`pushed` or `failed`), `url`, `revision`, `error`."""
+    """Empty, or `repo_id`, `state` (`pushed` or `failed`), `url`, `revision`, `error`; `outdated` once its card is."""
+    card_finished: bool = False
+    """Whether the card of a graft's stage tells the outcome of the run."""
 
 
 @dataclass
@@ -136,7 +140,7 @@ def read_family(run_dir: str | Path) -> FamilyRecord:
     """Folds the ledger of `run_dir` into the present state of its family.
 
     Events are `run_started` and `run_finished` for the run, and `planned`, `started`, `grown`, `evaluated_before`,
-    `trained`, `evaluated`, `saved`, `pushed` and `push_failed` for a member.
+    `trained`, `evaluated`, `saved`, `card_finished`, `pushed` and `push_failed` for a member.
 
     Raises:
         HfChainError: when there is no ledger in `run_dir` or it is damaged.
@@ -163,6 +167,12 @@ def _apply(family: FamilyRecord, entry: dict[str, Any]) -> None:
         if event in ("pushed", "push_failed"):
             record.push = entry | {"state": "pushed" if event == "pushed" else "failed"}
             return
+        if event == "card_finished":
+            record.card_finished = True
+            record.push = record.push and record.push | {"outdated": True}
+            return
+        if event == "started":
+            record.card_finished = False
         if event != "evaluated_before":
             record.status = event
         for name, value in entry.items():

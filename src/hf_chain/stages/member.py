@@ -193,7 +193,7 @@ class MemberStage:
             data_collator=self.data.collator,
             processing_class=self.data.processor,
         )
-        check_engine(args.world_size, trainer.is_deepspeed_enabled, trainer.is_fsdp_enabled)
+        check_engine(args.world_size, args.n_gpu, trainer.is_deepspeed_enabled, trainer.is_fsdp_enabled)
         return trainer
 
     def _steps(self, args: ChainConfig) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from hf_chain.data.settings import DataSettings
 from hf_chain.evaluation.settings import EvaluationSettings
 from hf_chain.hub.settings import HubSettings
-from hf_chain.settings import Settings
+from hf_chain.settings import FolderName, Settings, expanded
 from hf_chain.stages.recipe_file import parse_values, read_values, validated
 from hf_chain.stages.shapes import ModelSettings, TowerSettings
 from hf_chain.stages.training_fields import check_training
@@ -29,11 +28,13 @@ class TokenizerSettings(Settings):
     )
     vocab_size: int = Field(2_000, ge=514, description="Largest size of a tokenizer that is trained.")
 
+    _paths = field_validator("name_or_path")(expanded)
+
 
 class MemberSettings(Settings):
     """One member of the family."""
 
-    name: str = Field(description="Name of the member; part of its folder and repository name.")
+    name: FolderName = Field(description="Name of the member; part of its folder and repository name.")
     vision: TowerSettings = Field(description="Shape of the image tower.")
     text: TowerSettings = Field(description="Shape of the text tower.")
     projection_dim: int | None = Field(None, ge=1, description="Embedding size; null takes the one of `model`.")
@@ -44,18 +45,11 @@ class MemberSettings(Settings):
         {}, description="Further `ChainConfig` fields where it is trained from scratch, which suits higher rates."
     )
 
-    @field_validator("name")
-    @classmethod
-    def _name_fits_a_folder(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
-            raise ValueError(f"name is {value!r}; use letters, digits, '.', '_' and '-', not first a sign")
-        return value
-
 
 class Recipe(Settings):
     """Everything that decides what a run produces."""
 
-    name: str = Field(description="Name of the run; its folder is `<output_dir>/<name>`.")
+    name: FolderName = Field(description="Name of the run; its folder is `<output_dir>/<name>`.")
     seed: int = Field(0, ge=0, description="Seed of weights, data order and growth.")
     output_dir: str = Field("runs", min_length=1, description="Folder of all runs.")
     data: DataSettings = Field(description="The training and evaluation data.")
@@ -75,10 +69,7 @@ class Recipe(Settings):
     evaluation: EvaluationSettings = Field(EvaluationSettings(), description="What is evaluated, on which splits.")
     hub: HubSettings = Field(HubSettings(), description="Where members are pushed.")
 
-    @field_validator("name")
-    @classmethod
-    def _name_fits_a_folder(cls, value: str) -> str:
-        return MemberSettings._name_fits_a_folder(value)
+    _paths = field_validator("output_dir", "predecessor")(expanded)
 
     @model_validator(mode="after")
     def _members_form_a_chain(self) -> Recipe:
@@ -103,6 +94,21 @@ class Recipe(Settings):
                 raise ValueError(
                     f"evaluation.splits has {split!r}; use train, validation or one of data.test_splits "
                     f"({', '.join(self.data.test_splits) or 'which is empty'})"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _a_baseline_is_made_by_its_flag(self) -> Recipe:
+        if self.independent:
+            ignored = {
+                "predecessor": self.predecessor,
+                "baseline_epochs": any(member.epochs != self.baseline_epochs for member in self.members)
+                and self.baseline_epochs,
+                "training_alone": any(member.training_alone for member in self.members),
+            }
+            if found := next((name for name, value in ignored.items() if value), None):
+                raise ValueError(
+                    f"independent is true, which leaves {found} unused; leave it out and run with --independent"
                 )
         return self
 

@@ -72,12 +72,18 @@ def _override(values: dict[str, Any], override: str) -> None:
     if not separator or not path:
         raise HfChainError(f"Override {override!r} has no '=': write section.field=value")
     *parents, last = path.split(".")
+    if "parts" in parents:
+        # Names of parts have dots of their own.
+        place = parents.index("parts") + 1
+        parents, last = parents[:place], ".".join([*parents[place:], last])
     target: Any = values
     for key in parents:
         if isinstance(target, list):
             target = next((item for item in target if isinstance(item, dict) and item.get("name") == key), None)
         elif isinstance(target, dict):
-            target = target.setdefault(key, {})
+            # A section that is named but empty is null.
+            target[key] = {} if target.get(key) is None else target[key]
+            target = target[key]
         if not isinstance(target, (dict, list)):
             raise HfChainError(f"Override {override!r}: there is no {key!r} in the recipe")
     if not isinstance(target, dict):

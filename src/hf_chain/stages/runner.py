@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -11,13 +10,20 @@ from transformers.utils import logging
 from hf_chain.cost import plan_table
 from hf_chain.hub import PushQueue, pending
 from hf_chain.report import write_report
-from hf_chain.stages.environment import check_launch, describe_environment, is_main_process
-from hf_chain.stages.family_data import load_family_data
+from hf_chain.stages.environment import (
+    check_launch,
+    describe_environment,
+    is_main_process,
+    join_processes,
+    process_count,
+)
+from hf_chain.stages.family_data import FamilyData, load_family_data
 from hf_chain.stages.ledger import FamilyRecord, Ledger, read_family
 from hf_chain.stages.member import MemberStage
 from hf_chain.stages.planning import family_cost
 from hf_chain.stages.recipe import Recipe
-from hf_chain.stages.validation import check_batches, check_recipe, check_same_recipe
+from hf_chain.stages.run_lock import only_run
+from hf_chain.stages.validation import check_batches, check_recipe, check_same_processes, check_same_recipe
 
 logger = logging.get_logger(__name__)
 
@@ -37,6 +43,7 @@ def run(recipe: Recipe) -> Path:
         HfChainError: when the recipe, the data or the machine does not allow the run.
     """
     check_launch()
+    join_processes(recipe.training)
     main_process = is_main_process()
     run_dir, ledger = recipe.run_dir, Ledger(recipe.run_dir)
     begun = read_family(run_dir) if ledger.path.exists() else None
@@ -47,16 +54,23 @@ def run(recipe: Recipe) -> Path:
                 write_report(run_dir)
                 logger.warning(f"{recipe.name}: nothing is left to do in {run_dir}")
             return run_dir
+        check_same_processes(run_dir, begun, process_count())
     planned = family_cost(recipe)
     if main_process:
         check_recipe(recipe, planned)
     data = load_family_data(recipe, run_dir, main_process)
-    check_batches(recipe, data, int(os.environ.get("WORLD_SIZE", "1")))
+    check_batches(recipe, data, process_count())
     cost = family_cost(recipe, data.samples_per_epoch, len(data.processor.tokenizer))
-    if main_process:
-        logger.warning(f"{recipe.name}: the plan\n\n{plan_table(cost)}\n")
-        _note_start(ledger, recipe, cost.to_json())
+    with only_run(run_dir) if main_process else nullcontext():
+        if main_process:
+            logger.warning(f"{recipe.name}: the plan\n\n{plan_table(cost)}\n")
+            _note_start(ledger, recipe, cost.to_json())
+        _make_members(recipe, data, ledger, main_process)
+    return run_dir
 
+
+def _make_members(recipe: Recipe, data: FamilyData, ledger: Ledger, main_process: bool) -> None:
+    run_dir = recipe.run_dir
     with PushQueue(ledger, recipe.hub) if recipe.hub.push and main_process else nullcontext() as pushes:
         for index, member in enumerate(recipe.members):
             stage = MemberStage(recipe, index, data, ledger, main_process)
@@ -71,7 +85,6 @@ def run(recipe: Recipe) -> Path:
         ledger.append("run_finished")
         write_report(run_dir)
         logger.warning(f"{recipe.name}: done; open {run_dir / 'report' / 'index.html'}")
-    return run_dir
 
 
 def _is_finished(recipe: Recipe, family: FamilyRecord) -> bool:

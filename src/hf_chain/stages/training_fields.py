@@ -21,6 +21,11 @@ RUNNER_FIELDS = {
     "load_best_model_at_end": "models are evaluated by the runner, see `evaluation`",
     "use_cpu": "it follows from the machine",
     "remove_unused_columns": "the collator needs every column",
+    "eval_on_start": "models are evaluated by the runner, see `evaluation`",
+    "save_only_model": "a run goes on from whole checkpoints",
+    "ignore_data_skip": "a run goes on with the rows that are left",
+    "stage": "use `name` of the stage",
+    "parts": "use `parts` of the stage",
 }
 """Fields that the runner fills, and what to use instead."""
 

@@ -10,14 +10,14 @@ from typing import Any
 from transformers import Trainer
 
 from hf_chain.stages.checkpoints import last_complete_checkpoint
+from hf_chain.stages.environment import WAIT_SECONDS
 
 CHECKPOINTS_FOLDER = "checkpoints"
 TRAINING_DEFAULTS: dict[str, Any] = {
     "save_total_limit": 2,
     "save_steps": 500,
     "logging_steps": 10,
-    # Other processes wait while the main one evaluates, or fills a cache of teacher features.
-    "ddp_timeout": 3 * 60 * 60,
+    "ddp_timeout": WAIT_SECONDS,
 }
 """Arguments of every stage, under those of the recipe."""
 

@@ -17,10 +17,12 @@ from hf_chain.cost import FamilyCost, human
 from hf_chain.errors import HfChainError
 from hf_chain.growth.shapes import check_shapes
 from hf_chain.hub import check_login
+from hf_chain.stages.checkpoints import checkpoints_in
 from hf_chain.stages.family_data import FamilyData
 from hf_chain.stages.ledger import FamilyRecord
 from hf_chain.stages.published import load_clip_config
 from hf_chain.stages.recipe import MemberSettings, Recipe
+from hf_chain.stages.training_run import CHECKPOINTS_FOLDER
 
 if TYPE_CHECKING:
     from hf_chain.stages.graft.recipe import GraftRecipe
@@ -93,6 +95,25 @@ def check_same_recipe(recipe: Recipe | GraftRecipe, family: FamilyRecord) -> Non
                 f"{recipe.run_dir} was begun with {key}={old.get(key)!r}, the recipe now says {new.get(key)!r}: "
                 "restore it, choose another name, or remove the folder"
             )
+
+
+def check_same_processes(run_dir: Path, family: FamilyRecord, processes: int) -> None:
+    """Refuses to go on from checkpoints that another number of processes wrote: each keeps states of its own there.
+
+    Args:
+        run_dir (`Path`): the run's folder.
+        family (`FamilyRecord`): the run so far.
+        processes (`int`): processes of this launch.
+
+    Raises:
+        HfChainError: naming both numbers.
+    """
+    folder, before = run_dir / CHECKPOINTS_FOLDER, family.environment.get("processes", processes)
+    if before != processes and any(checkpoints_in(stage) for stage in folder.glob("*")):
+        raise HfChainError(
+            f"{folder} was begun with {before} {'process' if before == 1 else 'processes'}, and this launch has "
+            f"{processes}: launch {before}, or remove that folder to train the stage anew"
+        )
 
 
 def check_trackers(training: dict[str, Any]) -> None:

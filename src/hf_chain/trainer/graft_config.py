@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import SchedulerType, TrainingArguments
 
 from hf_chain.errors import HfChainError
 from hf_chain.trainer.config_checks import check_common_values, fields_of
 from hf_chain.trainer.parts import check_parts
 from hf_chain.trainer.precision import settle_bfloat16
 
-CHECKPOINTING = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
+CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
+CHECKPOINTING_OPTIONS = tuple(f"{name}_kwargs" for name in CHECKPOINTING)
 """The first name is that of transformers 6, the second that of transformers 5.10."""
 
 
@@ -43,7 +44,7 @@ class GraftConfig(TrainingArguments):
     stage: str | None = field(default=None, metadata={"help": "Name of the stage."})
 
     # What the paper trains every stage with, where TrainingArguments has another default.
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Shape of the learning rate."})
+    lr_scheduler_type: SchedulerType | str = field(default="cosine", metadata={"help": "Shape of the learning rate."})
     warmup_steps: float = field(default=0.0305, metadata={"help": "Steps of warm-up, or below 1 their share."})
     bf16: bool | str = field(default=True, metadata={"help": "Computes in bfloat16; auto: where the device has it."})
 
@@ -68,7 +69,7 @@ CHECKED = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "label_smoothing_factor",
-    *CHECKPOINTING,
+    *CHECKPOINTING_OPTIONS,
 )
 """Fields whose values are checked beyond what `TrainingArguments` does."""
 
@@ -90,9 +91,11 @@ def check_graft_values(values: dict[str, Any]) -> None:
     check_common_values(GraftConfig, values)
     if "parts" in values:
         check_parts(values["parts"])
+    if values.get("fp16") and values.get("bf16", True):
+        raise HfChainError("fp16 is true beside bf16, which is true by default: set bf16 to false as well")
     if values.get("label_smoothing_factor"):
         raise HfChainError("label_smoothing_factor is not supported: the loss is the mean over response tokens")
-    for name in CHECKPOINTING:
+    for name in CHECKPOINTING_OPTIONS:
         if isinstance(values.get(name), dict) and values[name].get("use_reentrant"):
             raise HfChainError(
                 f"{name} asks for use_reentrant, which gives layers behind frozen ones no gradient: leave it out"

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging
 
-from hf_chain.data.chat.packing import check_packing
+from hf_chain.data.chat.packing import PackedRows, check_packing
 from hf_chain.losses import response_loss, response_targets
 from hf_chain.trainer.batch_cost import batch_cost
 from hf_chain.trainer.gradient_check import GradientCheck
-from hf_chain.trainer.graft_config import GraftConfig
+from hf_chain.trainer.graft_config import CHECKPOINTING, GraftConfig
 from hf_chain.trainer.lora import FOLDER as LORA_FOLDER
 from hf_chain.trainer.lora import attach_lora, has_lora, is_lora, load_lora, lora_aside, stock_state
 from hf_chain.trainer.master_weights import trained_in_float32
@@ -27,11 +28,11 @@ from hf_chain.trainer.parts import freeze_all_but, resolve_parts
 from hf_chain.trainer.stage_trainer import StageTrainer
 from hf_chain.trainer.surrogate_layers import note_trained_layers, trained_weights
 from hf_chain.trainer.token_meter import TokenMeter
+from hf_chain.trainer.train_order import TrainOrder
 from hf_chain.trainer.trainable_files import save_adapter, save_trainable
 
 logger = logging.get_logger(__name__)
 
-CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
 NO_MODEL_INPUTS = ("labels", "loss_weights")
 
 
@@ -98,6 +99,20 @@ class GraftTrainer(StageTrainer):
     def _autocast(self) -> bool:
         return self.accelerator.mixed_precision in ("bf16", "fp16")
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        args = self.args
+        if args.train_sampling_strategy == "group_by_length" and isinstance(dataset, PackedRows):
+            sampler: Any = LengthGroupedSampler(
+                args.train_batch_size * args.gradient_accumulation_steps, lengths=dataset.lengths
+            )
+        else:
+            sampler = super()._get_train_sampler(dataset)
+        if sampler is None or args.train_sampling_strategy in ("random", "sequential"):
+            return sampler
+        self.train_order = TrainOrder(sampler, args.seed if args.data_seed is None else args.data_seed)
+        return self.train_order
+
     # One batch's way: tokens -> logits -> mean over all response tokens -> gradient
 
     def get_batch_samples(
@@ -118,7 +133,13 @@ class GraftTrainer(StageTrainer):
         self.meter.add(tokens.sum(), 0 if pixels is None else len(pixels))
         if self.gradient_check is not None:
             self.gradient_check.see_batch(has_images=pixels is not None)
-        return super()._step(model, inputs, num_items_in_batch)
+        loss = super()._step(model, inputs, num_items_in_batch)
+        if self.gradient_check is not None and self.accelerator.sync_gradients:
+            # Before they are clipped, which turns them into zeros where one of them is infinite.
+            self.gradient_check.ask()
+            if not self.gradient_check.pending:
+                self.gradient_check = None
+        return loss
 
     def compute_loss(
         self,
@@ -133,7 +154,8 @@ class GraftTrainer(StageTrainer):
         outputs = model(**fed | {"use_cache": False})
         targets, weights = response_targets(inputs)
         total = response_loss(outputs["logits"], targets, weights)
-        if num_items_in_batch is None:
+        if num_items_in_batch is None or not model.training:
+            # The Trainer evaluates with a number of labels that knows nothing of weights and packs.
             loss = total / weights.sum().clamp(min=1.0)
         else:
             # Engines average gradients over processes.
@@ -152,9 +174,13 @@ class GraftTrainer(StageTrainer):
         return super().create_optimizer(model)
 
     def note_learning_rates(self) -> None:
-        """Keeps the rates of the present step, which the schedule changes before they are logged."""
-        groups = self.optimizer.param_groups
-        self._rates = {part: group["lr"] for part, group in zip(self._group_parts, groups, strict=True)}
+        """Keeps the rates of the present step, which the schedule changes before they are logged.
+
+        An optimizer that was handed in has groups of its own; the Trainer logs the first one's rate.
+        """
+        if self._group_parts:
+            groups = self.optimizer.param_groups
+            self._rates = {part: group["lr"] for part, group in zip(self._group_parts, groups, strict=True)}
 
     # Cost and meters
 
@@ -211,7 +237,7 @@ class GraftTrainer(StageTrainer):
 
 
 class _GraftCallback(TrainerCallback):
-    """Starts the meter, asks for gradients at the first step, and notes learning rates."""
+    """Starts the meter and the question for gradients, and notes learning rates."""
 
     def __init__(self, trainer: GraftTrainer) -> None:
         self.trainer = trainer
@@ -226,15 +252,6 @@ class _GraftCallback(TrainerCallback):
         trainer.gradient_check = GradientCheck(
             trainer.parts, image_parameters(model), trainer.accelerator, trainer.is_deepspeed_enabled
         )
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        check = self.trainer.gradient_check
-        if check is not None:
-            check.ask()
-            if not check.pending:
-                self.trainer.gradient_check = None
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -19,6 +19,8 @@ from hf_chain.errors import HfChainError
 from hf_chain.trainer.surrogate_layers import carried_layers, note_trained_layers, translators_pattern
 
 FOLDER = "lora"
+MERGED_FOLDER = "merged_lora"
+"""Of an adapter that is in the weights beside it already; it is for the decoder as it was before."""
 ADAPTER = "default"
 WEIGHTS = "adapter_model.safetensors"
 DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}

@@ -31,13 +31,13 @@ def optimizer_groups(parts: Iterable[Part], decayed: Collection[str], weight_dec
 
 
 def check_engine_config(config: dict[str, Any] | None) -> None:
-    """Refuses a DeepSpeed configuration that would replace the learning rates of the parts.
+    """Refuses a DeepSpeed configuration that would replace the parts' learning rates, or cannot save the model.
 
     Args:
         config (`dict`, *optional*): the DeepSpeed configuration.
 
     Raises:
-        HfChainError: when it brings an optimizer or a scheduler of its own.
+        HfChainError: when it brings an optimizer or a scheduler of its own, or leaves weights in pieces when it saves.
     """
     for section in ("optimizer", "scheduler"):
         if section in (config or {}):
@@ -45,3 +45,9 @@ def check_engine_config(config: dict[str, Any] | None) -> None:
                 f"the DeepSpeed configuration has a section {section}, which would give all parts one learning rate: "
                 "remove it; the Trainer's own is used instead"
             )
+    sharding = (config or {}).get("zero_optimization") or {}
+    if sharding.get("stage") == 3 and not sharding.get("stage3_gather_16bit_weights_on_model_save"):
+        raise HfChainError(
+            "the DeepSpeed configuration has ZeRO-3 without stage3_gather_16bit_weights_on_model_save in "
+            "zero_optimization, so the trained model could not be saved: set it to true"
+        )

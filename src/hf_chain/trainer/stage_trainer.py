@@ -10,6 +10,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_chain.errors import HfChainError
+from hf_chain.trainer.train_order import TrainOrder
 
 
 class StageTrainer(Trainer):
@@ -25,6 +26,7 @@ class StageTrainer(Trainer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._last_loss: torch.Tensor | None = None
+        self.train_order: TrainOrder | None = None
         self.add_callback(_EpochCallback(self))
 
     def training_step(
@@ -63,7 +65,7 @@ class StageTrainer(Trainer):
 
 
 class _EpochCallback(TrainerCallback):
-    """Tells the data set its epoch: with several processes accelerate tells only the sampler."""
+    """Tells data set and order their epoch: accelerate tells only samplers, and not those under a resumed loader."""
 
     def __init__(self, trainer: StageTrainer) -> None:
         self.trainer = trainer
@@ -71,5 +73,8 @@ class _EpochCallback(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        epoch = int((state.epoch or 0.0) + 1e-6)
         if hasattr(self.trainer.train_dataset, "set_epoch"):
-            self.trainer.train_dataset.set_epoch(int((state.epoch or 0.0) + 1e-6))
+            self.trainer.train_dataset.set_epoch(epoch)
+        if self.trainer.train_order is not None:
+            self.trainer.train_order.epoch = epoch

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from hf_chain.errors import HfChainError
 from hf_chain.trainer.lora import FOLDER as LORA_FOLDER
-from hf_chain.trainer.lora import is_lora, load_lora, save_lora
+from hf_chain.trainer.lora import MERGED_FOLDER, is_lora, load_lora, save_lora
 from hf_chain.trainer.part_aliases import decoder_of
 from hf_chain.trainer.parts import Part
 
@@ -68,7 +68,7 @@ def load_trainable(model: PreTrainedModel, folder: str | Path) -> dict[str, Any]
 
     Args:
         model (`PreTrainedModel`): a model that has the trained parts; the rest of it may be another one, such as the
-            target in place of its surrogate.
+            target in place of its surrogate, without the LoRA of the folder in its weights.
         folder (`str` or `Path`): where the files are.
 
     Returns:
@@ -96,8 +96,9 @@ def load_trainable(model: PreTrainedModel, folder: str | Path) -> dict[str, Any]
     with torch.no_grad():
         for name, value in tensors.items():
             parameters[name].copy_(value)
-    if (folder / LORA_FOLDER).is_dir():
-        load_lora(decoder_of(model), folder / LORA_FOLDER)
+    for name in (LORA_FOLDER, MERGED_FOLDER):
+        if (folder / name).is_dir():
+            load_lora(decoder_of(model), folder / name)
     return index
 
 

@@ -32,6 +32,12 @@ class PackedRows(data.Dataset):
         self.rows = rows
         self.packs = pack_lengths(rows["length"], max_tokens)
 
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each pack."""
+        tokens = self.rows["length"]
+        return [sum(tokens[row] for row in pack) for pack in self.packs]
+
     def __len__(self) -> int:
         return len(self.packs)
 

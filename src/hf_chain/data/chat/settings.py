@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hf_chain.data.settings import DataSettings, ScenesSettings
-from hf_chain.settings import Settings
+from hf_chain.settings import Settings, expanded
 
 QUESTION_SOURCES = ("scenes", "labelled-images", "captions")
 _TEXT = "-text"
@@ -58,6 +58,8 @@ class ChatDataSettings(Settings):
         description="JSON file with a confusion matrix [true][predicted] that says which classes are adversarial; "
         "by default those with similar names.",
     )
+
+    _paths = field_validator("source", "data_files", "image_folder", "confusion_file")(expanded)
 
     @property
     def questions(self) -> Literal["scenes", "labelled-images", "captions"] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,42 @@ class ChatStream(data.IterableDataset):
         self.rows.load_state_dict(state["rows"])
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        count = RunningCount(self.max_bad_share, self.report_file)
+        counted = RunningCount(self.max_bad_share, self.report_file)
         for row in self.rows:
-            length, bad = check_row(count.report.rows, row, self.encoder)
-            count.add(bad)
+            length, bad = check_row(counted.report.rows, row, self.encoder)
+            counted.add(bad)
             if length:
                 yield {**row, "length": length}
-        count.finish()
+        counted.finish()
+
+
+class EndlessStream(data.IterableDataset):
+    """The passes of a stream one after the other, so that neither a batch nor an accumulated step ends between them.
+
+    Args:
+        stream (`ChatStream`): One pass; its order depends on the number of the pass.
+    """
+
+    def __init__(self, stream: ChatStream) -> None:
+        self.stream = stream
+        self._first = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the pass and where it stands."""
+        return self.stream.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self._first = state["epoch"]
+        self.stream.load_state_dict(state)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for number in count(self._first):
+            self.stream.set_epoch(number)
+            rows = 0
+            for row in self.stream:
+                rows += 1
+                yield row
+            if not rows and number > self._first:
+                # A worker without a share of the files has none in any pass.
+                return

@@ -70,6 +70,18 @@ def stream_start(stages: Sequence[GraftStageSettings], stage: GraftStageSettings
     return read if read + math.ceil(stage.epochs * length) <= length else 0
 
 
+def rows_of_steps(steps: int, rows: int, batch: int) -> int:
+    """Rows that a training has taken: the last step of an epoch has what is left.
+
+    Args:
+        steps (`int`): optimiser steps.
+        rows (`int`): rows of an epoch.
+        batch (`int`): rows of a step.
+    """
+    epochs, rest = divmod(steps, math.ceil(rows / batch))
+    return epochs * rows + rest * batch
+
+
 def measure_lengths(
     rows: Dataset | IterableDataset,
     tokenizer: Any,

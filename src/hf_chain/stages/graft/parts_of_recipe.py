@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hf_chain.grafting.budget import Budget
 from hf_chain.grafting.translator.calibration import HELD_OUT_EVERY
-from hf_chain.settings import Settings
+from hf_chain.settings import Settings, expanded
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -42,10 +43,17 @@ class TargetSettings(Settings):
     dtype: Dtype = Field("auto", description="Type of the weights; auto takes the checkpoint's.")
     attn_implementation: str | None = Field(None, description="Attention kernel; null lets transformers choose.")
 
+    _paths = field_validator("name_or_path")(expanded)
+
     @model_validator(mode="after")
     def _is_one_of_two(self) -> TargetSettings:
         if (self.name_or_path is None) == (self.new is None):
             raise ValueError("target needs either name_or_path or new; give exactly one of them")
+        if self.revision is not None and (self.name_or_path is None or Path(self.name_or_path).is_dir()):
+            raise ValueError(
+                f"target.revision is {self.revision!r}, but {self.name_or_path or 'a new target'} is not on the Hub; "
+                "leave it out"
+            )
         return self
 
 
@@ -58,6 +66,8 @@ class EncoderSettings(Settings):
         description="Recipe of a chain, beside this one: its largest finished member is the encoder; where there is "
         "none, its first member is trained.",
     )
+
+    _paths = field_validator("name_or_path", "chain")(expanded)
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> EncoderSettings:

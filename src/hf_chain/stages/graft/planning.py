@@ -16,13 +16,14 @@ from hf_chain.models.grafted_vlm.processing_grafted_vlm import BOUNDARY_TOKENS
 from hf_chain.stages.graft.asking_cost import AskedLengths, asked_lengths
 from hf_chain.stages.graft.blueprint import Blueprint
 from hf_chain.stages.graft.cut_cost import CutCost
-from hf_chain.stages.graft.lengths import Lengths, measure_lengths, shared_rows
+from hf_chain.stages.graft.lengths import Lengths, measure_lengths, rows_of_steps, shared_rows
 from hf_chain.stages.graft.materials import Conversations
-from hf_chain.stages.graft.memory import CHECKPOINTING, Batch, stage_memory
+from hf_chain.stages.graft.memory import Batch, stage_memory
 from hf_chain.stages.graft.new_target import new_tokenizer
 from hf_chain.stages.graft.plan import GraftPlan, Measured, StagePlan, SurrogatePlan
 from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings
 from hf_chain.trainer.batch_cost import batch_cost
+from hf_chain.trainer.graft_config import CHECKPOINTING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -197,9 +198,7 @@ class _Planner:
 
 def _samples(rows: int, batch: int, epochs: float) -> int:
     """Rows that a Trainer takes, which rounds the steps of a training up."""
-    steps_of_epoch = math.ceil(rows / batch)
-    whole, rest = divmod(math.ceil(epochs * steps_of_epoch), max(1, steps_of_epoch))
-    return whole * rows + rest * batch
+    return rows_of_steps(math.ceil(epochs * math.ceil(rows / batch)), rows, batch) if rows else 0
 
 
 def _shapes(rows: int, length: int, images: int) -> dict[str, torch.Tensor]:

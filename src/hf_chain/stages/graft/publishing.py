@@ -41,7 +41,7 @@ class Publisher:
             write_report(place.recipe.run_dir)
 
     def finish(self) -> None:
-        """Writes the cards of this run anew: when they were written, the baseline had not been run."""
+        """Writes the cards anew that do not tell the outcome: the baseline had not been run when they were written."""
         place = self.place
         if not place.main_process:
             return
@@ -49,8 +49,11 @@ class Publisher:
             # A folder must not change while it is pushed.
             self.pushes.collect(wait=place.recipe.hub.timeout)
         for stage in place.stage_names:
-            if stage not in self._old and self._refresh(stage, always=True) and self.pushes is not None:
-                self._push(stage)
+            if place.record(stage).card_finished:
+                continue
+            self._refresh(stage, always=True)
+            place.note("card_finished", stage)
+            self._push(stage)
 
     def _refresh(self, stage: str, always: bool = False) -> bool:
         family = read_family(self.place.recipe.run_dir)

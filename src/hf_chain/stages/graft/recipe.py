@@ -17,7 +17,7 @@ from hf_chain.grafting.translator.calibration import HELD_OUT_EVERY
 from hf_chain.grafting.translator.fit import method_steps
 from hf_chain.grafting.translator.translator_config import check_translator_values, known_translator_fields
 from hf_chain.hub.settings import HubSettings
-from hf_chain.settings import Settings
+from hf_chain.settings import FolderName, Settings, expanded
 from hf_chain.stages.graft.parts_of_recipe import EncoderSettings, SurrogateSettings, TargetSettings, VLMSettings
 from hf_chain.stages.recipe_file import read_values, validated
 from hf_chain.stages.training_fields import check_training
@@ -29,7 +29,7 @@ Place = Literal["surrogate", "target"]
 class GraftStageSettings(Settings):
     """One stage: a vision-language model on the surrogate or on the target, and what is trained of it."""
 
-    name: str = Field(description="Name of the stage; part of its folder and repository name.")
+    name: FolderName = Field(description="Name of the stage; part of its folder and repository name.")
     decoder: Place = Field(
         description="Language model of the stage: surrogate or target. From one to the other the encoder is grafted."
     )
@@ -55,12 +55,17 @@ class GraftStageSettings(Settings):
     special_tokens_in_loss: bool = Field(True, description="Whether header and end mark of a response are learnt.")
     training: dict[str, Any] = Field({}, description="`GraftConfig` fields of this stage, over those of the recipe.")
 
-    @field_validator("name")
-    @classmethod
-    def _name_fits_a_folder(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
-            raise ValueError(f"name is {value!r}; use letters, digits, '.', '_' and '-', not first a sign")
-        return value
+    @model_validator(mode="after")
+    def _nothing_is_set_that_has_no_use(self) -> GraftStageSettings:
+        if self.parts:
+            if "lora" in self.training and "lora" not in self.parts:
+                raise ValueError("training.lora is set, but lora is none of the parts; add it there, or leave it out")
+            return self
+        fields = ("epochs", "share", "training", "special_tokens_in_loss")
+        for name in fields:
+            if (value := getattr(self, name)) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is {value!r}, but the stage trains no parts; leave it out, or name parts")
+        return self
 
 
 class AnswerSettings(Settings):
@@ -78,7 +83,7 @@ class AnswerSettings(Settings):
 class GraftRecipe(Settings):
     """Everything that decides what a graft produces."""
 
-    name: str = Field(description="Name of the run; its folder is `<output_dir>/<name>`.")
+    name: FolderName = Field(description="Name of the run; its folder is `<output_dir>/<name>`.")
     seed: int = Field(0, ge=0, description="Seed of new weights, questions and data order.")
     output_dir: str = Field("runs", min_length=1, description="Folder of all runs.")
     target: TargetSettings = Field(description="The language model that the encoder is meant for.")
@@ -104,6 +109,8 @@ class GraftRecipe(Settings):
     hub: HubSettings = Field(HubSettings(), description="Where results are pushed.")
 
     _folder: Path = PrivateAttr(Path())
+
+    _paths = field_validator("output_dir")(expanded)
 
     @model_validator(mode="after")
     def _stages_make_a_graft(self) -> GraftRecipe:
@@ -132,8 +139,13 @@ class GraftRecipe(Settings):
         for stage in (*self.stages, *self.baseline):
             for source in stage.data:
                 self._require_data(source, f"{stage.name}.data")
-            training = self.training_of(stage) | ({"parts": stage.parts} if stage.parts else {})
-            check_training(training, f"{stage.name}.training", known_graft_fields(), check_graft_values)
+            check_training(self.training_of(stage), f"{stage.name}.training", known_graft_fields(), check_graft_values)
+            try:
+                check_graft_values({"parts": stage.parts} if stage.parts else {})
+            except HfChainError as error:
+                raise ValueError(f"{stage.name}: {error}") from error
+        if "lora" in self.training and not any("lora" in stage.parts for stage in (*self.stages, *self.baseline)):
+            raise ValueError("training.lora is set, but no stage has the part lora; add it there, or leave it out")
         if self.target.new is not None:
             check_training(self.target.new.training, "target.new.training", known_graft_fields(), check_graft_values)
         for source in self.evaluation.data:
@@ -196,6 +208,14 @@ class GraftRecipe(Settings):
         if not isinstance(epochs, (int, float)) or not epochs > 0:
             raise ValueError(f"surrogate.translator_training.num_train_epochs is {epochs!r}; it must be above 0")
         check_training(options, "surrogate.translator_training", known_translator_fields(), check_translator_values)
+        if self.surrogate.translator_training and not any(
+            method.startswith("train") for method in self.surrogate.translator
+        ):
+            methods = ", ".join(self.surrogate.translator)
+            raise ValueError(
+                f"surrogate.translator_training is set, but surrogate.translator is {methods}; add a method such as "
+                "train:hidden, or leave it out"
+            )
         return self
 
     def _require_data(self, source: str, where: str) -> None:

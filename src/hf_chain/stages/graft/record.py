@@ -72,6 +72,9 @@ class StageRecord:
     @property
     def trains_decoder(self) -> bool:
         """Whether it trains weights of its language model, or LoRA beside them."""
+        if self.record.trains_decoder is not None:
+            return self.record.trains_decoder
+        # Before the training only names are known.
         return self.uses_lora or any(part.startswith(("decoder", "language_model")) for part in self.parts)
 
     @property

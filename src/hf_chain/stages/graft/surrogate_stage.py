@@ -21,7 +21,6 @@ from hf_chain.hub import predecessor_revision
 from hf_chain.stages.graft.grafted import on_gpus
 from hf_chain.stages.graft.loaded_target import load_target
 from hf_chain.stages.graft.workplace import Workplace
-from hf_chain.stages.training_run import remove_checkpoints
 
 logger = logging.get_logger(__name__)
 
@@ -37,7 +36,10 @@ class SurrogateStage:
     def run(self) -> None:
         """Builds the surrogate and saves it as a stock folder, with trajectory and translator report."""
         place = self.place
-        if place.is_saved(NAME) or not place.main_process:
+        if not place.main_process:
+            return
+        if place.is_saved(NAME):
+            place.remove_checkpoints(NAME)
             return
         start, settings, source = time.perf_counter(), place.recipe.surrogate, place.target_source
         revision = place.recipe.target.revision
@@ -81,7 +83,7 @@ class SurrogateStage:
             )
             place.describe(NAME, folder)
         place.note("saved", NAME, folder=place.folder(NAME).name, weights_sha256=weights_sha256(place.folder(NAME)))
-        remove_checkpoints(place.checkpoints(NAME))
+        place.remove_checkpoints(NAME)
 
     def _cut(self, target: PreTrainedModel, tokenizer: Any) -> Cut:
         settings, text = self.place.recipe.surrogate, self.place.conversations.calibration

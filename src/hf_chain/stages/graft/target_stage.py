@@ -15,7 +15,6 @@ from hf_chain.stages.graft.new_target import new_target_config, new_tokenizer
 from hf_chain.stages.graft.parts_of_recipe import NewTargetSettings
 from hf_chain.stages.graft.training import finished_model, train_parts, training_figures
 from hf_chain.stages.graft.workplace import Workplace
-from hf_chain.stages.training_run import remove_checkpoints
 
 NAME = "target"
 
@@ -35,6 +34,7 @@ class TargetStage:
         """Trains the model, or what is left of that, and saves it as a stock folder."""
         place, settings = self.place, self.settings
         if place.is_saved(NAME):
+            place.remove_checkpoints(NAME)
             return
         recipe, folder = place.recipe, place.folder(NAME)
         conversations = place.conversations
@@ -71,7 +71,7 @@ class TargetStage:
             (unfinished / "training_args.bin").unlink(missing_ok=True)
             place.describe(NAME, unfinished)
         place.note("saved", NAME, folder=folder.name, weights_sha256=weights_sha256(folder))
-        remove_checkpoints(place.checkpoints(NAME))
+        place.remove_checkpoints(NAME)
 
     def _model(self, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
         marks = ("bos_token_id", "eos_token_id", "pad_token_id")

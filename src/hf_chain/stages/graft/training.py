@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import IterableDataset
 from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hf_chain.data.chat.packing import PackedRows
+from hf_chain.data.chat.stream import ChatStream, EndlessStream
 from hf_chain.stages.environment import check_engine
+from hf_chain.stages.graft.lengths import rows_of_steps
 from hf_chain.stages.training_run import TRAINING_DEFAULTS, train_or_resume
 from hf_chain.trainer.graft_config import GraftConfig
 from hf_chain.trainer.graft_trainer import GraftTrainer
 from hf_chain.trainer.lora import FOLDER as LORA_FOLDER
-from hf_chain.trainer.lora import has_lora, load_lora, merge_lora
+from hf_chain.trainer.lora import MERGED_FOLDER, has_lora, is_lora, load_lora, merge_lora
 from hf_chain.trainer.part_aliases import decoder_of
 
 
@@ -64,11 +65,12 @@ def train_parts(
         use_cpu=not torch.cuda.is_available(),
         **TRAINING_DEFAULTS | training,
     )
-    if isinstance(rows, IterableDataset):
+    if isinstance(rows, ChatStream):
+        rows = EndlessStream(rows)
         batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         args.max_steps = max(1, math.ceil(epochs * (stream_length or 0) / batch))
     trainer = GraftTrainer(model, args, train_dataset=rows, data_collator=collator, processing_class=processor)
-    check_engine(args.world_size, trainer.is_deepspeed_enabled, trainer.is_fsdp_enabled)
+    check_engine(args.world_size, args.n_gpu, trainer.is_deepspeed_enabled, trainer.is_fsdp_enabled)
     train_or_resume(trainer, main_process)
     return trainer
 
@@ -90,6 +92,8 @@ def finished_model(trainer: GraftTrainer, folder: Path) -> PreTrainedModel:
     if has_lora(decoder_of(model)):
         merge_lora(decoder_of(model))
         model.save_pretrained(folder)
+        # Under its own name, whoever loads both would apply it twice.
+        (folder / LORA_FOLDER).rename(folder / MERGED_FOLDER)
     return model
 
 
@@ -107,11 +111,16 @@ def training_figures(trainer: GraftTrainer) -> dict[str, Any]:
     else:
         seconds = next(e["train_runtime"] for e in reversed(trainer.state.log_history) if "train_runtime" in e)
     steps, args, data = trainer.state.global_step, trainer.args, trainer.train_dataset
-    samples = steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    samples = steps * batch if isinstance(data, EndlessStream) else rows_of_steps(steps, len(data), batch)
     if isinstance(data, PackedRows):
         samples = round(samples * len(data.rows) / len(data))
+    decoder = {id(parameter) for parameter in decoder_of(trainer.model).parameters()}
+    trained = (item for part in trainer.parts for item in part.parameters.items())
     return {
         "samples": samples,
+        # LoRA may be merged by now.
+        "trains_decoder": any(is_lora(name) or id(parameter) in decoder for name, parameter in trained),
         "training_macs": {"student": int(macs), "teacher": 0, "total": int(macs)},
         "seconds": round(seconds, 1),
     }

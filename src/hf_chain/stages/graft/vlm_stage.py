@@ -27,7 +27,6 @@ from hf_chain.stages.graft.recipe import GraftStageSettings
 from hf_chain.stages.graft.refit import TranslatorRefit, refit_translator
 from hf_chain.stages.graft.training import finished_model, train_parts, training_figures
 from hf_chain.stages.graft.workplace import Workplace
-from hf_chain.stages.training_run import remove_checkpoints
 from hf_chain.trainer.graft_trainer import GraftTrainer
 
 logger = logging.get_logger(__name__)
@@ -55,8 +54,11 @@ class VLMStage:
     def run(self) -> None:
         """Does what is left to do; the result is the same wherever an earlier attempt ended."""
         place, name = self.place, self.settings.name
+        # Asked by all at one time: a slow process must not find done what the main one waits for the others with.
+        wait_for_everyone()
         if place.is_saved(name):
             logger.warning(f"{name}: already in {place.folder(name)}")
+            place.remove_checkpoints(name)
             return
         if not self.settings.parts and not place.main_process:
             # Nothing is trained together, and the next stage reads what one process leaves.
@@ -173,7 +175,7 @@ class VLMStage:
                 self._ask(model, processor, questions, folder)
             place.describe(name, folder)
         place.note("saved", name, folder=place.folder(name).name, weights_sha256=weights_sha256(place.folder(name)))
-        remove_checkpoints(place.checkpoints(name))
+        place.remove_checkpoints(name)
 
     def _ask(
         self,

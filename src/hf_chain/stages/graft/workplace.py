@@ -11,7 +11,7 @@ from hf_chain.hub import write_graft_card
 from hf_chain.stages.graft.materials import Conversations
 from hf_chain.stages.graft.recipe import GraftRecipe
 from hf_chain.stages.ledger import Ledger, MemberRecord, read_family
-from hf_chain.stages.training_run import CHECKPOINTS_FOLDER
+from hf_chain.stages.training_run import CHECKPOINTS_FOLDER, remove_checkpoints
 
 
 @dataclass
@@ -43,6 +43,11 @@ class Workplace:
     def checkpoints(self, stage: str) -> Path:
         """Where a stage keeps its checkpoints while it is trained."""
         return self.recipe.run_dir / CHECKPOINTS_FOLDER / self.folder(stage).name
+
+    def remove_checkpoints(self, stage: str) -> None:
+        """Removes them once the result is saved; a kill in between leaves that to the next attempt."""
+        if self.main_process:
+            remove_checkpoints(self.checkpoints(stage))
 
     def record(self, stage: str) -> MemberRecord:
         """What the ledger knows of a stage."""

@@ -13,6 +13,9 @@ DEEPSPEED := $(shell command -v g++ >/dev/null 2>&1 && echo deepspeed)
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process $$(nproc 2>/dev/null || sysctl -n hw.ncpu)
 
+# A worker a core, with one thread. Tests of one file stay together, as they share what takes long to make.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 .PHONY: help demo demo-graft test quick-test quality style docs clean
 
 help:
@@ -33,10 +36,10 @@ demo-graft: .venv/installed
 	@echo "Open runs/graft-scenes/report/index.html"
 
 test: .venv/tested
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 quick-test: .venv/tested
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 quality: .venv/developed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

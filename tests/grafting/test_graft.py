@@ -21,6 +21,7 @@ from hf_chain.errors import HfChainError
 from hf_chain.grafting.graft import graft
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.models import GraftedVLMForConditionalGeneration, GraftedVLMProcessor, from_parts
+from support.command_line import Command
 from support.grafted_parts import image_processor, photos, processed, tiny_decoder, tiny_tokenizer, tiny_tower
 from support.hub_server import HubServer
 
@@ -127,7 +128,7 @@ def test_shards_of_the_surrogate_alone_need_not_exist(trained: Trained, target: 
 
 
 def test_from_the_hub_what_is_read_is_fetched_at_its_revision(
-    hub: HubServer, trained: Trained, target: Path, tmp_path: Path
+    hub: HubServer, hf_chain: Command, trained: Trained, target: Path, tmp_path: Path
 ) -> None:
     unread = sharded(trained, tmp_path)
     api = HfApi()
@@ -141,6 +142,10 @@ def test_from_the_hub_what_is_read_is_fetched_at_its_revision(
     fetched = {request.rpartition("/")[2] for request in hub.requests if "/vlm/resolve/" in request}
     assert "config.json" in fetched and not fetched & set(unread)
     assert grafted.config.hf_chain_graft["revision"] == first
+    made = hf_chain("graft", tmp_path, "tester/target", tmp_path / "out", "--revision", first)
+    assert made.status == 0, made.err
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert f"tester/target out --revision {first}" in card and f"at `{first}`" in card
 
 
 @pytest.mark.parametrize("damage", ["missing", "misshaped"])

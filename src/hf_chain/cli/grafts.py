@@ -68,19 +68,20 @@ def graft(
         str, typer.Argument(help="Folder or Hub name of the language model it was cut from.", callback=home)
     ],
     output: NewFolder,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the language model.")] = None,
 ) -> None:
     """Plug a vision encoder that was trained on a surrogate into the whole language model; nothing is trained."""
     from hf_chain.stages.environment import check_launch
     from hf_chain.stages.graft.graft_folder import graft_folder
 
     check_launch()
-    typer.echo(graft_folder(vlm, target, output))
+    typer.echo(graft_folder(vlm, target, output, revision))
 
 
 def export(
     model: GraftedModel,
     output: NewFolder,
-    format_: Annotated[str, typer.Option("--format", help="What to write; llava is what serving engines run.")] = (
+    format_: Annotated[str, typer.Option("--format", help="What to write: llava, which needs no hf_chain.")] = (
         "llava"
     ),
 ) -> None:

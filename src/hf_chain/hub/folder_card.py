@@ -92,7 +92,10 @@ def write_grafted_card(
         `Path`: The card.
     """
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    trained, language_model = _origin(vlm), _origin(target)
+    # The commit that was grafted on, where its branch may have moved on since.
+    revision = (config.hf_chain_graft or {}).get("revision")
+    trained = _origin(vlm)
+    language_model = outside_ancestor(f"{target}@{revision}") if revision else _origin(target)
     bases = tuple(origin.repo_id for origin in (language_model, trained) if origin.repo_id)
     card = compose_card(
         config,

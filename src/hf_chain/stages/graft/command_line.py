@@ -36,6 +36,7 @@ def surrogate_command(target: str, output: Path, options: SurrogateOptions) -> s
     return shlex.join(["hf-chain", *words])
 
 
-def graft_command(vlm: str, target: str, output: Path) -> str:
+def graft_command(vlm: str, target: str, output: Path, revision: str | None = None) -> str:
     """`hf-chain graft`; arguments as `graft_folder` takes them."""
-    return shlex.join(["hf-chain", "graft", public_name(vlm), public_name(target), output.name])
+    words = ["graft", public_name(vlm), public_name(target), output.name]
+    return shlex.join(["hf-chain", *words, *(["--revision", revision] if revision is not None else [])])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hf_chain.cost.units import human
 from hf_chain.files import check_new_folder, new_folder
@@ -13,13 +14,14 @@ from hf_chain.stages.graft.command_line import graft_command
 from hf_chain.stages.graft.grafted import check_checkpoint, load_processor
 
 
-def graft_folder(vlm: str, target: str, output: Path) -> str:
+def graft_folder(vlm: str, target: str, output: Path, revision: str | None = None) -> str:
     """Plugs the image half of a model onto its target and writes the folder of the result.
 
     Args:
         vlm (`str`): folder or Hub name of the model that was trained on a surrogate.
         target (`str`): folder or Hub name of the language model that the surrogate was cut from.
         output (`Path`): new folder.
+        revision (`str`, *optional*): branch, tag or commit of a target on the Hub.
 
     Returns:
         `str`: what came out, in a line.
@@ -28,10 +30,11 @@ def graft_folder(vlm: str, target: str, output: Path) -> str:
         HfChainError: when the two do not fit or cannot be read, or the folder cannot be made.
     """
     check_new_folder(output)
-    for name in (vlm, target):
-        check_checkpoint(name)
+    check_checkpoint(vlm)
+    check_checkpoint(target, revision)
     processor = load_processor(vlm)
-    model = graft(vlm, target)
+    origin: dict[str, Any] = {} if revision is None else {"revision": revision}
+    model = graft(vlm, target, **origin)
     with new_folder(output) as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
@@ -41,7 +44,7 @@ def graft_folder(vlm: str, target: str, output: Path) -> str:
             model.num_parameters(),
             vlm,
             target,
-            command=graft_command(vlm, target, output),
+            command=graft_command(vlm, target, output, revision),
             environment=describe_environment(),
         )
     decoder = model.language_model.num_parameters()

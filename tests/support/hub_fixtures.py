@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import transformers.utils.hub
 from huggingface_hub import close_session, constants
 
 from support.hub_server import HubServer
@@ -28,6 +29,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", cache)
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        # transformers keeps a client for good, which would ask an earlier test's server and wait for it.
+        monkeypatch.setattr(transformers.utils.hub, "_hf_api", None, raising=False)
         close_session()
         yield server
         close_session()

@@ -50,7 +50,6 @@ class ChainConfig(TrainingArguments):
     )
     image_token_keep: float = field(default=1.0, metadata={"help": "Share of patch tokens kept while training."})
     unmasked_tail: float = field(default=0.1, metadata={"help": "Share of the training, at its end, with all tokens."})
-
     bf16: bool | str = field(default=False, metadata={"help": "Computes in bfloat16; auto: where the device has it."})
 
     # Defaults of TrainingArguments that do not suit contrastive training.

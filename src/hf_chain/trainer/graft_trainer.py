@@ -108,6 +108,9 @@ class GraftTrainer(StageTrainer):
             )
         else:
             sampler = super()._get_train_sampler(dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            # A data set's column reads the table for every length it is asked for: minutes for a million rows.
+            sampler.lengths = list(sampler.lengths)
         if sampler is None or args.train_sampling_strategy in ("random", "sequential"):
             return sampler
         self.train_order = TrainOrder(sampler, args.seed if args.data_seed is None else args.data_seed)

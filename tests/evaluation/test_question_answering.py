@@ -17,7 +17,8 @@ from hf_chain.data.chat import ChatCollator, ChatEncoder
 from hf_chain.data.chat.rows import FEATURES
 from hf_chain.errors import HfChainError
 from hf_chain.evaluation.forced import _forced, forced_answers
-from hf_chain.evaluation.generate import generate_answers, stop_tokens
+from hf_chain.evaluation.generate import generate_answers
+from hf_chain.evaluation.prompts import stop_tokens
 from hf_chain.evaluation.question_answering import (
     Answered,
     answer_metrics,

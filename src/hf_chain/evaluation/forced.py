@@ -12,16 +12,9 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from hf_chain.data.chat import ChatEncoder, read_sample
-from hf_chain.evaluation.generate import (
-    Generated,
-    answer_macs,
-    answer_text,
-    image_macs,
-    left_padded,
-    pixel_inputs,
-    stop_tokens,
-    unusable,
-)
+from hf_chain.evaluation.answer_cost import answer_macs, image_macs
+from hf_chain.evaluation.generate import Generated
+from hf_chain.evaluation.prompts import answer_text, left_padded, pixel_inputs, stop_tokens, unusable
 from hf_chain.module_modes import evaluation_mode
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Dataset
 
 from hf_chain.data.chat.caption_questions import CAPTION_KIND
-from hf_chain.evaluation.generate import answer_macs, image_macs
+from hf_chain.evaluation.answer_cost import answer_macs, image_macs
 from hf_chain.stages.graft.asking import caption_tokens
 from hf_chain.stages.graft.lengths import Lengths
 from hf_chain.stages.graft.recipe import AnswerSettings

@@ -13,7 +13,7 @@ from hf_chain.data.chat.encoder import ChatEncoder
 from hf_chain.data.chat.rows import IMAGE_PLACEHOLDER
 from hf_chain.data.images import decode_image
 from hf_chain.errors import HfChainError
-from hf_chain.evaluation.generate import left_padded, pad_token, pixel_inputs, stop_tokens
+from hf_chain.evaluation.prompts import left_padded, pad_token, pixel_inputs, stop_tokens
 from hf_chain.stages.graft.grafted import load_grafted
 
 

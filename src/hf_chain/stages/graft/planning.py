@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hf_chain.evaluation.generate import image_macs
+from hf_chain.evaluation.answer_cost import image_macs
 from hf_chain.grafting.translator.least_squares import calibration_passes, refitted_weights
 from hf_chain.models.grafted_vlm.processing_grafted_vlm import BOUNDARY_TOKENS
 from hf_chain.stages.graft.asking_cost import AskedLengths, asked_lengths

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_chain.data.chat.collator import ChatCollator
-from hf_chain.evaluation.generate import image_macs
+from hf_chain.evaluation.answer_cost import image_macs
 from hf_chain.grafting.recut import recut
 from hf_chain.grafting.trained_layers import carry_layers
 from hf_chain.grafting.translator.fit import fit_translator

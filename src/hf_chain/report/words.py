@@ -33,10 +33,10 @@ def cheaper(ratio: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as `1 h 23 min`, `12 min` or `45 s`."""
+    """Seconds as `1 h 23 min`, `12 min` or, below ten minutes, `137 s`."""
     if not seconds:
         return UNKNOWN
-    if seconds < 90:
+    if seconds < 600:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

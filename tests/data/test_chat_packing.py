@@ -13,6 +13,7 @@ from hf_chain.data.chat import ChatCollator, PackedRows, PackedStream, check_pac
 from hf_chain.errors import HfChainError
 from hf_chain.losses.response import IGNORED
 from support.chat_models import chat_tokenizer, talk, tiny_language_model, tiny_vlm
+from support.reference_flash import reference_flash  # noqa: F401
 
 TEXTS = [
     talk("one?", "two three"),
@@ -63,6 +64,17 @@ def test_packed_images_equal_unpacked_ones(attention):
     one, other = gradients(model, packed), gradients(model, padded)
     assert one[1]["adapter.0.weight"].abs().sum() > 0
     assert_same(one, other)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt_neox", "opt"])
+def test_packs_on_the_way_to_flash_attention_equal_padded_rows(family, reference_flash):  # noqa: F811
+    """The kernel is in plain torch; all before it is what a GPU would get."""
+    model, tokenizer = tiny_language_model(family), chat_tokenizer()
+    padded = gradients(model, ChatCollator(tokenizer)(TEXTS))
+    model.set_attn_implementation("flash_attention_2")
+    check_packing(model)
+    assert_same(gradients(model, ChatCollator(tokenizer, packing=True)(TEXTS)), padded)
+    assert "flash_attn_varlen_func" in reference_flash
 
 
 def test_a_model_that_mixes_packed_conversations_is_refused():

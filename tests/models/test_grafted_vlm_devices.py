@@ -11,6 +11,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from hf_chain.models import GraftedVLMForConditionalGeneration
 from support.grafted_parts import processed, tiny_parts
+from support.reference_flash import reference_flash  # noqa: F401
 
 PROMPTS = ["what is this <image>", "<image> is <image> a goldfish", "what is a goldfish"]
 FLASH = torch.cuda.is_available() and is_flash_attn_2_available()
@@ -43,6 +44,25 @@ def test_a_model_spread_over_memory_and_disk_answers_as_the_whole_one(spread: st
     torch.testing.assert_close(apart(**inputs).logits, whole(**inputs).logits)
     options: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     assert torch.equal(apart.generate(**inputs, **options), whole.generate(**inputs, **options))
+
+
+@pytest.mark.parametrize("decoder", ["llama", "gemma2", "gemma3", "opt"])
+@torch.no_grad()
+def test_the_way_to_flash_attention_gives_the_logits_and_tokens_of_sdpa(
+    decoder: str,
+    reference_flash: list[str],  # noqa: F811
+) -> None:
+    """Padding on either side, several images, text alone, and generation with a cache; the kernel is in plain torch."""
+    model, processor = tiny_parts(decoder=decoder, attn_implementation="eager")
+    options: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    right, left = (processed(processor, PROMPTS, padding_side=side) for side in ("right", "left"))
+    mask = right["attention_mask"].bool()
+    logits, tokens = model(**right).logits[mask], model.generate(**left, **options)
+    assert not reference_flash
+    model.set_attn_implementation("flash_attention_2")
+    torch.testing.assert_close(model(**right).logits[mask], logits, rtol=1e-4, atol=1e-4)
+    assert set(reference_flash) == {"flash_attn_func", "flash_attn_varlen_func"}, "of the tower and of the decoder"
+    assert torch.equal(model.generate(**left, **options), tokens)
 
 
 @pytest.mark.skipif(not FLASH, reason="needs a GPU and flash-attn")

@@ -13,8 +13,10 @@ DEEPSPEED := $(shell command -v g++ >/dev/null 2>&1 && echo deepspeed)
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process $$(nproc 2>/dev/null || sysctl -n hw.ncpu)
 
-# A worker a core, with one thread. Tests of one file stay together, as they share what takes long to make.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# A worker a core, with one thread. Tests of one file stay together, as they share what takes long to make, and
+# the files stay in the order that tests/conftest.py gives them: slow ones first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+	--no-loadscope-reorder
 
 .PHONY: help demo demo-graft test quick-test quality style docs clean
 

@@ -11,7 +11,7 @@ extras = {
     # lmms-eval reads Llava only with decord, which its extra brings.
     "eval": ["lm-eval>=0.4.13", "lmms-eval[video-legacy]>=0.7.3"],
     "docs": ["furo>=2025.7", "myst-parser>=4.0", "sphinx>=8.0", "sphinx-copybutton>=0.5"],
-    "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.6"],
+    "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.7"],
     "quality": ["mypy>=1.15", "pre-commit>=4.0", "ruff>=0.12", "types-PyYAML", "types-tqdm"],
 }
 extras["dev"] = extras["test"] + extras["quality"] + extras["docs"] + extras["deepspeed"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
@@ -66,6 +67,19 @@ def check_logits(model: GraftedVLMForConditionalGeneration, processor: GraftedVL
 @pytest.mark.parametrize("tower", TOWERS)
 def test_logits_are_equal_for_any_tower(tower: str, tmp_path: Path) -> None:
     check_logits(*tiny_parts(tower), tmp_path / "llava")
+
+
+@pytest.mark.parametrize("tower", ["clip_vision_model", "siglip_vision_model"])
+def test_weights_have_the_names_of_published_llavas(tower: str, tmp_path: Path) -> None:
+    """Serving engines look for these and no others: vLLM 0.32 serves such a folder and refuses transformers' names."""
+    model, processor = tiny_parts(tower)
+    export_llava(model, processor, tmp_path / "llava")
+    names = load_file(tmp_path / "llava" / "model.safetensors").keys()
+    assert {name.partition(".")[0] for name in names} == {"language_model", "multi_modal_projector", "vision_tower"}
+    assert {"language_model.lm_head.weight", "language_model.model.embed_tokens.weight"} < names
+    assert {"multi_modal_projector.linear_1.weight", "multi_modal_projector.linear_2.bias"} < names
+    assert {f"vision_tower.vision_model.{name}" for name in model.vision_tower.state_dict()} < names
+    assert all(name.startswith("vision_tower.vision_model.") for name in names if name.startswith("vision_tower"))
 
 
 @pytest.mark.parametrize("decoder", [decoder for decoder in DECODERS if decoder not in OTHER_LOGITS])
@@ -164,6 +178,7 @@ import json, sys
 sys.modules["hf_chain"] = None
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 folder, photo = sys.argv[1:]

@@ -52,7 +52,7 @@ def test_the_way_to_flash_attention_gives_the_logits_and_tokens_of_sdpa(
     decoder: str,
     reference_flash: list[str],  # noqa: F811
 ) -> None:
-    """Padding on either side, several images, text alone, and generation with a cache; the kernel is in plain torch."""
+    """Padding on either side, several images, text alone, generation with a cache; the kernel is in plain torch."""
     model, processor = tiny_parts(decoder=decoder, attn_implementation="eager")
     options: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     right, left = (processed(processor, PROMPTS, padding_side=side) for side in ("right", "left"))

@@ -219,10 +219,20 @@ def _name(model: torch.nn.Module, wanted: torch.Tensor) -> str:
     return next(name for name, weight in model.named_parameters() if weight is wanted)
 
 
+def _published(llava: LlavaForConditionalGeneration) -> State:
+    """The weights, the tower's as published Llavas name them: transformers reads these names without writing them, and
+    serving engines read no others."""
+    place, prefix = "model.vision_tower.", tower_family(llava.config.vision_config).published_prefix
+    return {
+        f"{place}{prefix}{name.removeprefix(place).removeprefix(prefix)}" if name.startswith(place) else name: weight
+        for name, weight in llava.state_dict().items()
+    }
+
+
 def _write(folder: Path, llava: LlavaForConditionalGeneration, processor: LlavaProcessor) -> None:
     try:
         with whole_folder(folder) as staging:
-            llava.save_pretrained(staging, max_shard_size="5GB")
+            llava.save_pretrained(staging, state_dict=_published(llava), max_shard_size="5GB")
             processor.save_pretrained(staging)
     except OSError as error:
         raise HfChainError(f"output_dir={folder} cannot be written ({error.strerror}): choose another") from error

@@ -8,8 +8,8 @@ extras = {
     "deepspeed": ["deepspeed>=0.18"],
     "flash-attn": ["flash-attn>=2.6"],
     # Harnesses of other groups, for language models and for exported grafts. The two go together with transformers 5;
-    # lmms-eval reads Llava only with decord, which its extra brings.
-    "eval": ["lm-eval>=0.4.13", "lmms-eval[video-legacy]>=0.7.3"],
+    # lmms-eval reads Llava only with decord, which its extra brings, and imports a module that filelock 4 has no more.
+    "eval": ["filelock<4", "lm-eval>=0.4.13", "lmms-eval[video-legacy]>=0.7.3"],
     "docs": ["furo>=2025.7", "myst-parser>=4.0", "sphinx>=8.0", "sphinx-copybutton>=0.5"],
     "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.7"],
     "quality": ["mypy>=1.15", "pre-commit>=4.0", "ruff>=0.12", "types-PyYAML", "types-tqdm"],
@@ -46,7 +46,7 @@ setup(
         "tokenizers>=0.22",
         "torch>=2.6",
         "tqdm>=4.66",
-        "transformers>=5.10",
+        "transformers>=5.19",
         "typer>=0.16",
     ],
     extras_require=extras,

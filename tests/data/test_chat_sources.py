@@ -85,6 +85,16 @@ def test_a_damaged_llava_file_is_named_in_one_line(llava, damage):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("first", [{"id": 9}, None, 3, []])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_bad_first_entry_is_one_bad_row(tmp_path, first, streaming):
+    turns = [{"from": "human", "value": "a?"}, {"from": "gpt", "value": "b"}]
+    (tmp_path / "chat.json").write_text(json.dumps([first, {"conversations": turns}]))
+    source = str(tmp_path / "chat.json")
+    rows = list(load_chat(ChatDataSettings(source=source, validation_split=None, streaming=streaming))["train"])
+    assert sorted(len(row["messages"]) for row in rows) == [0, 2]
+
+
 @pytest.mark.parametrize("lines", [False, True])
 def test_json_is_read_in_pieces_of_any_size(tmp_path, monkeypatch, lines):
     entries = [{"text": "ä" * number, "n": number, "nested": [{"a": "]}"}]} for number in range(40)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -11,13 +12,14 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, BertConfig, BertModel
+from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertModel, MambaConfig, PreTrainedModel
 
 from hf_chain.cost.transformer import decoder_macs
 from hf_chain.errors import HfChainError
 from hf_chain.grafting import layer_predictions
 from hf_chain.grafting.anatomy import decoder_layers, lm_logits
 from hf_chain.grafting.layer_predictions import counted_positions
+from hf_chain.grafting.logit_lens import logit_lens
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.grafting.trajectory import Trajectory, measure_trajectory
 from support.decoders import DECODERS, LAYERS, VOCABULARY, tiny_decoder
@@ -85,6 +87,88 @@ def test_trajectory_is_the_definition(model_type: str) -> None:
     assert trajectory.prediction_distance[-1] == trajectory.vocabulary_kl[-1] == 0
     assert trajectory.num_layers == LAYERS
     assert trajectory.tokens == sum(LENGTHS) - len(LENGTHS)
+
+
+OTHER_FAMILIES: dict[str, dict] = {
+    "bloom": {"n_layer": LAYERS},
+    "cohere": {"logit_scale": 0.5},
+    "cohere2": {"logit_scale": 0.5},
+    "falcon": {"num_hidden_layers": LAYERS},
+    "gemma": {"head_dim": 8},
+    "glm": {"head_dim": 8, "pad_token_id": 0},
+    "gpt_bigcode": {"n_layer": LAYERS},
+    "gptj": {"n_layer": LAYERS, "rotary_dim": 4},
+    "granite": {"logits_scaling": 4.0},
+    "olmo": {},
+    "phi": {},
+    "qwen2_moe": {"moe_intermediate_size": 24, "shared_expert_intermediate_size": 24, "num_experts": 4},
+    "smollm3": {"pad_token_id": 0},
+    "stablelm": {},
+    "starcoder2": {},
+}
+"""Families that are not in the table."""
+
+
+def other_decoder(model_type: str) -> PreTrainedModel:
+    """A tiny random model of a family that is not in the table, with a norm that is not the identity."""
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": LAYERS}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3}
+    config = AutoConfig.for_model(model_type, **sizes | OTHER_FAMILIES[model_type])
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config)
+        for weight in model.parameters():
+            weight += torch.randn_like(weight) * 0.1
+    return model.eval()
+
+
+@pytest.mark.parametrize("model_type", OTHER_FAMILIES)
+def test_families_that_grafting_does_not_know_are_measured_by_their_own_logits(model_type: str) -> None:
+    model, (row, *_) = other_decoder(model_type), samples()
+    assert model_type not in DECODERS
+    trajectory = measure_trajectory(model, batches(samples(), 2))
+    assert (trajectory.num_layers, trajectory.prediction_distance[-1]) == (LAYERS, 0)
+    assert min(trajectory.prediction_distance[:-1]) > 0 and min(trajectory.block_influence) > 0
+    lens, last = logit_lens(model), []
+    lens.layers[-1].register_forward_hook(lambda m, a, out: last.append(out if torch.is_tensor(out) else out[0]))
+    torch.testing.assert_close(model(input_ids=row[None]).logits, lens.logits(last[0]))
+
+
+def test_other_predictions_than_norm_and_head_are_refused_in_one_line() -> None:
+    model = other_decoder("olmo")
+    model.config.logit_scale = 0.5  # which OLMo does not read
+    with refused("OlmoForCausalLM does more to its last hidden state than norm and head.*add a row"):
+        measure_trajectory(model, batches(samples(), 2))
+    mamba = AutoModelForCausalLM.from_config(MambaConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2))
+    with refused("model_type 'mamba' has no attention heads"):
+        measure_trajectory(mamba, batches(samples(), 2))
+
+
+def test_texts_are_read_as_they_are_measured() -> None:
+    model, events = tiny_decoder("llama"), []
+    model.register_forward_pre_hook(lambda module, args: events.append("measured"))
+
+    class Stream:
+        def __iter__(self) -> Iterator[dict]:
+            for batch in batches(samples(), 1):
+                events.append("read")
+                yield batch
+
+    measure_trajectory(model, Stream())
+    assert events == ["read", "measured"] * len(LENGTHS)
+
+
+def test_logits_of_two_layers_are_in_memory_and_no_more() -> None:
+    model, alive = tiny_decoder("llama"), []
+
+    def count(module: torch.nn.Module, args: tuple, output: torch.Tensor) -> None:
+        tensors = [value for value in gc.get_objects() if type(value) is torch.Tensor]
+        alive.append(sum(value.shape == output.shape for value in tensors))
+
+    model.lm_head.register_forward_hook(count)
+    measure_trajectory(model, batches(samples(), 5))
+    # The last layer's as logarithms and as probabilities, one other layer's, and what has just been computed.
+    assert len(alive) == 1 + LAYERS + 1 and max(alive) <= 4
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "opt", "gemma2", "mixtral"])
@@ -198,7 +282,7 @@ def test_bad_input_is_refused_in_one_line() -> None:
         model.model.norm.weight.fill_(float("nan"))
     with refused("LlamaForCausalLM are not finite: load it with"):
         measure_trajectory(model, batches(samples(), 2))
-    with refused("model_type 'bert' is not known"):
+    with refused("BertModel has no language-model head: load it with AutoModelForCausalLM"):
         measure_trajectory(BertModel(BertConfig(num_hidden_layers=1, hidden_size=12)), [])
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
 
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.lineage import read_lineage
@@ -20,7 +22,7 @@ from hf_chain.grafting.translator import (
     translator_table,
 )
 from hf_chain.grafting.translator_table import loss_recovered
-from support.decoders import some_tokens, tiny_decoder
+from support.decoders import logits_without, some_tokens, tiny_decoder
 from support.translators import changed_weights, some_text, target_and_surrogate, text_batch, weights_of
 
 
@@ -56,9 +58,29 @@ def test_report_holds_what_can_be_measured() -> None:
     assert quality.perplexity == perplexity(surrogate, held_out)
     reference = quality.reference
     assert reference.target_perplexity == perplexity(target, held_out)
+    # The layers 1 to 4 are replaced: what leaves the last of them is compared with what enters the first.
+    tokens = held_out[0]["input_ids"]
+    predicted = logits_without(target, (1, 2, 3, 4), tokens)[:, :-1].flatten(0, 1)
+    dropped = cross_entropy(predicted.double(), tokens[:, 1:].flatten()).exp().item()
+    assert reference.dropping_perplexity == pytest.approx(dropped, rel=1e-5)
+    states = target(tokens, output_hidden_states=True).hidden_states
+    before, after = (states[place].flatten(0, 1).double() for place in (1, 5))
+    weights = 1 / after.square().sum(1, keepdim=True)
+    constant = (weights * after).sum(0) / weights.sum()
+    errors = [(weights * (guess - after).square()).sum() for guess in (before, constant)]
+    assert reference.dropping_splice_error == [pytest.approx((errors[0] / errors[1]).sqrt().item(), rel=1e-5)]
     perplexities = reference.target_perplexity, reference.dropping_perplexity, quality.perplexity
     assert quality.recovered == loss_recovered(*perplexities)
     assert json.loads(report.to_json())["quality"]["reference"]["target_perplexity"] == reference.target_perplexity
+
+
+@pytest.mark.parametrize("method", ["closed_form", "train:hidden", "train:logits", "train:lm"])
+def test_the_cost_is_that_of_the_flop_counter(method: str, tmp_path: Path) -> None:
+    target, surrogate = target_and_surrogate(attn_implementation="eager")
+    with FlopCounterMode(display=False) as counter:
+        report = fit_translator(surrogate, target, some_text(), method, args=short(tmp_path))
+    # The counter does not see the solving of the normal equations, which a target this narrow notices.
+    assert report.macs == pytest.approx(counter.get_total_flops() / 2, rel=0.05)
 
 
 def test_nothing_is_recovered_where_dropping_costs_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hf_chain.errors import HfChainError
 from hf_chain.losses import response_loss, response_targets
 from hf_chain.trainer.batch_cost import batch_cost
 from hf_chain.trainer.gradient_check import GradientCheck
-from hf_chain.trainer.graft_config import GraftConfig
+from hf_chain.trainer.graft_config import CHECKPOINTING, GraftConfig
 from hf_chain.trainer.lora import attach_lora
 from hf_chain.trainer.part_optimizer import check_engine_config, optimizer_groups
 from hf_chain.trainer.parts import freeze_all_but, resolve_parts
@@ -114,7 +115,7 @@ def test_frozen_layers_below_the_first_trained_one_record_no_graph(tmp_path: Pat
 
     for index, layer in enumerate(model.vision_tower.encoder.layers):
         layer.register_forward_hook(note(f"encoder {index}"))
-    settings: dict[str, Any] = {"max_steps": 1, "activation_checkpointing": checkpointing}
+    settings: dict[str, Any] = {"max_steps": 1, "gradient_checkpointing": checkpointing}
     images, text = Chats(8, {*range(8)}), Chats(8, set())
     tiny_graft_trainer(tmp_path, model, parts=["encoder.last:1"], train_dataset=images, **settings).train()
     assert [recorded[f"encoder {index}"] for index in range(3)] == [False, False, True]
@@ -127,7 +128,7 @@ def test_frozen_layers_below_the_first_trained_one_record_no_graph(tmp_path: Pat
 
 def test_checkpointed_activations_give_the_same_gradients(tmp_path: Path) -> None:
     plain = gradients_of(tmp_path, tiny_vlm(), parts=STAGES["encoder"])
-    checkpointed = gradients_of(tmp_path, tiny_vlm(), parts=STAGES["encoder"], activation_checkpointing=True)
+    checkpointed = gradients_of(tmp_path, tiny_vlm(), parts=STAGES["encoder"], gradient_checkpointing=True)
     for name, gradient in plain.items():
         if gradient is not None:
             torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-5, atol=1e-8)
@@ -406,6 +407,24 @@ def test_throughput_and_cost_are_logged(tmp_path: Path) -> None:
 
 # Settings
 
+OF_THIS_RELEASE = next(name for name in CHECKPOINTING if name in GraftConfig.__dataclass_fields__)
+
+
+def test_checkpointing_has_one_name_for_all_releases(tmp_path: Path) -> None:
+    """`gradient_checkpointing` is what recipes say; releases that call it otherwise do not warn of it."""
+    options = {"use_reentrant": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        config = GraftConfig(
+            str(tmp_path),
+            parts=["adapter"],
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=True,
+            gradient_checkpointing_kwargs=options,
+        )
+    assert getattr(config, OF_THIS_RELEASE) is True and getattr(config, f"{OF_THIS_RELEASE}_kwargs") == options
+
 
 @pytest.mark.parametrize(
     ("settings", "message"),
@@ -417,8 +436,8 @@ def test_throughput_and_cost_are_logged(tmp_path: Path) -> None:
         ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps is 0; it must be above 0"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is not supported"),
         (
-            {"activation_checkpointing_kwargs": {"use_reentrant": True}},
-            "activation_checkpointing_kwargs asks for use_r",
+            {f"{OF_THIS_RELEASE}_kwargs": {"use_reentrant": True}},
+            "checkpointing_kwargs asks for use_r",
         ),
     ],
 )

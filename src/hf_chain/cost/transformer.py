@@ -95,7 +95,9 @@ def _key(config: Any) -> tuple[type, str]:
 
 
 def _attention_width(config: Any) -> int:
-    heads = config.num_attention_heads
+    heads = getattr(config, "num_attention_heads", None)
+    if heads is None:
+        raise HfChainError(f"model_type {config.model_type!r} has no attention heads: its cost cannot be counted")
     return int(heads * (getattr(config, "head_dim", None) or config.hidden_size // heads))
 
 

@@ -202,9 +202,21 @@ def lm_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
     return logits if cap is None else (logits / cap).tanh() * cap
 
 
-def _decoder(model: PreTrainedModel) -> nn.Module:
+def check_head(model: PreTrainedModel) -> None:
+    """Makes sure that a model predicts tokens.
+
+    Args:
+        model (`PreTrainedModel`): any model.
+
+    Raises:
+        HfChainError: when it has no language-model head.
+    """
     if model.get_output_embeddings() is None:
         raise HfChainError(
             f"{type(model).__name__} has no language-model head: load it with AutoModelForCausalLM.from_pretrained"
         )
+
+
+def _decoder(model: PreTrainedModel) -> nn.Module:
+    check_head(model)
     return model.get_submodule(family(model.config).decoder)

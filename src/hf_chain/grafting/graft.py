@@ -197,7 +197,7 @@ def _name(language_model: PreTrainedModel, table: torch.Tensor) -> str:
 def _report(trained: str, target: str, sizes: list[str], rest: list[str], strict: bool) -> None:
     found = "; ".join(sizes + rest)
     if sizes or (rest and strict):
-        remedy = "" if sizes else ", or pass strict=False if it fits all the same"
+        remedy = "" if sizes else ", or call hf_chain.graft with strict=False if it fits all the same"
         raise HfChainError(f"{trained} does not fit {target}: {found}. Graft it onto its own target{remedy}")
     if rest:
         logger.warning(f"{trained} is grafted onto {target} although {found}")

@@ -17,9 +17,9 @@ from transformers import AutoModelForCausalLM
 
 from hf_chain.cost.transformer import decoder_macs
 from hf_chain.errors import HfChainError
-from hf_chain.grafting.anatomy import decoder_layers, num_layers, text_config
 from hf_chain.grafting.batches import Batch, check_batches, real_tokens
 from hf_chain.grafting.layer_predictions import LayerPredictions, counted_positions, predict_from_layers
+from hf_chain.grafting.logit_lens import any_layers, decoder_config, logit_lens
 from hf_chain.module_modes import evaluation_mode
 
 if TYPE_CHECKING:
@@ -156,16 +156,18 @@ def measure_trajectory(model: PreTrainedModel, batches: Iterable[Batch]) -> Traj
         `Trajectory`: distances and influences with what it cost to measure them.
 
     Raises:
-        HfChainError: when the family is unknown, no sample has two predicted tokens, or a prediction is not finite.
+        HfChainError: when it is not known how the model predicts, no sample has two predicted tokens, or a prediction
+            is not finite.
     """
-    measured = _Measurement(text_config(model.config), model.config.name_or_path or type(model).__name__)
+    measured = _Measurement(decoder_config(model.config), model.config.name_or_path or type(model).__name__)
     check_batches(batches, "text", passes=1)
     with evaluation_mode(model):
+        lens = logit_lens(model)
         for batch in tqdm(batches, desc="Measuring the trajectory", leave=False):
             counted = counted_positions(batch)
             measured.samples += len(counted)
             if counted.any():
-                measured.add(batch, counted, predict_from_layers(model, batch, counted))
+                measured.add(batch, counted, predict_from_layers(model, lens, batch, counted))
     return measured.trajectory()
 
 
@@ -194,7 +196,7 @@ class _Measurement:
         self.head_macs = decoder_macs(config, 1, layers=())
         self.distances: list[torch.Tensor] = []
         self.divergences: list[torch.Tensor] = []
-        self.influence = torch.zeros(num_layers(config), dtype=torch.float64)
+        self.influence = torch.zeros(config.num_hidden_layers, dtype=torch.float64)
         self.samples = self.tokens = self.length = self.macs = 0
 
     def add(self, batch: Batch, counted: torch.Tensor, predictions: LayerPredictions) -> None:
@@ -235,7 +237,7 @@ class _Measurement:
             other_parameters=other_parameters,
             layer_macs=[
                 decoder_macs(self.config, mean_length, layers=[layer], head=False)
-                for layer in range(num_layers(self.config))
+                for layer in range(self.config.num_hidden_layers)
             ],
             other_macs=mean_length * self.head_macs,
             model=self.name,
@@ -246,7 +248,7 @@ def _parameters(config: PreTrainedConfig) -> tuple[list[int], int]:
     """Parameters of each layer and of the rest of the decoder, free of the target's other towers, types and places."""
     with torch.device("meta"):
         decoder = AutoModelForCausalLM.from_config(config)
-    layers = [sum(weight.numel() for weight in layer.parameters()) for layer in decoder_layers(decoder)]
+    layers = [sum(weight.numel() for weight in layer.parameters()) for layer in any_layers(decoder)]
     return layers, decoder.num_parameters() - sum(layers)
 
 

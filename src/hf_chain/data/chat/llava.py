@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from glob import glob
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from hf_chain.data.chat.settings import ChatDataSettings
 from hf_chain.errors import HfChainError
 
 _CHUNK = 1 << 20
+_LOOKED_AT = 100
+"""Entries that tell LLaVA-style JSON from other JSON: the first of them may be bad."""
 _GAP = re.compile(r"[\s,]*")
 
 
@@ -33,8 +36,8 @@ def llava_files(settings: ChatDataSettings) -> dict[str, list[str]] | None:
         for split, names in by_split.items()
     }
     first = next((file for names in found.values() for file in names), None)
-    entry = next(json_entries(Path(first)), None) if first is not None else None
-    return found if isinstance(entry, dict) and "conversations" in entry else None
+    entries = islice(json_entries(Path(first)), _LOOKED_AT) if first is not None else ()
+    return found if any(isinstance(entry, dict) and "conversations" in entry for entry in entries) else None
 
 
 def load_llava(

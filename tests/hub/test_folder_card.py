@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_chain.cost import human
+from hf_chain.data.text import token_batches
+from hf_chain.grafting.translator import perplexity
 from hf_chain.hub import RetryPolicy, push_member
 from hf_chain.stages.graft.cut_folder import SurrogateOptions, cut_folder
 from hf_chain.stages.graft.graft_folder import graft_folder
@@ -74,6 +77,25 @@ def test_a_translator_that_was_measured_tells_quality_and_cost(models: Path, tmp
     assert result.metric_value == pytest.approx(perplexity, abs=1e-4) and card.data.model_name == "small"
     options = "--replaced two_segment --data texts.txt --samples 12 --measured 6 --batch-size 6"
     assert f"hf-chain surrogate target small {options}\n" in card.text
+
+
+def test_responses_alone_are_judged_where_that_is_asked_for(models: Path, tmp_path: Path) -> None:
+    talk = [
+        {"messages": [{"role": "user", "content": f"what is {n}?"}, {"role": "assistant", "content": "red"}]}
+        for n in range(24)
+    ]
+    (tmp_path / "talk.json").write_text(json.dumps(talk))
+    options = {"replaced": "2-4", "data": str(tmp_path / "talk.json"), "samples": 12, "measured": 6}
+    perplexities = []
+    for name, only in (("all", False), ("responses", True)):
+        cut_folder(str(models / "target"), tmp_path / name, SurrogateOptions(**options, responses_only=only))
+        report = json.loads((tmp_path / name / "translator.json").read_text())
+        perplexities.append(report["quality"]["reference"]["target_perplexity"])
+        assert ("--measured 6 --responses-only\n" in card_in(tmp_path / name).text) == only
+    target = AutoModelForCausalLM.from_pretrained(models / "target")
+    tokenizer = AutoTokenizer.from_pretrained(models / "target")
+    expected = [perplexity(target, token_batches(talk[:6], tokenizer, responses_only=only)) for only in (False, True)]
+    assert perplexities == pytest.approx(expected, rel=1e-5) and expected[0] != pytest.approx(expected[1], rel=0.01)
 
 
 def test_a_graft_names_what_was_trained_and_the_target(models: Path, tmp_path: Path) -> None:

@@ -38,6 +38,9 @@ def surrogate(
     measured: Annotated[int, typer.Option(min=1, help="Further samples: for the cut and for the quality.")] = 300,
     max_tokens: Annotated[int, typer.Option(min=8, help="Tokens from which on a sample is cut.")] = 512,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples in one forward.")] = 8,
+    responses_only: Annotated[
+        bool, typer.Option("--responses-only", help="Judge predictions on the responses of conversations alone.")
+    ] = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
 ) -> None:
     """Cut a surrogate out of a language model and mend the cut."""
@@ -55,6 +58,7 @@ def surrogate(
         measured=measured,
         max_tokens=max_tokens,
         batch_size=batch_size,
+        responses_only=responses_only,
         revision=revision,
     )
     typer.echo(cut_folder(target, output, options))

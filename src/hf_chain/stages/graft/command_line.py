@@ -13,8 +13,8 @@ from hf_chain.hub.graft_card_results import public_name
 if TYPE_CHECKING:
     from hf_chain.stages.graft.cut_folder import SurrogateOptions
 
-_FLAGS = {"methods": "method", "max_tokens": "max-tokens", "batch_size": "batch-size"}
-"""Options whose flag has another name than their field."""
+_FLAGS = {"methods": "method"}
+"""Options whose flag is not their field's name with dashes."""
 
 
 def surrogate_command(target: str, output: Path, options: SurrogateOptions) -> str:
@@ -30,9 +30,10 @@ def surrogate_command(target: str, output: Path, options: SurrogateOptions) -> s
         value = getattr(options, option.name)
         if option.name != "replaced" and value == option.default:
             continue
+        flag = f"--{_FLAGS.get(option.name, option.name.replace('_', '-'))}"
         values: Sequence[object] = value if isinstance(value, (tuple, list)) else [value]
         for one in values:
-            words += [f"--{_FLAGS.get(option.name, option.name)}", public_name(str(one))]
+            words += [flag] if one is True else [flag, public_name(str(one))]
     return shlex.join(["hf-chain", *words])
 
 

@@ -46,6 +46,7 @@ class SurrogateOptions:
     measured: int = 300
     max_tokens: int = 512
     batch_size: int = 8
+    responses_only: bool = False
     revision: str | None = None
 
     @property
@@ -189,7 +190,13 @@ def _text(options: SurrogateOptions, tokenizer: PreTrainedTokenizerBase) -> tupl
 
     def batches(part: Any) -> TokenBatches:
         rows = TextAlone(part, name)
-        found = token_batches(rows, tokenizer, batch_size=options.batch_size, max_tokens=options.max_tokens)
+        found = token_batches(
+            rows,
+            tokenizer,
+            batch_size=options.batch_size,
+            max_tokens=options.max_tokens,
+            responses_only=options.responses_only,
+        )
         return replace(found, name=name)
 
     held_out = batches(rows.take(options.measured))

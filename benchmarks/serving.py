@@ -2,7 +2,7 @@
 
     hf-chain export runs/graft-scenes/05-decoder llava --format llava
     vllm serve llava --dtype float32 --limit-mm-per-prompt '{"image": 2}'
-    python benchmarks/serving.py llava --engine "vLLM 0.32.0"
+    python benchmarks/serving.py llava --engine "vLLM 0.32.0 in float32"
 
 Asks both about rendered scenes, with one picture, with two and with none. Results go to
 docs/benchmarks/serving.{md,json}.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import base64
 import io
+import math
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="what `hf-chain export` wrote, under the name that the server knows it by")
     parser.add_argument("--server", default="http://127.0.0.1:8000/v1")
-    parser.add_argument("--engine", required=True, help="name and version of the engine, for the page")
+    parser.add_argument(
+        "--engine", required=True, help="the engine, its version and its type of weights, for the page"
+    )
     arguments = parser.parse_args()
     questions = _questions(Random(SEED))
     ours = _ask_transformers(arguments.folder, questions)
@@ -119,8 +122,8 @@ def _compare(
             for question, our, their in zip(questions, ours, theirs, strict=True)
             if len(question["pictures"]) == pictures
         ]
-        same = [(our, their) for our, their in asked if our["text"] == their["text"]]
-        tokens = [pair for our, their in same for pair in zip(our["logprobs"], their["logprobs"], strict=False)]
+        same = [(our, their) for our, their in asked if _same(our, their)]
+        tokens = [pair for our, their in same for pair in zip(our["logprobs"], their["logprobs"], strict=True)]
         results.append(
             {
                 "pictures": pictures,
@@ -128,10 +131,14 @@ def _compare(
                 "same_prompt_length": sum(our["prompt"] == their["prompt"] for our, their in asked),
                 "same_answer": len(same),
                 "distinct_answers": len({our["text"] for our, _ in asked}),
-                "largest_difference": max((abs(one - other) for one, other in tokens), default=None),
+                "largest_difference": max((abs(one - other) for one, other in tokens), default=math.nan),
             }
         )
     return results
+
+
+def _same(our: dict[str, Any], their: dict[str, Any]) -> bool:
+    return our["text"] == their["text"] and len(our["logprobs"]) == len(their["logprobs"])
 
 
 def _write_page(engine: str, results: list[dict[str, Any]]) -> None:
@@ -146,10 +153,10 @@ def _write_page(engine: str, results: list[dict[str, Any]]) -> None:
     lines = [
         "# Serving an exported graft",
         "",
-        f"{engine} and transformers, both in float32, answer the same questions about rendered scenes greedily, seed"
+        f"{engine}, and transformers in float32, answer the same questions about rendered scenes greedily, seed"
         f" {SEED}. *Distinct answers* says how much there was to get wrong. The largest difference is that of the"
-        " log-probabilities of the tokens of equal answers. Made by `python benchmarks/serving.py llava`, with the"
-        " model of `make demo-graft`.",
+        " log-probabilities of the tokens of equal answers. Made by `python benchmarks/serving.py llava`; the page of"
+        " this repository is of the model of `make demo-graft`.",
         "",
         markdown_table(header, rows),
         "",

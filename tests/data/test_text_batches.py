@@ -126,7 +126,7 @@ def test_bad_sources_are_refused_in_one_line(tmp_path: Path, tokenizer) -> None:
         list(token_batches(["", " "], tokenizer))
     with refused("the given rows has no row that can be used, there is none"):
         list(token_batches([], tokenizer))
-    with refused("holds texts, in which nothing is a response: set responses_only to false"):
+    with refused("holds texts, in which nothing is a response: leave responses_only out"):
         list(token_batches(LINES, tokenizer, responses_only=True))
     (tmp_path / "broken.jsonl").write_text('{"text": "a ring"}\n{"text": ')
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 cut short")

@@ -178,8 +178,6 @@ import json, sys
 sys.modules["hf_chain"] = None
 import torch
 from PIL import Image
-from safetensors.torch import load_file
-from tokenizers.processors import TemplateProcessing
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 folder, photo = sys.argv[1:]
 model = LlavaForConditionalGeneration.from_pretrained(folder)

@@ -12,12 +12,21 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertModel, MambaConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BertConfig,
+    BertModel,
+    MambaConfig,
+    PreTrainedModel,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+)
 
 from hf_chain.cost.transformer import decoder_macs
 from hf_chain.errors import HfChainError
 from hf_chain.grafting import layer_predictions
-from hf_chain.grafting.anatomy import decoder_layers, lm_logits
+from hf_chain.grafting.anatomy import decoder_layers
 from hf_chain.grafting.layer_predictions import counted_positions
 from hf_chain.grafting.logit_lens import logit_lens
 from hf_chain.grafting.surrogate import build_surrogate
@@ -44,51 +53,7 @@ def batches(rows: list[torch.Tensor], size: int, side: str = "right", extra: int
         yield {"input_ids": ids, "attention_mask": mask}
 
 
-def naive(model, rows: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The definitions, one row at a time, everything in memory."""
-    states: list[torch.Tensor] = []
-    layers = decoder_layers(model)
-    layers[0].register_forward_pre_hook(lambda module, args: states.append(args[0]))
-    for layer in layers:
-        layer.register_forward_hook(lambda m, a, out: states.append(out if torch.is_tensor(out) else out[0]))
-    distances, divergences, cosines = [], [], []
-    for row in rows:
-        states.clear()
-        with torch.no_grad():
-            model(input_ids=row[None])
-            predicted = torch.stack([lm_logits(model, state)[0, :-1].double().softmax(-1) for state in states])
-        chosen = predicted[:, torch.arange(len(row) - 1), row[1:]]
-        share = (chosen / chosen.sum(1, keepdim=True)).clamp(min=1e-6)
-        distances.append((share[-1] * torch.log(share[-1] / share)).sum(1))
-        divergences.append((predicted[-1] * torch.log(predicted[-1] / predicted)).sum(2).mean(1))
-        stacked = torch.stack(states)[:, 0, :-1].double()
-        cosines.append(1 - cosine_similarity(stacked[:-1], stacked[1:], dim=2))
-    return {
-        "prediction_distance": torch.stack(distances).quantile(0.5, dim=0),
-        "vocabulary_kl": torch.stack(divergences).quantile(0.5, dim=0),
-        "block_influence": torch.cat(cosines, 1).mean(1),
-    }
-
-
-def assert_same(one: Trajectory, other: Trajectory, tolerance: float = 1e-6) -> None:
-    for name in ("prediction_distance", "vocabulary_kl", "block_influence"):
-        expected, actual = (torch.tensor(getattr(t, name), dtype=torch.float64) for t in (one, other))
-        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance, msg=name)
-    assert (one.samples, one.tokens) == (other.samples, other.tokens)
-
-
-@pytest.mark.parametrize("model_type", DECODERS)
-def test_trajectory_is_the_definition(model_type: str) -> None:
-    model = tiny_decoder(model_type)
-    trajectory = measure_trajectory(model, batches(samples(), 1))
-    for name, expected in naive(model, samples()).items():
-        actual = torch.tensor(getattr(trajectory, name), dtype=torch.float64)
-        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6, msg=name)
-    assert trajectory.prediction_distance[-1] == trajectory.vocabulary_kl[-1] == 0
-    assert trajectory.num_layers == LAYERS
-    assert trajectory.tokens == sum(LENGTHS) - len(LENGTHS)
-
-
+ROPE = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 1, 1]}
 OTHER_FAMILIES: dict[str, dict] = {
     "bloom": {"n_layer": LAYERS},
     "cohere": {"logit_scale": 0.5},
@@ -122,26 +87,78 @@ def other_decoder(model_type: str) -> PreTrainedModel:
     return model.eval()
 
 
-@pytest.mark.parametrize("model_type", OTHER_FAMILIES)
-def test_families_that_grafting_does_not_know_are_measured_by_their_own_logits(model_type: str) -> None:
-    model, (row, *_) = other_decoder(model_type), samples()
-    assert model_type not in DECODERS
-    trajectory = measure_trajectory(model, batches(samples(), 2))
-    assert (trajectory.num_layers, trajectory.prediction_distance[-1]) == (LAYERS, 0)
-    assert min(trajectory.prediction_distance[:-1]) > 0 and min(trajectory.block_influence) > 0
-    lens, last = logit_lens(model), []
-    lens.layers[-1].register_forward_hook(lambda m, a, out: last.append(out if torch.is_tensor(out) else out[0]))
-    torch.testing.assert_close(model(input_ids=row[None]).logits, lens.logits(last[0]))
+def naive(model, rows: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The definitions, one row at a time, everything in memory."""
+    states: list[torch.Tensor] = []
+    lens = logit_lens(model)
+    lens.layers[0].register_forward_pre_hook(lambda module, args: states.append(args[0]))
+    for layer in lens.layers:
+        layer.register_forward_hook(lambda m, a, out: states.append(out if torch.is_tensor(out) else out[0]))
+    distances, divergences, cosines = [], [], []
+    for row in rows:
+        states.clear()
+        with torch.no_grad():
+            model(input_ids=row[None])
+            predicted = torch.stack([lens.logits(state)[0, :-1].double().softmax(-1) for state in states])
+        chosen = predicted[:, torch.arange(len(row) - 1), row[1:]]
+        share = (chosen / chosen.sum(1, keepdim=True)).clamp(min=1e-6)
+        distances.append((share[-1] * torch.log(share[-1] / share)).sum(1))
+        divergences.append((predicted[-1] * torch.log(predicted[-1] / predicted)).sum(2).mean(1))
+        stacked = torch.stack(states)[:, 0, :-1].double()
+        cosines.append(1 - cosine_similarity(stacked[:-1], stacked[1:], dim=2))
+    return {
+        "prediction_distance": torch.stack(distances).quantile(0.5, dim=0),
+        "vocabulary_kl": torch.stack(divergences).quantile(0.5, dim=0),
+        "block_influence": torch.cat(cosines, 1).mean(1),
+    }
+
+
+def assert_same(one: Trajectory, other: Trajectory, tolerance: float = 1e-6) -> None:
+    for name in ("prediction_distance", "vocabulary_kl", "block_influence"):
+        expected, actual = (torch.tensor(getattr(t, name), dtype=torch.float64) for t in (one, other))
+        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance, msg=name)
+    assert (one.samples, one.tokens) == (other.samples, other.tokens)
+
+
+@pytest.mark.parametrize("model_type", [*DECODERS, *OTHER_FAMILIES])
+def test_trajectory_is_the_definition(model_type: str) -> None:
+    model = tiny_decoder(model_type) if model_type in DECODERS else other_decoder(model_type)
+    trajectory = measure_trajectory(model, batches(samples(), 1))
+    for name, expected in naive(model, samples()).items():
+        actual = torch.tensor(getattr(trajectory, name), dtype=torch.float64)
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6, msg=name)
+    assert trajectory.prediction_distance[-1] == trajectory.vocabulary_kl[-1] == 0
+    assert trajectory.num_layers == LAYERS
+    assert trajectory.tokens == sum(LENGTHS) - len(LENGTHS)
 
 
 def test_other_predictions_than_norm_and_head_are_refused_in_one_line() -> None:
-    model = other_decoder("olmo")
-    model.config.logit_scale = 0.5  # which OLMo does not read
-    with refused("OlmoForCausalLM does more to its last hidden state than norm and head.*add a row"):
-        measure_trajectory(model, batches(samples(), 2))
+    for dtype in (torch.float32, torch.bfloat16):
+        model = other_decoder("olmo").to(dtype)
+        model.config.logit_scale = 1.02  # which OLMo does not read
+        with refused("OlmoForCausalLM does more to its last hidden state than norm and head.*name layers to replace"):
+            measure_trajectory(model, batches(samples(), 2))
     mamba = AutoModelForCausalLM.from_config(MambaConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2))
     with refused("model_type 'mamba' has no attention heads"):
         measure_trajectory(mamba, batches(samples(), 2))
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"vocab_size": VOCABULARY, "num_key_value_heads": 2, "rope_parameters": ROPE, "pad_token_id": 0}
+    vision = {"depth": 1, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "mlp_ratio": 1}
+    tokens = {f"{name}_token_id": 3 for name in ("image", "video", "vision_start", "vision_end")}
+    qwen = Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=sizes, vision_config=vision, **tokens))
+    with refused("the cost of a Qwen2VLTextConfig cannot be counted"):
+        measure_trajectory(qwen.eval(), batches(samples(), 2))
+
+
+@pytest.mark.parametrize("device_map", [{"": "disk"}, {"": "cpu"}])
+def test_another_family_is_measured_wherever_it_is(device_map: dict, tmp_path: Path) -> None:
+    model = other_decoder("olmo")
+    model.save_pretrained(tmp_path / "model")
+    options = {"device_map": device_map, "offload_folder": tmp_path / "offload"}
+    spread = AutoModelForCausalLM.from_pretrained(tmp_path / "model", **options)
+    assert all(weight.is_meta for weight in spread.parameters()) == (device_map == {"": "disk"})
+    expected = measure_trajectory(model, batches(samples(), 2))
+    assert_same(expected, measure_trajectory(spread, batches(samples(), 2, "left", extra=2)), tolerance=1e-5)
 
 
 def test_texts_are_read_as_they_are_measured() -> None:
@@ -161,8 +178,11 @@ def test_texts_are_read_as_they_are_measured() -> None:
 def test_logits_of_two_layers_are_in_memory_and_no_more() -> None:
     model, alive = tiny_decoder("llama"), []
 
+    gc.collect()
+    others = {id(value) for value in gc.get_objects()}
+
     def count(module: torch.nn.Module, args: tuple, output: torch.Tensor) -> None:
-        tensors = [value for value in gc.get_objects() if type(value) is torch.Tensor]
+        tensors = [value for value in gc.get_objects() if type(value) is torch.Tensor and id(value) not in others]
         alive.append(sum(value.shape == output.shape for value in tensors))
 
     model.lm_head.register_forward_hook(count)
@@ -239,12 +259,18 @@ def test_the_model_is_left_as_it_was() -> None:
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in decoder_layers(model))
 
 
-@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", *OTHER_FAMILIES])
 def test_the_cost_is_that_of_the_flop_counter(model_type: str) -> None:
-    model = tiny_decoder(model_type, attn_implementation="eager")
+    model = tiny_decoder(model_type) if model_type in DECODERS else other_decoder(model_type)
+    model.set_attn_implementation("eager")
+    if model_type == "qwen2_moe":
+        model.set_experts_implementation("eager")
+    with FlopCounterMode(display=False) as looking:  # at another family, which does not count
+        logit_lens(model)
     with FlopCounterMode(display=False) as counter:
         trajectory = measure_trajectory(model, batches(samples(), 2))
-    assert trajectory.macs == pytest.approx(counter.get_total_flops() / 2, rel=0.02)
+    flops = counter.get_total_flops() - looking.get_total_flops()
+    assert trajectory.macs == pytest.approx(flops / 2, rel=0.02)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen3", "gpt2", "opt", "gemma3", "qwen3_moe"])

@@ -27,12 +27,6 @@ from hf_chain.grafting.translator.train import train
 from support.decoders import some_tokens
 from support.translators import changed_weights, some_text, target_and_surrogate, text_batch, weights_of
 
-CHECKPOINTING = next(
-    name
-    for name in ("activation_checkpointing", "gradient_checkpointing")
-    if name in TranslatorConfig.__dataclass_fields__
-)
-
 
 def config(folder: Path, **fields: Any) -> TranslatorConfig:
     values = {"num_train_epochs": 12, "learning_rate": 3e-3, "use_cpu": True, "disable_tqdm": True, "seed": 3}
@@ -98,7 +92,7 @@ def test_forgotten_activations_change_nothing_but_the_cost(objective: str, model
         runs = [0]
         inner = decoder_layers(surrogate)[1].get_submodule(layer_writes(surrogate.config).attention.projection)
         inner.register_forward_pre_hook(lambda *_, runs=runs: runs.__setitem__(0, runs[0] + 1))
-        args = config(tmp_path, max_steps=2, **{CHECKPOINTING: wished})
+        args = config(tmp_path, max_steps=2, gradient_checkpointing=wished)
         (training,) = fit_translator(surrogate, target, some_text(), f"train:{objective}", args=args).trainings
         assert runs == [4 if wished else 2]
         assert not any(getattr(module, "gradient_checkpointing", False) for module in surrogate.modules())

@@ -5,7 +5,7 @@ Only the kernel is replaced: masks, unpadding, packs and the choice of function 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
 
@@ -62,7 +62,7 @@ def flash_attn_varlen_func(
 
 
 @pytest.fixture
-def reference_flash(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def reference_flash(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Makes `flash_attention_2` take these functions; lists the names of those that were called."""
     called: list[str] = []
 
@@ -79,4 +79,7 @@ def reference_flash(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(utils, "_loaded_implementation", None)
     monkeypatch.setattr(utils, "_lazy_imports", lambda *args, **kwargs: functions)
     monkeypatch.setattr(PreTrainedModel, "_flash_attn_can_dispatch", lambda self, *args, **kwargs: True)
-    return called
+    yield called
+    # The functions stay behind in the module: whoever comes next has to load their own.
+    monkeypatch.undo()
+    utils._loaded_implementation = None

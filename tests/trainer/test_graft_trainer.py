@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from transformers import PreTrainedModel, TrainerCallback
 from hf_chain.errors import HfChainError
 from hf_chain.losses import response_loss, response_targets
 from hf_chain.trainer.batch_cost import batch_cost
+from hf_chain.trainer.checkpointing import CHECKPOINTING
 from hf_chain.trainer.gradient_check import GradientCheck
-from hf_chain.trainer.graft_config import CHECKPOINTING, GraftConfig
+from hf_chain.trainer.graft_config import GraftConfig
 from hf_chain.trainer.lora import attach_lora
 from hf_chain.trainer.part_optimizer import check_engine_config, optimizer_groups
 from hf_chain.trainer.parts import freeze_all_but, resolve_parts
@@ -408,22 +408,6 @@ def test_throughput_and_cost_are_logged(tmp_path: Path) -> None:
 # Settings
 
 OF_THIS_RELEASE = next(name for name in CHECKPOINTING if name in GraftConfig.__dataclass_fields__)
-
-
-def test_checkpointing_has_one_name_for_all_releases(tmp_path: Path) -> None:
-    """`gradient_checkpointing` is what recipes say; releases that call it otherwise do not warn of it."""
-    options = {"use_reentrant": False}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", FutureWarning)
-        config = GraftConfig(
-            str(tmp_path),
-            parts=["adapter"],
-            use_cpu=True,
-            bf16=False,
-            gradient_checkpointing=True,
-            gradient_checkpointing_kwargs=options,
-        )
-    assert getattr(config, OF_THIS_RELEASE) is True and getattr(config, f"{OF_THIS_RELEASE}_kwargs") == options
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,11 @@ def surrogate(
     max_tokens: Annotated[int, typer.Option(min=8, help="Tokens from which on a sample is cut.")] = 512,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples in one forward.")] = 8,
     responses_only: Annotated[
-        bool, typer.Option("--responses-only", help="Judge predictions on the responses of conversations alone.")
+        bool,
+        typer.Option(
+            "--responses-only",
+            help="Count only the responses of conversations: for the cut, the quality and train:lm.",
+        ),
     ] = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
 ) -> None:

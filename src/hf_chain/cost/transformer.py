@@ -82,6 +82,29 @@ def image_tokens(config: Any) -> int:
     return image_patches(config) + _prefix_tokens(_key(getattr(config, "vision_config", config)))
 
 
+def layer_list(model: Any, depth: int) -> Any:
+    """The layers of a transformer: the first list of that length, in its decoder where it says which that is.
+
+    Args:
+        model (`PreTrainedModel`): A transformer, with a head or without.
+        depth (`int`): Its layers.
+
+    Returns:
+        `nn.ModuleList`: The layers themselves.
+
+    Raises:
+        `HfChainError`: Where there is no such list.
+    """
+    from torch import nn
+
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    for place in (decoder, model):
+        for module in place.modules() if place is not None else ():
+            if isinstance(module, nn.ModuleList) and len(module) == depth:
+                return module
+    raise HfChainError(f"{type(model).__name__} has no list of {depth} layers, which its cost and predictions are of")
+
+
 def _pair(size: Any) -> tuple[int, int]:
     return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
@@ -105,8 +128,7 @@ def _attention_width(config: Any) -> int:
 def _decoder_weights(key: tuple[type, str]) -> tuple[list[int], int]:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    config = _config(key)
-    model = _on_meta(MODEL_FOR_CAUSAL_LM_MAPPING, config)
+    config, model = _built(MODEL_FOR_CAUSAL_LM_MAPPING, key)
     layers, head = _layer_weights(model, config), model.get_output_embeddings().weight.numel()
     # A few OPT models embed in another size than that of their layers. The first layer always runs, the head may not.
     into, out = (getattr(model.get_decoder(), name, None) for name in ("project_in", "project_out"))
@@ -119,8 +141,7 @@ def _encoder_weights(key: tuple[type, str]) -> tuple[list[int], int]:
     from torch import nn
     from transformers import MODEL_MAPPING
 
-    config = _config(key)
-    model = _on_meta(MODEL_MAPPING, config)
+    config, model = _built(MODEL_MAPPING, key)
     # Patches come first; NaFlex towers get them cut out already.
     patches = next(module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear)))
     return _layer_weights(model, config), patches.weight.numel()
@@ -132,38 +153,34 @@ def _prefix_tokens(key: tuple[type, str]) -> int:
     import torch
     from transformers import MODEL_MAPPING
 
-    config = _config(key)
+    config, model = _built(MODEL_MAPPING, key)
     if getattr(config, "image_size", None) is None:
         return 0
     with torch.no_grad():
         pixels = torch.empty(1, config.num_channels, *_pair(config.image_size), device="meta")
-        tokens = _on_meta(MODEL_MAPPING, config)(pixel_values=pixels).last_hidden_state.shape[1]
+        tokens = model(pixel_values=pixels).last_hidden_state.shape[1]
     return int(tokens) - image_patches(config)
 
 
-def _config(key: tuple[type, str]) -> Any:
+def _built(classes: Any, key: tuple[type, str]) -> tuple[Any, Any]:
+    """Configuration and model without weights; not by the Auto class, which hands them to DeepSpeed under ZeRO-3."""
     import json
 
-    kind, text = key
-    return kind(**json.loads(text))
-
-
-def _on_meta(classes: Any, config: Any) -> Any:
     import torch
 
-    # Not by the Auto class, which would hand the weights to DeepSpeed where ZeRO-3 is on.
-    with torch.device("meta"):
-        return classes[type(config)](config)
+    kind, text = key
+    try:
+        config = kind(**json.loads(text))
+        with torch.device("meta"):
+            return config, classes[type(config)](config)
+    except Exception as error:  # Every family has its own.
+        reason = " ".join(str(error).split())[:120]
+        raise HfChainError(f"the cost of a {kind.__name__} cannot be counted: {reason}") from error
 
 
 def _layer_weights(model: Any, config: Any) -> list[int]:
     """Weights a token meets in each layer: every matrix, of the experts the share that is chosen."""
-    from torch import nn
-
-    depth = config.num_hidden_layers
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == depth]
-    if not lists:
-        raise HfChainError(f"{type(model).__name__} has no list of {depth} layers: its cost cannot be counted")
+    layers = layer_list(model, config.num_hidden_layers)
     experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None) or 1
     chosen = getattr(config, "num_experts_per_tok", None) or 1
 
@@ -172,4 +189,4 @@ def _layer_weights(model: Any, config: Any) -> list[int]:
             return 0
         return int(weight.numel()) * chosen // experts if ".experts." in f".{name}" else int(weight.numel())
 
-    return [sum(met(name, weight) for name, weight in layer.named_parameters()) for layer in lists[0]]
+    return [sum(met(name, weight) for name, weight in layer.named_parameters()) for layer in layers]

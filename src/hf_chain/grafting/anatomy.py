@@ -112,9 +112,21 @@ def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
     Raises:
         HfChainError: when the decoder's family is not in the table.
     """
-    found = cast("PreTrainedConfig", config.get_text_config(decoder=True))
+    found = decoder_config(config)
     family(found)
     return found
+
+
+def decoder_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The decoder's own configuration, of a composite model too, whatever its family.
+
+    Args:
+        config (`PreTrainedConfig`): a model's configuration.
+
+    Returns:
+        `PreTrainedConfig`: the same where the model is a decoder alone.
+    """
+    return cast("PreTrainedConfig", config.get_text_config(decoder=True))
 
 
 def num_layers(config: PreTrainedConfig) -> int:
@@ -197,8 +209,19 @@ def lm_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
     if projection is not None:
         hidden = projection(hidden)
     logits = model.get_output_embeddings()(hidden)
-    cap = getattr(text_config(model.config), row.soft_cap) if row.soft_cap else None
-    # In the order and the precision of the stock classes, so that the last layer's logits are the model's own.
+    return capped(logits, getattr(text_config(model.config), row.soft_cap) if row.soft_cap else None)
+
+
+def capped(logits: torch.Tensor, cap: float | None) -> torch.Tensor:
+    """Logits under a soft cap, in the order and the precision of the stock classes, so that they are the model's own.
+
+    Args:
+        logits (`torch.Tensor`): of any shape.
+        cap (`float`, *optional*): what they stay below.
+
+    Returns:
+        `torch.Tensor`: of the same shape.
+    """
     return logits if cap is None else (logits / cap).tanh() * cap
 
 

@@ -20,7 +20,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from hf_chain.errors import HfChainError
 from hf_chain.files import whole_folder
-from hf_chain.grafting.llava_tower import GAIN, tower_with_norm
+from hf_chain.grafting.llava_tower import GAIN, LAYERS, tower_with_norm
 from hf_chain.models.grafted_vlm.assembly import suppress
 from hf_chain.models.grafted_vlm.chat_template import with_images
 from hf_chain.models.grafted_vlm.vision_towers import prefix_tokens, tower_family
@@ -222,7 +222,7 @@ def _name(model: torch.nn.Module, wanted: torch.Tensor) -> str:
 def _published(llava: LlavaForConditionalGeneration) -> State:
     """The weights, the tower's as published Llavas name them: transformers reads these names without writing them, and
     serving engines read no others."""
-    place, prefix = "model.vision_tower.", tower_family(llava.config.vision_config).published_prefix
+    place, prefix = "model.vision_tower.", LAYERS[llava.config.vision_config.model_type].published
     return {
         f"{place}{prefix}{name.removeprefix(place).removeprefix(prefix)}" if name.startswith(place) else name: weight
         for name, weight in llava.state_dict().items()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import cosine_similarity
 
+from hf_chain.grafting.anatomy import decoder_config
 from hf_chain.grafting.batches import Batch, batch_shape, forward_inputs, next_tokens
-from hf_chain.grafting.logit_lens import LogitLens, decoder_config
+from hf_chain.grafting.logit_lens import LogitLens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

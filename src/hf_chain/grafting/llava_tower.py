@@ -30,20 +30,22 @@ GAIN = 2.0**32
 
 @dataclass(frozen=True)
 class LayerNames:
-    """Where a tower keeps what the norm's layer is made of.
+    """Where a tower keeps what the norm's layer is made of, and what its weights are called.
 
     Args:
         layers (`str`): the list of layers.
         norm (`str`): the norm in front of a layer's MLP.
+        published (`str`): what stands before the names of the tower's weights in published Llavas.
     """
 
     layers: str
     norm: str
+    published: str = ""
 
 
 LAYERS = {
-    "clip_vision_model": LayerNames("encoder.layers", "layer_norm2"),
-    "siglip_vision_model": LayerNames("encoder.layers", "layer_norm2"),
+    "clip_vision_model": LayerNames("encoder.layers", "layer_norm2", "vision_model."),
+    "siglip_vision_model": LayerNames("encoder.layers", "layer_norm2", "vision_model."),
     "dinov2": LayerNames("encoder.layer", "norm2"),
     "dinov2_with_registers": LayerNames("encoder.layer", "norm2"),
     "vit": LayerNames("layers", "layernorm_after"),

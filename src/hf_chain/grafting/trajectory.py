@@ -17,9 +17,10 @@ from transformers import AutoModelForCausalLM
 
 from hf_chain.cost.transformer import decoder_macs
 from hf_chain.errors import HfChainError
+from hf_chain.grafting.anatomy import decoder_config
 from hf_chain.grafting.batches import Batch, check_batches, real_tokens
 from hf_chain.grafting.layer_predictions import LayerPredictions, counted_positions, predict_from_layers
-from hf_chain.grafting.logit_lens import any_layers, decoder_config, logit_lens
+from hf_chain.grafting.logit_lens import layers_of, logit_lens
 from hf_chain.module_modes import evaluation_mode
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ def _parameters(config: PreTrainedConfig) -> tuple[list[int], int]:
     """Parameters of each layer and of the rest of the decoder, free of the target's other towers, types and places."""
     with torch.device("meta"):
         decoder = AutoModelForCausalLM.from_config(config)
-    layers = [sum(weight.numel() for weight in layer.parameters()) for layer in any_layers(decoder)]
+    layers = [sum(weight.numel() for weight in layer.parameters()) for layer in layers_of(decoder)]
     return layers, decoder.num_parameters() - sum(layers)
 
 

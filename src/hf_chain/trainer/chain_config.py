@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 
 from hf_chain.distillation import SCHEDULES
 from hf_chain.errors import HfChainError
+from hf_chain.trainer.checkpointing import take_new_names
 from hf_chain.trainer.config_checks import check_common_values, fields_of
 from hf_chain.trainer.precision import settle_bfloat16
 
@@ -60,6 +61,7 @@ class ChainConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         self.bf16 = settle_bfloat16(self.bf16, self.use_cpu)
+        take_new_names(self)
         super().__post_init__()
         check_values({name: getattr(self, name) for name in CHECKED})
 

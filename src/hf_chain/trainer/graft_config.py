@@ -8,13 +8,10 @@ from typing import Any
 from transformers import SchedulerType, TrainingArguments
 
 from hf_chain.errors import HfChainError
+from hf_chain.trainer.checkpointing import CHECKPOINTING_OPTIONS, take_new_names
 from hf_chain.trainer.config_checks import check_common_values, fields_of
 from hf_chain.trainer.parts import check_parts
 from hf_chain.trainer.precision import settle_bfloat16
-
-CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
-CHECKPOINTING_OPTIONS = tuple(f"{name}_kwargs" for name in CHECKPOINTING)
-"""The first name is that of transformers since 5.23, the second that of those before, which the others still take."""
 
 
 @dataclass
@@ -55,19 +52,12 @@ class GraftConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         self.bf16 = settle_bfloat16(self.bf16, self.use_cpu)
-        self._take_new_names()
+        take_new_names(self)
         super().__post_init__()
         if self.accelerator_config.dispatch_batches is None:
             # A stream's batch cannot be cut by rows: it has as many images as it has. Every process makes its own.
             self.accelerator_config.dispatch_batches = False
         check_graft_values({name: getattr(self, name) for name in CHECKED if hasattr(self, name)})
-
-    def _take_new_names(self) -> None:
-        """Recipes say `gradient_checkpointing`, which all supported releases know and the newest warn of."""
-        for new, old in (CHECKPOINTING, CHECKPOINTING_OPTIONS):
-            if hasattr(self, new) and hasattr(self, old) and getattr(self, new) is None:
-                setattr(self, new, getattr(self, old))
-                setattr(self, old, None)
 
 
 CHECKED = (

@@ -17,8 +17,9 @@ from transformers.utils import logging
 from hf_chain.data.chat.packing import PackedRows, check_packing
 from hf_chain.losses import response_loss, response_targets
 from hf_chain.trainer.batch_cost import batch_cost
+from hf_chain.trainer.checkpointing import CHECKPOINTING
 from hf_chain.trainer.gradient_check import GradientCheck
-from hf_chain.trainer.graft_config import CHECKPOINTING, GraftConfig
+from hf_chain.trainer.graft_config import GraftConfig
 from hf_chain.trainer.lora import FOLDER as LORA_FOLDER
 from hf_chain.trainer.lora import attach_lora, has_lora, is_lora, load_lora, lora_aside, stock_state
 from hf_chain.trainer.master_weights import trained_in_float32

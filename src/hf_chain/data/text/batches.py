@@ -118,7 +118,7 @@ class TokenBatches:
 
     def _encode_text(self, text: str) -> Sample | None:
         if self.responses_only:
-            raise HfChainError(f"{self.name} holds texts, in which nothing is a response: set responses_only to false")
+            raise HfChainError(f"{self.name} holds texts, in which nothing is a response: leave responses_only out")
         ids = self.tokenizer(text.strip(), truncation=True, max_length=self.max_tokens)["input_ids"]
         if not text.strip() or len(ids) < 2:
             self.skipped["empty"] += 1

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, TrainingArguments
 
 from hf_chain.errors import HfChainError
+from hf_chain.trainer.checkpointing import take_new_names
 from hf_chain.trainer.config_checks import check_common_values, fields_of
 
 OBJECTIVES = ("hidden", "logits", "lm")
@@ -41,6 +42,7 @@ class TranslatorConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         _check(self.objective, self.per_device_train_batch_size)
+        take_new_names(self)
         super().__post_init__()
 
 

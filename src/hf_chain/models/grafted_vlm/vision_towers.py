@@ -25,7 +25,6 @@ class VisionTower:
             unused: an unused weight has no gradient, which distributed training does not forgive.
         build (`dict`): arguments of the tower's class, for the same reason.
         unused (`str`, *optional*): a weight that is built all the same; it is kept, and kept out of training.
-        published_prefix (`str`): what stands before the names of weights in published checkpoints.
     """
 
     norm: str = "post_layernorm"
@@ -36,12 +35,11 @@ class VisionTower:
     settings: dict[str, Any] = field(default_factory=dict)
     build: dict[str, Any] = field(default_factory=dict)
     unused: str | None = None
-    published_prefix: str = ""
 
 
 VISION_TOWERS: dict[str, VisionTower] = {
-    "clip_vision_model": VisionTower(output_is_normed=False, class_tokens=1, published_prefix="vision_model."),
-    "siglip_vision_model": VisionTower(settings={"vision_use_head": False}, published_prefix="vision_model."),
+    "clip_vision_model": VisionTower(output_is_normed=False, class_tokens=1),
+    "siglip_vision_model": VisionTower(settings={"vision_use_head": False}),
     "siglip2_vision_model": VisionTower(flexible=True, settings={"vision_use_head": False}),
     "dinov2": VisionTower("layernorm", class_tokens=1, any_size=True, settings={"use_mask_token": False}),
     "dinov2_with_registers": VisionTower("layernorm", class_tokens=1, any_size=True, unused="embeddings.mask_token"),

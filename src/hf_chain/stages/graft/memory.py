@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from hf_chain.cost.memory import ADAMW_MOMENTS, BFLOAT16, FLOAT32, MemoryEstimate
 from hf_chain.cost.transformer import image_tokens
 from hf_chain.grafting.anatomy import decoder_layers
-from hf_chain.trainer.graft_config import CHECKPOINTING
+from hf_chain.trainer.checkpointing import CHECKPOINTING
 from hf_chain.trainer.part_aliases import encoder_layers
 from hf_chain.trainer.precision import uses_bfloat16
 

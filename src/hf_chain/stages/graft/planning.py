@@ -23,7 +23,7 @@ from hf_chain.stages.graft.new_target import new_tokenizer
 from hf_chain.stages.graft.plan import GraftPlan, Measured, StagePlan, SurrogatePlan
 from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings
 from hf_chain.trainer.batch_cost import batch_cost
-from hf_chain.trainer.graft_config import CHECKPOINTING
+from hf_chain.trainer.checkpointing import CHECKPOINTING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -83,8 +83,10 @@ def _norm_after(layers: nn.ModuleList, model: PreTrainedModel) -> nn.Module | No
 def _found_logits(model: PreTrainedModel, norm: nn.Module | None, hidden: torch.Tensor) -> torch.Tensor:
     config = decoder_config(model.config)
     logits = model.get_output_embeddings()(hidden if norm is None else norm(hidden))
-    # What Cohere and Granite do to their logits.
-    logits = logits * (getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1)
+    if factor := getattr(config, "logit_scale", None):  # Cohere
+        logits = logits * factor
+    if divisor := getattr(config, "logits_scaling", None):  # Granite
+        logits = logits / divisor
     return capped(logits, getattr(config, "final_logit_softcapping", None))
 
 

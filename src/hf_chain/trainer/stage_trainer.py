@@ -36,6 +36,13 @@ class StageTrainer(Trainer):
         self._last_loss = self._step(model, inputs, num_items_in_batch)
         return self._last_loss
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # Resumed from the checkpoint of the last step, the Trainer would take one more where an epoch is not over.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
     def _step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
     ) -> torch.Tensor:

@@ -18,13 +18,14 @@ LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_pr
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
 	--no-loadscope-reorder
 
-.PHONY: help demo demo-graft test quick-test quality style docs clean
+.PHONY: help demo demo-graft test quick-test snippets quality style docs clean
 
 help:
 	@echo "make demo        set up .venv and train a family of three on rendered scenes (minutes)"
 	@echo "make demo-graft  set up .venv and graft an encoder that was trained on a surrogate (minutes)"
 	@echo "make test        set up .venv and run all tests"
 	@echo "make quick-test  the tests that take seconds"
+	@echo "make snippets    run every snippet of README and docs in full (hours)"
 	@echo "make quality     check style and types"
 	@echo "make style       mend style"
 	@echo "make docs        build the documentation strictly into docs/_build"
@@ -42,6 +43,9 @@ test: .venv/tested
 
 quick-test: .venv/tested
 	$(PYTEST) -m "not slow"
+
+snippets: .venv/tested
+	$(BIN)/python tests/docs/run_snippets.py
 
 quality: .venv/developed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -11,7 +11,7 @@ extras = {
     # lmms-eval reads Llava only with decord, which its extra brings, and imports a module that filelock 4 has no more.
     "eval": ["filelock<4", "lm-eval>=0.4.13", "lmms-eval[video-legacy]>=0.7.3"],
     "docs": ["furo>=2025.7", "myst-parser>=4.0", "sphinx>=8.0", "sphinx-copybutton>=0.5"],
-    "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.7"],
+    "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.7", "tensorboardX>=2.6"],
     "quality": ["mypy>=1.15", "pre-commit>=4.0", "ruff>=0.12", "types-PyYAML", "types-tqdm"],
 }
 extras["dev"] = extras["test"] + extras["quality"] + extras["docs"] + extras["deepspeed"]
@@ -33,6 +33,8 @@ setup(
     install_requires=[
         "accelerate>=1.12",
         "datasets>=4.0",
+        "fsspec>=2023.12",
+        "filelock>=3.20",
         "huggingface_hub>=1.31",
         "jinja2>=3.1",
         "matplotlib>=3.9",
@@ -48,6 +50,7 @@ setup(
         "tqdm>=4.66",
         "transformers>=5.19",
         "typer>=0.16",
+        "xxhash>=3.0",
     ],
     extras_require=extras,
     entry_points={"console_scripts": ["hf-chain=hf_chain.cli:main"]},

@@ -10,13 +10,13 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-from families import machine_line, shown_recipe
 from matplotlib import pyplot as plt
 
+from families import machine_line, shown_recipe
 from hf_chain.cost import human
 from hf_chain.files import write_json, write_text
-from hf_chain.stages.environment import describe_environment
-from hf_chain.stages.ledger import FamilyRecord, MemberRecord, read_family
+from hf_chain.runs.environment import describe_environment
+from hf_chain.runs.ledger import FamilyRecord, MemberRecord, read_family
 
 ARMS = ("independent", "copy", "exact")
 SPLIT, METRIC = "validation", "zero_shot_top1"

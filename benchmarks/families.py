@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_chain.stages.family_data import PROCESSOR_FOLDER
-from hf_chain.stages.ledger import FamilyRecord, Ledger, read_family
-from hf_chain.stages.recipe import load_recipe
-from hf_chain.stages.runner import run
+from hf_chain.methods.chain.family_data import PROCESSOR_FOLDER
+from hf_chain.methods.chain.recipe import load_recipe
+from hf_chain.methods.chain.runner import run
+from hf_chain.runs.ledger import FamilyRecord, Ledger, read_family
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,19 +13,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from families import ROOT, take_over
 from grafting_captions import ask_captions
 from grafting_page import WAYS
 from grafting_questions import ask_more
 from grafting_results import write_results
 
+from families import ROOT, take_over
 from hf_chain.cli import exit_cleanly
 from hf_chain.errors import HfChainError
-from hf_chain.stages.graft.materials import Conversations
-from hf_chain.stages.graft.recipe import GraftRecipe, GraftStageSettings, load_graft_recipe
-from hf_chain.stages.graft.record import TARGET, graft_record
-from hf_chain.stages.graft.runner import run_graft
-from hf_chain.stages.ledger import read_family
+from hf_chain.methods.graft.data import Conversations
+from hf_chain.methods.graft.recipe import GraftRecipe, GraftStageSettings, load_graft_recipe
+from hf_chain.methods.graft.record import TARGET, graft_record
+from hf_chain.methods.graft.runner import run_graft
+from hf_chain.runs.ledger import read_family
 
 PUBLISHED_DECODER_SHARE = 0.2
 """Share of the data that the decoder is trained on in the published cost example (arXiv 2505.22664)."""

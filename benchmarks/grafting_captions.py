@@ -10,13 +10,13 @@ from typing import Any
 
 from hf_chain.evaluation.captioning import cider_d
 from hf_chain.files import whole_folder, write_json
-from hf_chain.report.graft_examples import save_pictures
-from hf_chain.stages.graft.asking import ask
-from hf_chain.stages.graft.grafted import load_grafted
-from hf_chain.stages.graft.materials import Conversations
-from hf_chain.stages.graft.recipe import GraftRecipe
-from hf_chain.stages.graft.record import StageRecord, graft_record
-from hf_chain.stages.ledger import read_family
+from hf_chain.methods.graft.data import Conversations
+from hf_chain.methods.graft.evaluation import ask
+from hf_chain.methods.graft.grafted import load_grafted
+from hf_chain.methods.graft.recipe import GraftRecipe
+from hf_chain.methods.graft.record import StageRecord, graft_record
+from hf_chain.methods.graft.report.examples import save_pictures
+from hf_chain.runs.ledger import read_family
 
 FOLDER, PICTURES = "captions", "caption-pictures"
 EXAMPLES = 4

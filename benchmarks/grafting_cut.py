@@ -11,7 +11,7 @@ from hf_chain.grafting.lineage import read_lineage
 from hf_chain.grafting.ranges import LayerRange
 from hf_chain.grafting.trajectory import Trajectory
 from hf_chain.grafting.trajectory_report import trajectory_report
-from hf_chain.report.graft_summary import GraftSummary
+from hf_chain.methods.graft.report.summary import GraftSummary
 
 
 def cut_lines(graft: GraftSummary) -> list[str]:

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hf_chain.commands.evaluate import evaluate_model
 from hf_chain.files import write_json
-from hf_chain.stages.graft.evaluate_model import evaluate_model
-from hf_chain.stages.graft.recipe import GraftRecipe
-from hf_chain.stages.graft.record import StageRecord, graft_record
-from hf_chain.stages.ledger import read_family
+from hf_chain.methods.graft.recipe import GraftRecipe
+from hf_chain.methods.graft.record import StageRecord, graft_record
+from hf_chain.runs.ledger import read_family
 
 QUESTIONS = 4000
 """Of each split; a run asks a few hundred, which cost something and tell two points apart at best."""

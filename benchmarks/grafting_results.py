@@ -10,20 +10,20 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-from families import shown_recipe
 from grafting_captions import caption_numbers, caption_pictures, captions_of
 from grafting_page import BASELINE, METRIC, WAYS, Captioned, Row, Shown, page
 from grafting_pictures import contact_sheet, may_be_shown
 from grafting_questions import metrics_of
 from matplotlib import pyplot as plt
 
+from families import shown_recipe
 from hf_chain.cost import human
 from hf_chain.cost.comparison import saving_words
 from hf_chain.files import write_json, write_text
-from hf_chain.report.graft_summary import GraftSummary, summarize_graft
-from hf_chain.stages.environment import describe_environment
-from hf_chain.stages.graft.record import SURROGATE, GraftRecord, StageRecord, graft_record
-from hf_chain.stages.ledger import read_family
+from hf_chain.methods.graft.record import SURROGATE, GraftRecord, StageRecord, graft_record
+from hf_chain.methods.graft.report.summary import GraftSummary, summarize_graft
+from hf_chain.runs.environment import describe_environment
+from hf_chain.runs.ledger import read_family
 
 COLOURS = {"ours": "#2563eb", "published": "#d97706", "baseline": "#6b7280", "shortened": "#9333ea"}
 

@@ -20,17 +20,20 @@ from unittest.mock import patch
 import matplotlib
 
 matplotlib.use("Agg")
-from families import ROOT, machine_line, run_variant, shown_recipe
 from matplotlib import pyplot as plt
+from transformers import CLIPConfig
 
+import hf_chain.growth.exact as exact_rules
+from families import ROOT, machine_line, run_variant, shown_recipe
 from hf_chain.cli import exit_cleanly
 from hf_chain.cost import human
+from hf_chain.families import Family, Stream
 from hf_chain.files import write_json, write_text
 from hf_chain.growth import tile
-from hf_chain.growth.exact import _TowerGrowth
 from hf_chain.growth.pad import Padded
 from hf_chain.growth.pad_first_norm import PaddedBehindNorm
-from hf_chain.stages.ledger import FamilyRecord, read_family
+from hf_chain.growth.tile import Tiled
+from hf_chain.runs.ledger import FamilyRecord, read_family
 
 SMALL = "members.small.training"
 VARIANTS: dict[str, list[str]] = {
@@ -86,18 +89,17 @@ def main() -> None:
             _write_results(arguments.output_dir)
 
 
-def _padded_tower(growth: _TowerGrowth) -> PaddedBehindNorm | Padded:
-    """The width rule of a tower, with padding where the width is a multiple as well."""
-    old, new, generator = growth.old.hidden_size, growth.new.hidden_size, growth.growth.generator
-    if growth.tower.first_norm is None or new == old:
-        return ORIGINAL_RULE(growth)
-    return PaddedBehindNorm(old, new, generator, growth.growth.weights[f"{growth.tower.first_norm}.weight"])
+def _padded(family: Family, stream: Stream, old: CLIPConfig, new: CLIPConfig) -> type[Tiled | Padded]:
+    """The width rule of a stream, with padding where the width is a multiple as well."""
+    if stream.first_norm and stream.width_of(old) != stream.width_of(new):
+        return PaddedBehindNorm
+    return ORIGINAL_RULE(family, stream, old, new)
 
 
-ORIGINAL_RULE = _TowerGrowth._width_rule
+ORIGINAL_RULE = exact_rules.width_rule
 RULES = {
     "exact, symmetric copies": lambda: patch.object(tile, "SYMMETRY_NOISE", 0.0),
-    "exact, padding for tiling": lambda: patch.object(_TowerGrowth, "_width_rule", _padded_tower),
+    "exact, padding for tiling": lambda: patch.object(exact_rules, "width_rule", _padded),
 }
 """Variants that change a rule of the operator instead of the recipe."""
 

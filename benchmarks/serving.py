@@ -1,6 +1,6 @@
 """Whether a serving engine answers as transformers does: an exported Llava behind a server of the OpenAI kind.
 
-    hf-chain export runs/graft-scenes/05-decoder llava --format llava
+    hf-chain export runs/graft-scenes/05-decoder llava --format llava-serving
     vllm serve llava --dtype float32 --limit-mm-per-prompt '{"image": 2}'
     python benchmarks/serving.py llava --engine "vLLM 0.32.0 in float32"
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import base64
 import io
-import math
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -32,9 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="what `hf-chain export` wrote, under the name that the server knows it by")
     parser.add_argument("--server", default="http://127.0.0.1:8000/v1")
-    parser.add_argument(
-        "--engine", required=True, help="the engine, its version and its type of weights, for the page"
-    )
+    parser.add_argument("--engine", required=True, help="the engine, its version and precision, for the page")
     arguments = parser.parse_args()
     questions = _questions(Random(SEED))
     ours = _ask_transformers(arguments.folder, questions)
@@ -131,7 +128,7 @@ def _compare(
                 "same_prompt_length": sum(our["prompt"] == their["prompt"] for our, their in asked),
                 "same_answer": len(same),
                 "distinct_answers": len({our["text"] for our, _ in asked}),
-                "largest_difference": max((abs(one - other) for one, other in tokens), default=math.nan),
+                "largest_difference": max((abs(one - other) for one, other in tokens), default=None),
             }
         )
     return results
@@ -141,15 +138,19 @@ def _same(our: dict[str, Any], their: dict[str, Any]) -> bool:
     return our["text"] == their["text"] and len(our["logprobs"]) == len(their["logprobs"])
 
 
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1e}" if isinstance(value, float) else str(value)
+
+
 def _write_page(engine: str, results: list[dict[str, Any]]) -> None:
+    from families import machine_line
     from hf_chain.cost.table import markdown_table
     from hf_chain.files import write_json, write_text
-    from hf_chain.stages.environment import describe_environment
+    from hf_chain.runs.environment import describe_environment
 
     environment = describe_environment()
     header = ["pictures", "questions", "same prompt length", "same answer", "distinct answers", "largest difference"]
-    rows = [[f"{value:.1e}" if isinstance(value, float) else str(value) for value in row.values()] for row in results]
-    versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
+    rows = [[_cell(value) for value in row.values()] for row in results]
     lines = [
         "# Serving an exported graft",
         "",
@@ -160,7 +161,7 @@ def _write_page(engine: str, results: list[dict[str, Any]]) -> None:
         "",
         markdown_table(header, rows),
         "",
-        f"Hardware: {environment['hardware']}. {versions}.",
+        machine_line(environment),
         "",
     ]
     folder = ROOT / "docs/benchmarks"

@@ -125,8 +125,9 @@ def _memory(field: str) -> int:
 
 
 def _write_page(size: int, results: list[dict[str, Any]]) -> None:
+    from families import machine_line
     from hf_chain.files import write_json, write_text
-    from hf_chain.stages.environment import describe_environment
+    from hf_chain.runs.environment import describe_environment
 
     environment = describe_environment()
     rows = []
@@ -154,9 +155,7 @@ def _write_page(size: int, results: list[dict[str, Any]]) -> None:
         "transformers maps files into memory, so that layers deleted before anything reads them cost nothing, as long"
         " as their type stays. With another type every layer is copied first.",
         "",
-        f"Hardware: {environment['hardware']}. "
-        + ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
-        + ".",
+        machine_line(environment),
         "",
     ]
     folder = ROOT / "docs/benchmarks"

@@ -16,16 +16,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from families import ROOT, machine_line
 from torch.utils.data import DataLoader
 from transformers import CLIPModel, TrainerCallback, set_seed
 
+from families import ROOT, machine_line
 from hf_chain.cli import exit_cleanly
 from hf_chain.distillation.cache import cached_teacher
 from hf_chain.files import write_json, write_text
-from hf_chain.stages.environment import describe_environment
-from hf_chain.stages.family_data import FamilyData, load_family_data
-from hf_chain.stages.recipe import Recipe, load_recipe
+from hf_chain.methods.chain.family_data import FamilyData, load_family_data
+from hf_chain.methods.chain.recipe import Recipe, load_recipe
+from hf_chain.runs.environment import describe_environment
 from hf_chain.trainer import ChainConfig, ChainTrainer
 
 SETTINGS = ["data.scenes.train=4096", "data.scenes.validation=8", "data.scenes.test=8", "data.scenes.compositional=8"]
@@ -37,9 +37,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=6, help="steps of a block")
     arguments = parser.parse_args()
-    recipe = load_recipe(ROOT / "examples/recipes/scenes.yaml", SETTINGS + ["data.keep_decoded=true"])
     with tempfile.TemporaryDirectory() as folder:
-        data = load_family_data(recipe, Path(folder), main_process=True)
+        settings = [*SETTINGS, "data.keep_decoded=true", f"output_dir={folder}"]
+        recipe = load_recipe(ROOT / "examples/recipes/scenes.yaml", settings)
+        data = load_family_data(recipe, main_process=True)
         for row in range(len(data.train)):
             data.train[row]
         blocks = _arms(recipe, data, Path(folder))

@@ -13,20 +13,20 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from families import ROOT, machine_line
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from families import ROOT, machine_line
 from hf_chain.cli import exit_cleanly
 from hf_chain.files import write_json, write_text
 from hf_chain.grafting.translator.compare import compare_translators
 from hf_chain.grafting.translator.report import translator_table
 from hf_chain.grafting.translator.translator_config import TranslatorConfig
-from hf_chain.hub.graft_numbers import read_translator
-from hf_chain.stages.environment import describe_environment
-from hf_chain.stages.graft.materials import Conversations
-from hf_chain.stages.graft.recipe import load_graft_recipe
-from hf_chain.stages.graft.record import SURROGATE, TARGET, graft_record
-from hf_chain.stages.ledger import read_family
+from hf_chain.methods.graft.card.numbers import read_translator
+from hf_chain.methods.graft.data import Conversations
+from hf_chain.methods.graft.recipe import load_graft_recipe
+from hf_chain.methods.graft.record import SURROGATE, TARGET, graft_record
+from hf_chain.runs.environment import describe_environment
+from hf_chain.runs.ledger import read_family
 
 EPOCHS, LEARNING_RATE = 3, 1e-3
 """Of the trained ones, over the calibration text; small models learn at larger rates than the default."""

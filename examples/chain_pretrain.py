@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import HfArgumentParser
 
 from hf_chain.cli import exit_cleanly
-from hf_chain.stages.launch import RunArguments, launch
+from hf_chain.commands.run import RunArguments, launch
 
 
 def main() -> None:

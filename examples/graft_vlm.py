@@ -12,7 +12,7 @@ from pathlib import Path
 from transformers import HfArgumentParser
 
 from hf_chain.cli import exit_cleanly
-from hf_chain.stages.launch import GraftArguments, launch
+from hf_chain.commands.run import GraftArguments, launch
 
 RECIPES = Path(__file__).with_name("recipes")
 

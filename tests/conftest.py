@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from support.command_line import hf_chain  # noqa: F401
+from support.own_home import enter_empty_folder, enter_own_home
+
+HOME = enter_own_home()
+
+from transformers import set_seed  # noqa: E402
+
+from support.checkout import checkout  # noqa: E402, F401
+from support.command_line import hf_chain  # noqa: E402, F401
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -25,3 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Counter(item.path for item in items)
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path] / tests[item.path])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Begin every test, its fixtures included, alike, whichever ran before it in its worker and wherever pytest began:
+    with the same random numbers, in an empty folder.
+    """
+    set_seed(0)
+    enter_empty_folder(HOME)

@@ -13,8 +13,8 @@ import torch
 from transformers import AutoProcessor, CLIPModel
 
 from hf_chain.cli import exit_cleanly
-from hf_chain.stages.recipe import load_recipe
-from hf_chain.stages.runner import run
+from hf_chain.methods.chain.recipe import load_recipe
+from hf_chain.methods.chain.runner import run
 from support.command_line import Command, finished, start_hf_chain
 from support.hub_fixtures import hub  # noqa: F401
 from support.hub_server import HubServer
@@ -69,6 +69,28 @@ def test_only_what_goes_on_says_so_when_it_is_interrupted(
     assert capsys.readouterr().err == f"hf-chain: interrupted{more}\n"
 
 
+@pytest.mark.parametrize(
+    ("processes", "said"),
+    [
+        ("2", "another process of this run has ended or does not answer; its own last line"),
+        ("1", "RuntimeError: [/a/"),
+    ],
+)
+def test_a_process_that_lost_another_one_says_so(
+    processes: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What torch says in the survivors, while the launcher is about to end them."""
+
+    def command() -> None:
+        raise RuntimeError("[/a/third_party/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:55008: Connection")
+
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    with pytest.raises(SystemExit):
+        exit_cleanly(command)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"hf-chain: {said}") and ("HF_CHAIN_DEBUG" in line) == (processes == "1")
+
+
 def test_the_module_is_the_command_line() -> None:
     outcome = finished(start_hf_chain("--help"))
     assert outcome.status == 0
@@ -95,8 +117,7 @@ def test_the_plan_is_json(hf_chain: Command, recipe: Path) -> None:
 
 
 @pytest.mark.parametrize("example", RECIPES, ids=lambda path: path.stem)
-def test_every_example_can_be_planned(hf_chain: Command, example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(REPOSITORY)
+def test_every_example_can_be_planned(hf_chain: Command, example: Path, checkout: Path) -> None:
     recipe = load_recipe(example)
     source = recipe.data.source
     if source.startswith("..") and not Path(source).exists():
@@ -113,7 +134,7 @@ def test_a_grown_folder_loads_in_stock_classes_and_embeds_the_same(
 ) -> None:
     sizes = ["--vision-width", "32", "--text-depth", "2", "--embedding", "24"]
     outcome = hf_chain("grow", trained / "01-tiny", tmp_path / "grown", *sizes)
-    assert outcome.status == 0 and "relative error of the embeddings" in outcome.out
+    assert outcome.status == 0 and "relative error of the outputs" in outcome.out
     small, large = (CLIPModel.from_pretrained(folder) for folder in (trained / "01-tiny", tmp_path / "grown"))
     vision, text = large.config.vision_config, large.config.text_config
     assert (vision.hidden_size, text.num_hidden_layers, large.config.projection_dim) == (32, 2, 24)

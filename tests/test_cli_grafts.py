@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -19,12 +25,13 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
+from hf_chain.cli.terminal import talk
+from hf_chain.commands.chat import Conversation
 from hf_chain.grafting.lineage import read_lineage
-from hf_chain.stages.graft.chat import Conversation
-from hf_chain.stages.graft.grafted import load_grafted
+from hf_chain.methods.graft.grafted import load_grafted
 from support.command_line import Command
 from support.graft_recipes import tiny_graft_values, write_grafted, write_target
-from support.recipes import write_recipe
+from support.recipes import environment, write_recipe
 
 FEW = ["--samples", "12", "--measured", "6", "--batch-size", "6"]
 
@@ -87,12 +94,13 @@ def test_the_plan_of_a_graft_is_json(hf_chain: Command, tmp_path: Path) -> None:
 def test_named_layers_are_cut_without_loading_the_target(
     hf_chain: Command, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loader = "hf_chain.stages.graft.cut_folder.load_language_model"
+    loader = "hf_chain.commands.surrogate.load_language_model"
     monkeypatch.setattr(loader, lambda *_, **__: pytest.fail("the target was loaded"))
     command = ["surrogate", models / "target", tmp_path / "out", "--replaced", "1-2,3-4", "--method", "inherit"]
     outcome = hf_chain(*command)
     assert outcome.status == 0, outcome.err
     assert "4 of 6 layers are kept (0-1, 3, 5)" in outcome.out
+    assert "of the language model's MACs are saved" in outcome.out
     assert "layers 1-2 and 3-4 are replaced by 1 layer, made by inherit" in outcome.out
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.num_hidden_layers == 4
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
@@ -112,7 +120,14 @@ def test_a_criterion_finds_the_cut_and_draws_it(
     output = tmp_path / "out"
     outcome = hf_chain("surrogate", models / "target", output, "--data", models / "mix.json", *FEW, *options)
     assert outcome.status == 0, outcome.err
-    for words in ("layers are kept", "splice error", "perplexity", f"made by {method}", "trajectory.png"):
+    for words in (
+        "layers are kept",
+        "MACs are saved",
+        "splice error",
+        "perplexity",
+        f"made by {method}",
+        "trajectory.png",
+    ):
         assert words in outcome.out
     assert (output / "trajectory.png").read_bytes().startswith(b"\x89PNG")
     lineage = read_lineage(AutoModelForCausalLM.from_pretrained(output).config)
@@ -128,6 +143,9 @@ def test_a_graft_and_its_export_answer_alike(hf_chain: Command, models: Path, tm
     assert all(torch.equal(found[f"language_model.{name}"], value) for name, value in expected.items())
     outcome = hf_chain("export", tmp_path / "grafted", tmp_path / "llava")
     assert outcome.status == 0 and "a stock Llava with the same logits" in outcome.out
+    for name, typed in (("grafted", "graft trained target grafted"), ("llava", "export grafted llava")):
+        card = (tmp_path / name / "README.md").read_text()
+        assert f"```bash\nhf-chain {typed}\n```" in card and str(tmp_path) not in card
     logits = []
     classes: list[tuple[Any, str]] = [
         (AutoModelForImageTextToText, "grafted"),
@@ -149,10 +167,14 @@ def test_the_format_of_an_export_can_be_named(hf_chain: Command, models: Path, t
     for name, form in (("named", ["--format", "llava"]), ("default", [])):
         outcome = hf_chain("export", models / "trained", tmp_path / name, *form)
         assert outcome.status == 0 and f"{name}: a stock Llava with the same logits" in outcome.out
-        written.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
-    assert written[0] == written[1]
-    _, loading = LlavaForConditionalGeneration.from_pretrained(tmp_path / "named", output_loading_info=True)
-    assert not any(loading.values()), loading
+        files = [path for path in (tmp_path / name).iterdir() if path.name != "README.md"]
+        written.append({path.name: path.read_bytes() for path in files})
+    assert written[0] == written[1] and "need --format llava-serving" in outcome.out
+    assert hf_chain("export", models / "trained", tmp_path / "served", "--format", "llava-serving").status == 0
+    for name, layers in (("named", [-2, -1]), ("served", -1)):
+        model, loading = LlavaForConditionalGeneration.from_pretrained(tmp_path / name, output_loading_info=True)
+        assert not any(loading.values()), loading
+        assert model.config.vision_feature_layer == layers
 
 
 def test_eval_asks_the_questions_of_a_recipe(hf_chain: Command, models: Path, tmp_path: Path) -> None:
@@ -204,3 +226,44 @@ def test_the_terminal_goes_on_after_what_went_wrong(
         "this cannot be asked, there are 1 images for 2 <image> placeholders: ask without <image>",
     ]
     assert outcome.out.count("> ") == len(lines) + 1
+
+
+@pytest.mark.slow
+def test_the_terminal_takes_any_bytes(models: Path, tmp_path: Path) -> None:
+    """In questions, in names of files, and in what it says about them."""
+    shown = os.fsencode(tmp_path) + b"/r\xe9d \xff.png"
+    shutil.copy(models / "red.png", shown)
+    lines = [b"is it r\xe9d?", b"/image " + shown, b"is it \xff\xfe red?", b"\x00\x80\xc3", b"/image n\xe9.png"]
+    arguments = [sys.executable, "-m", "hf_chain", "chat", str(models / "trained"), "--max-new-tokens", "3"]
+    done = subprocess.run(arguments, input=b"\n".join(lines), env=environment(), capture_output=True, check=False)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr[-2000:]
+    problems = [line for line in done.stderr.splitlines() if b"There is no file" in line]
+    assert problems == [b"There is no file n\\udce9.png: give a picture, such as a PNG or JPEG file"]
+    assert done.stdout.count(b"> ") == len(lines) + 1
+
+
+@pytest.mark.parametrize("written", ["{}", "'{}'", '"{}"', "{escaped}", "{address}", "'{address}'", "  {escaped}  "])
+@pytest.mark.parametrize("command", ["/image ", ""])
+def test_a_picture_is_shown_as_terminals_write_its_path(
+    command: str, written: str, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = tmp_path / "my (red) picture.png"
+    shutil.copy(models / "red.png", picture)
+    escaped = re.sub(r"([ ()])", r"\\\1", str(picture))
+    line = command + written.format(picture, escaped=escaped, address=picture.as_uri())
+    shown: list[Path] = []
+    conversation = SimpleNamespace(show=shown.append, ask=lambda *_: pytest.fail("it was asked"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{line}\n"))
+    talk(cast("Conversation", conversation))
+    assert shown == [picture]
+
+
+@pytest.mark.parametrize(
+    "question", ["is it a\tred.png?", "'is it red?'", "it's red?", "~ is it?", "'" + "long " * 2000]
+)
+def test_questions_are_no_paths(question: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    conversation = SimpleNamespace(ask=lambda text, say: asked.append(text))
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{question}\n"))
+    talk(cast("Conversation", conversation))
+    assert asked == [question.strip()]

@@ -20,10 +20,11 @@ from pydantic_core import PydanticUndefined
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from hf_chain.arguments.option_types import value_type
+from hf_chain.methods.chain.recipe import Recipe
+from hf_chain.methods.graft.recipe import GraftRecipe
+from hf_chain.runs.training_fields import RUNNER_FIELDS
 from hf_chain.settings import Settings
-from hf_chain.stages.graft.recipe import GraftRecipe
-from hf_chain.stages.recipe import Recipe
-from hf_chain.stages.training_fields import RUNNER_FIELDS
 from hf_chain.trainer.chain_config import ChainConfig
 from hf_chain.trainer.graft_config import GraftConfig
 
@@ -74,7 +75,12 @@ class ConfigTable(SphinxDirective):
             if field.name in own and "help" in field.metadata and field.name not in ("parts", "stage")
         ]
         rows = [
-            [code(f.name), [text(words(hints[f.name]))], code(plain(f.default)), marked(f.metadata["help"])]
+            [
+                code(f.name),
+                [text(words(value_type(hints[f.name])))],
+                code(plain(f.default)),
+                marked(f.metadata["help"]),
+            ]
             for f in fields
         ]
         return [table(HEADER, rows)]

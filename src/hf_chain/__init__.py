@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hf_chain.grafting.surrogate import build_surrogate
     from hf_chain.grafting.trajectory import measure_trajectory
     from hf_chain.grafting.translator import fit_translator
-    from hf_chain.growth import embedding_error, grow
+    from hf_chain.growth import embedding_error, grow, growth_error
     from hf_chain.models import ChainCLIPConfig, ChainCLIPModel
     from hf_chain.models.grafted_vlm import (
         GraftedVLMConfig,
@@ -57,6 +57,7 @@ _ROOMS = {
     "from_parts": "models.grafted_vlm",
     "graft": "grafting.graft",
     "grow": "growth",
+    "growth_error": "growth",
     "measure_trajectory": "grafting.trajectory",
 }
 """Public name -> the module it lives in; a module is opened when one of its names is first used."""
@@ -87,6 +88,7 @@ __all__ = [
     "from_parts",
     "graft",
     "grow",
+    "growth_error",
     "measure_trajectory",
 ]
 

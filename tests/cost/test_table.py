@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
 
 from hf_chain.cost import FamilyCost, MemberCost, clip_memory, hours, human, memory_table, plan_table
+from hf_chain.cost.table import escaped, markdown_table
 from hf_chain.errors import HfChainError
 
 
@@ -22,6 +25,12 @@ from hf_chain.errors import HfChainError
 )
 def test_large_numbers_get_three_digits_and_a_prefix(number, text):
     assert human(number) == text
+
+
+@pytest.mark.parametrize("speed", [0.0, -1.0, float("nan"), float("inf")])
+def test_hours_need_a_throughput(speed):
+    with pytest.raises(HfChainError, match=f"tflops_per_second is {speed}: give the measured throughput, above 0"):
+        hours(1e15, tflops_per_second=speed)
 
 
 def test_hours_count_two_operations_per_mac():
@@ -56,3 +65,25 @@ def test_memory_table_has_a_row_for_each_member(paper_config):
     table = memory_table({"T": estimate}).splitlines()
     assert table[0].split("|")[1].strip() == "bytes per device"
     assert table[2].split("|")[-2].strip() == human(estimate.total)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a | b",
+        "<b>1 & 2</b> &amp; <script>x</script>",
+        "*bold* _it_ snake_case __init__ ~~no~~",
+        "[x](javascript:1) ![](file) `code` \\ $y$",
+        *("- no list", "+ nor this", "1. nor that", "12) nor that", "# no title", "> no quote", "==="),
+    ],
+)
+def test_text_of_data_is_shown_as_it_is(text):
+    """By a renderer, as a paragraph and as a cell."""
+    render = MarkdownIt("gfm-like", {"linkify": False}).render
+    assert render(escaped(text)) == f"<p>{escapeHtml(text)}</p>\n"
+    cells = render(markdown_table(["a", "b"], [["1", escaped(text)]]))
+    assert f">{escapeHtml(text)}</td>" in cells and cells.count("<td") == 2
+
+
+def test_text_of_data_is_one_line():
+    assert escaped("one\n\n# two\ttabs") == "one # two tabs"

@@ -30,16 +30,21 @@ def test_accumulation_through_cached_features_adds_one_student_forward(member):
     assert twice["teacher"] == once["teacher"]
 
 
-def test_a_cached_teacher_sees_each_view_and_each_caption_once(member):
+def test_a_cached_teacher_sees_every_view_and_every_caption_once_however_short_the_training(member):
     teacher = clip_macs(member.teacher)
-    cached = replace(member, cached_views=2, caption_pool=9)
-    assert cached.training_macs["teacher"] == 1_000 * (2 * teacher.image + 9 * teacher.text)
+    cached = replace(member, cached_views=2, cached_captions=8_500)
+    assert cached.training_macs["teacher"] == 2_000 * teacher.image + 8_500 * teacher.text
+    assert replace(cached, epochs=1).training_macs["teacher"] == cached.training_macs["teacher"]
 
 
-def test_a_cache_never_costs_more_than_the_live_teacher(member):
-    short = replace(member, epochs=1)
-    cached = replace(short, cached_views=5, caption_pool=100)
-    assert cached.training_macs["teacher"] == short.training_macs["teacher"]
+def test_short_batches_are_dropped_by_the_member_and_by_its_twin(member):
+    batched = replace(member, epochs=1, batch_size=600)
+    assert (batched.steps, batched.samples) == (1, 600)
+    assert batched.independent_training_macs(2) == 2 * batched.training_macs["student"]
+    streamed = replace(batched, streamed=True, epochs=2)
+    assert (streamed.steps, streamed.samples) == (3, 1_800)
+    with pytest.raises(HfChainError, match="S: 1 epochs of 1000 images make no batch of 1200"):
+        replace(batched, batch_size=1_200)
 
 
 def test_a_teacher_that_leaves_early_costs_its_share(member):

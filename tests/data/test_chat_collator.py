@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from hf_chain.data.chat import ChatCollator, ChatEncoder, ResponseReweighting
-from hf_chain.data.chat.image_prompts import IMAGE_PROMPTS
+from hf_chain.data.chat.encoder import IMAGE_PROMPTS
 from hf_chain.errors import HfChainError
 from hf_chain.losses.response import IGNORED
 from hf_chain.models.grafted_vlm import from_parts
@@ -26,6 +26,28 @@ def vlm():
 @pytest.fixture(scope="module")
 def processor(vlm):
     return vlm[1]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_pixels_are_those_of_the_image_processor(processor, mode):
+    noise = torch.randint(0, 256, (2, 21, 33, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = [Image.fromarray(pixels.numpy()).convert(mode) for pixels in noise]
+    row = talk("<image> and <image>", "two") | {"images": images}
+    collator = ChatCollator(processor)
+    expected = processor.image_processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
+    assert torch.equal(collator([row])["pixel_values"], expected["pixel_values"])
+    assert collator._direct is not None
+
+
+def test_an_image_processor_of_another_kind_does_it_itself(processor, monkeypatch):
+    class Sized(type(processor.image_processor)):
+        def __call__(self, images, **options):
+            found = super().__call__(images, **options)
+            return {**found, "image_sizes": torch.tensor([[16, 16]])}
+
+    sized = Sized(**{k: v for k, v in processor.image_processor.to_dict().items() if k in ("size", "crop_size")})
+    monkeypatch.setattr(processor, "image_processor", sized)
+    assert "image_sizes" in ChatCollator(processor)([talk("<image>", "red", images=1)])
 
 
 def test_images_and_text_rows_share_a_padded_batch(vlm):
@@ -73,6 +95,18 @@ def test_a_row_that_does_not_fit_is_named_in_one_line(processor, row, problem):
     with pytest.raises(HfChainError, match=problem) as caught:
         ChatCollator(processor)([row])
     assert "what is this?" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_rows_of_any_form_make_the_batch_of_plain_ones(processor):
+    plain = talk("<image>\nhow many circles?", "3", images=1)
+    typed = [{"type": "image"}, {"type": "text", "text": "how many circles?"}]
+    messages = [{"from": "human", "value": typed}, {"role": "assistant", "content": 3}]
+    collate = ChatCollator(processor)
+    found, expected = collate([{**plain, "messages": messages}]), collate([plain])
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    messages[0]["value"] = [{"type": "image", "image": plain["images"][0]}]
+    with pytest.raises(HfChainError, match="the row that begins with .* cannot be used, a message holds .*not read"):
+        collate([{"messages": messages}])
 
 
 def test_an_image_needs_more_than_a_tokenizer():

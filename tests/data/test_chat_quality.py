@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from datasets import Dataset
@@ -26,7 +27,7 @@ def turns(*texts, roles=("user", "assistant")):
 
 PROBLEMS = {
     1: "an image cannot be read",
-    2: "an image cannot be read",
+    2: "there is no such image: image_folder names",
     3: "there is no response",
     4: "there is no response",
     5: "there are 2 images for 1 <image> placeholders",
@@ -92,6 +93,28 @@ def test_every_problem_is_named_by_row_and_path(rows, pictures, processor, tmp_p
     assert len(good) == 1 + len(USABLE)
     batch = ChatCollator(processor, max_length=60)([good[number] for number in range(len(good))])
     assert batch["attention_mask"].sum(1).tolist() == list(good["length"])
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("<img>a/b.png</img>", "<|image_pad|>", "<|image_1|>", "<start_of_image>", "[IMG]", "<IMG_CONTEXT>"),
+        *("<img><ImageHere></img>", "<ImageHere>", "<image_placeholder>", "<image 1>", "<|video_pad|>", "<|AUDIO|>"),
+    ],
+)
+def test_images_in_the_text_of_another_layout_are_not_passed_over(written, processor):
+    encoder = ChatEncoder(processor)
+    with pytest.raises(ValueError, match=rf"^message 0 holds '{re.escape(written)}', an image of another layout"):
+        encoder.encode(turns(f"Picture 1: {written}\nwhat is this?", "red"))
+    encoder.encode(turns("is <img src='a.png'> or ![](a.png) html?", "the first"))
+
+
+@pytest.mark.parametrize("written", ["<video>\nwhat is this?", "what is this?\n<video>", "<audio>\nwho speaks?"])
+def test_films_and_sounds_are_not_passed_over(written, processor):
+    encoder = ChatEncoder(processor)
+    with pytest.raises(ValueError, match="^message 0 holds '<(video|audio)>', an image of another layout"):
+        encoder.encode(turns(written, "a dog"))
+    encoder.encode(turns("what does <video> do in html?", "it shows a film"))
 
 
 def test_too_many_bad_rows_stop_the_run_in_one_line(rows, processor):

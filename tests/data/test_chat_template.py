@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 
 import pytest
+from jinja2 import TemplateError
 
 from hf_chain.data.chat import ChatEncoder, ChatTemplate
 from hf_chain.errors import HfChainError
 from hf_chain.losses.response import IGNORED
-from hf_chain.models.grafted_vlm.chat_template import with_images, without_images
-from support.chat_models import TEMPLATES, chat_tokenizer
+from hf_chain.models.grafted_vlm.processing_grafted_vlm import with_images, without_images
+from support.chat_models import TEMPLATES, chat_tokenizer, in_loss
 
 CHAT = [
     {"role": "user", "content": "assistant, what is this? <|im_end|> user"},
@@ -19,20 +20,6 @@ CHAT = [
     {"role": "assistant", "content": "yes"},
 ]
 NAMES = [None, *TEMPLATES]
-
-
-def in_loss(tokenizer, messages, **options):
-    """Texts of the runs of tokens that are in the loss."""
-    encoder = ChatEncoder(tokenizer, **options)
-    encoded, text = encoder.encode(messages), encoder.template.render(messages).text
-    places = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    runs, inside = [], False
-    for token, label, (start, end) in zip(encoded.input_ids, encoded.labels, places, strict=True):
-        if label != IGNORED:
-            assert label == token
-            runs = [*runs[:-1], (runs[-1][0], end)] if inside else [*runs, (start, end)]
-        inside = label != IGNORED
-    return [text[start:end] for start, end in runs]
 
 
 @pytest.mark.parametrize("image", ["<|IMAGE|>", "<PLACEHOLDER>", "{{ image }}", "it's an <image>"])
@@ -44,6 +31,29 @@ def test_any_text_can_stand_for_an_image(image):
     )
     plain = {"role": "user", "content": f"{image}\nwhat is it?"}
     assert typed == tokenizer.apply_chat_template([plain], tokenize=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (3, "3"),
+        (["a", 2.5, {"type": "text", "text": 3}], "a\n2.5\n3"),
+        ([{"type": "text", "text": None}, {"text": "a"}], "a"),
+        (None, ""),
+    ],
+)
+def test_numbers_and_plain_parts_are_text(content, text):
+    template = with_images("{{ messages[0]['content'] }}", "<image>")
+    message = {"role": "user", "content": content}
+    assert chat_tokenizer().apply_chat_template([message], chat_template=template, tokenize=False) == text
+
+
+@pytest.mark.parametrize("part", [{"type": "video", "video": "cat.mp4"}, {"type": "input_image", "image_url": "cat"}])
+def test_a_part_that_is_no_text_and_no_image_is_refused(part):
+    template = with_images("{{ messages[0]['content'] }}", "<image>")
+    message = {"role": "user", "content": [{"type": "text", "text": "what is this?"}, part]}
+    with pytest.raises(TemplateError, match=f"a message has a part of type {part['type']}, which is not read"):
+        chat_tokenizer().apply_chat_template([message], chat_template=template, tokenize=False)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +131,14 @@ def test_a_template_that_refuses_every_conversation_is_refused_in_one_line():
     with pytest.raises(HfChainError, match="refuses a question and an answer, tools are needed; give") as caught:
         ChatTemplate(tokenizer)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("broken", ["{% for n in range(10 ** 12) %}{% endfor %}", "{{ 1 / 0 }}", "{{ 'a' + 1 }}"])
+def test_a_template_that_cannot_be_computed_is_refused_in_one_line(broken):
+    tokenizer = copy.deepcopy(chat_tokenizer())
+    tokenizer.chat_template = broken
+    with pytest.raises(HfChainError, match="the chat template of tokenizer .* refuses a question and an answer"):
+        ChatTemplate(tokenizer)
 
 
 def test_conversations_do_not_depend_on_the_day():

@@ -134,10 +134,3 @@ def test_equal_captions_have_equal_ids(scenes, collator):
     assert ids[0] == ids[1] and len(set(ids)) == 3
     # Written down, because teacher caches on disk outlive a process.
     assert caption_id([1, 2, 3]) == caption_id((1, 2, 3)) == 1853286989701629226
-
-
-def test_images_of_the_right_size_get_the_numbers_of_the_processor(scenes, collator):
-    processor = build_processor(collator.tokenizer, 64)
-    images = [ImageTextDataset(scenes["train"], DataSettings())[row]["image"] for row in range(4)]
-    expected = processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
-    torch.testing.assert_close(ImageTextCollator(processor).pixel_values(images), expected, rtol=0, atol=1e-6)

@@ -6,12 +6,14 @@ import json
 import math
 
 import pytest
+import torch
 from datasets import Dataset, Features, Image, List, Value
 from torch.utils.data import DataLoader
 
 from hf_chain.data import DataSettings, ImageTextDataset, ImageTextStream, check_quality
 from hf_chain.data import quality as quality_module
 from hf_chain.data.image_files import image_files_key
+from hf_chain.data.quality_report import BadRow, QualityReport
 from hf_chain.errors import HfChainError
 
 FEATURES = Features({"image": Image(), "text": List(Value("string"))})
@@ -34,7 +36,7 @@ def rows(pictures) -> Dataset:
 def test_bad_rows_are_left_out_and_reported_by_path(rows, pictures, tmp_path, caplog):
     report = tmp_path / "bad" / "train.json"
     with caplog.at_level("WARNING"):
-        assert check_quality(rows, settings_of(max_bad_share=0.5), report_file=report) == [0, 1, 4, 6, 7]
+        assert list(check_quality(rows, settings_of(max_bad_share=0.5), report_file=report)) == [0, 1, 4, 6, 7]
     written = json.loads(report.read_text())
     assert written["rows"] == 8
     assert [(bad["row"], bad["path"], bad["usable"]) for bad in written["bad"]] == [
@@ -64,7 +66,7 @@ def test_a_scan_is_not_repeated(rows, monkeypatch):
     settings = settings_of(max_bad_share=0.5)
     first = check_quality(rows, settings)
     monkeypatch.setattr(quality_module, "_scan", None)
-    assert check_quality(rows, settings) == first
+    assert list(check_quality(rows, settings)) == list(first)
     with pytest.raises(HfChainError):
         check_quality(rows, settings_of(max_bad_share=0.1))
 
@@ -75,7 +77,7 @@ def test_a_failed_scan_is_repeated_and_a_changed_file_is_noticed(rows, pictures,
     with pytest.raises(HfChainError, match="1 of 3 rows"):
         check_quality(two, settings_of())
     pictures[2].write_bytes(pictures[0].read_bytes())
-    assert check_quality(two, settings_of()) == [0, 1, 2]
+    assert list(check_quality(two, settings_of())) == [0, 1, 2]
     pictures[0].unlink()
     with pytest.raises(HfChainError, match="1 of 3 rows"):
         check_quality(two, settings_of())
@@ -95,10 +97,109 @@ def test_nan_captions_are_counted(pictures):
         check_quality(rows, settings_of())
 
 
-def test_a_broken_image_that_was_not_scanned_is_named(rows, pictures):
+def test_long_values_are_cut_in_messages_and_reports(tmp_path, caplog):
+    """A column of encoded images as text, or a book instead of a label."""
+    columns = {"image": ["x" * 100_000] * 8, "label": [["y" * 100_000]] * 8}
+    rows = Dataset.from_dict(columns)
+    settings = DataSettings(source="folder", label_column="label", class_names=["a"], max_bad_share=1)
+    with pytest.raises(HfChainError) as caught:
+        check_quality(Dataset.from_dict({**columns, "label": [9] * 8}), settings, report_file=tmp_path / "bad")
+    assert len(str(caught.value)) < 3000 and (tmp_path / "bad").stat().st_size < 10_000
+    with pytest.raises(HfChainError) as caught:
+        check_quality(rows, settings)
+    assert len(str(caught.value)) < 400
+
+
+def test_workers_of_a_scan_find_the_same(rows, monkeypatch):
+    numbers = range(len(rows))
+    alone = quality_module._scan(rows, settings_of(), "rows", numbers)
+    monkeypatch.setattr(quality_module, "_ALONE", 0)
+    monkeypatch.setattr(quality_module, "_SCAN_BATCH", 3)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    state = torch.get_rng_state()
+    assert quality_module._scan(rows, settings_of(), "rows", numbers) == alone and len(alone.bad) == 4
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_sample_is_judged_and_leaves_no_row_out(rows, monkeypatch):
+    monkeypatch.setattr(quality_module, "_SAMPLE", 4)
+    seen, read = [], quality_module.read_row
+    monkeypatch.setattr(quality_module, "read_row", lambda number, *args: seen.append(number) or read(number, *args))
+    with pytest.raises(HfChainError, match=r"\d of 4 rows of a sample of train are bad") as caught:
+        check_quality(rows, settings_of(check="sample"), name="train")
+    assert len(set(seen)) == 4 and str(caught.value).startswith(f"{len({2, 3, 5, 6} & set(seen))} of 4")
+    assert check_quality(rows, settings_of(check="sample", max_bad_share=0.75)) == range(8)
+    assert seen[:4] == seen[4:]
+
+
+def test_a_sample_is_not_misled_by_rows_that_come_in_turns(pictures, monkeypatch):
+    """Of every tenth row each is bad, and of all of them a tenth."""
+    monkeypatch.setattr(quality_module, "_SAMPLE", 100)
+    columns = {
+        "image": [str(pictures[row % 8]) for row in range(1000)],
+        "text": [["a"] * (row % 10) for row in range(1000)],
+    }
+    found = Dataset.from_dict(columns, features=FEATURES)
+    assert check_quality(found, settings_of(check="sample", max_bad_share=0.2)) == range(1000)
+
+
+def test_no_row_is_read_where_the_check_is_off(rows, monkeypatch):
+    monkeypatch.setattr(quality_module, "read_row", None)
+    monkeypatch.setattr(quality_module, "image_files_key", None)
+    for off in ("off", False):  # YAML reads off as false.
+        assert check_quality(rows, settings_of(check=off)) == range(8)
+
+
+def test_the_rows_of_data_without_bad_ones_take_no_memory():
+    assert QualityReport(10_000_000).good_indices == range(10_000_000)
+    few = QualityReport(10_000_000, [BadRow(3, None, "gone", usable=False), BadRow(5, None, "odd", usable=True)])
+    assert len(few.good_indices) == 9_999_999 and few.good_indices.nbytes < 81_000_000
+    assert few.good_indices[2:5].tolist() == [2, 4, 5]
+
+
+def test_a_bad_row_that_was_not_left_out_is_named(rows, pictures):
     with pytest.raises(HfChainError, match="row 2") as caught:
         ImageTextDataset(rows, settings_of())[2]
     assert str(pictures[2]) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def drawn(pairs, epoch, **options):
+    pairs.set_epoch(epoch)
+    return [sample["image_id"] for sample in DataLoader(pairs, batch_size=None, **options)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_rows_are_replaced_by_what_seed_epoch_and_row_choose(rows, tmp_path, workers):
+    settings, good = settings_of(check="off", max_bad_share=0.5), {0, 1, 4, 6, 7}
+    pairs = ImageTextDataset(rows, settings, report_file=tmp_path / "bad.jsonl")
+    seen = [drawn(pairs, epoch, num_workers=workers) for epoch in range(20)]
+    for ids in seen:
+        assert all(found == row if row in good else found in good for row, found in enumerate(ids))
+    assert len({ids[2] for ids in seen}) == 5 and any(ids[2] != ids[3] for ids in seen)
+    # In another process, that begins with another epoch and row.
+    other = ImageTextDataset(rows, settings)
+    other.set_epoch(11)
+    assert [other[row]["image_id"] for row in reversed(range(8))] == seen[11][::-1]
+    assert drawn(ImageTextDataset(rows, settings, seed=1), 11) != seen[11]
+    told = [json.loads(line)["row"] for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
+    assert set(told) == {2, 3, 5} and (workers or len(told) == 3)
+
+
+def test_replaced_rows_are_counted_and_stop_the_run_past_the_share(rows):
+    pairs = ImageTextDataset(rows, settings_of(check="off", max_bad_share=0.3))
+    with pytest.raises(HfChainError, match="3 of . rows of the data of folder are bad .*max_bad_share"):
+        for epoch in range(9):
+            drawn(pairs, epoch)
+    pairs = ImageTextDataset(rows, settings_of(check="off", max_bad_share=0.4))
+    assert len([drawn(pairs, epoch) for epoch in range(9)]) == 9
+
+
+def test_rows_of_which_none_can_be_used_are_refused(rows):
+    settings = settings_of(check="off", max_bad_share=1)
+    with pytest.raises(HfChainError, match="no row of folder can be used, it cannot be used, .*; check the data"):
+        ImageTextDataset(rows.select([2, 3]), settings)[0]
+    few = ImageTextDataset(rows.select([2, 3, 5, 5, 2, 3, 1, 2]), settings)
+    assert {few[row]["image_id"] for row in range(8)} == {6}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -120,3 +221,9 @@ def test_a_stream_stops_past_the_share(rows):
     endless = ImageTextStream(rows.select([0, 2]).to_iterable_dataset().repeat(None), settings_of())
     with pytest.raises(HfChainError, match="of the stream are bad"):
         list(endless)
+
+
+def test_images_that_are_mappings_of_something_else_are_bad_rows(tmp_path):
+    rows = Dataset.from_list([{"image": {"url": "x.png"}, "text": "a dog"}] * 3)
+    with pytest.raises(HfChainError, match=r"3 of 3 rows .*row 0.*image"):
+        check_quality(rows, DataSettings(source="folder", caption_column="text"))

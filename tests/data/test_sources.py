@@ -121,6 +121,17 @@ def test_what_is_drawn_in_a_stream_does_not_depend_on_its_order(scenes, tmp_path
     assert sorted(first) != sorted(drawn(0, 1))
 
 
+def test_a_pass_is_drawn_for_its_own_epoch_when_another_worker_is_ahead(scenes):
+    options = {"streaming": True, "caption_column": "captions", "augmentation": {"crop_scale": (0.3, 0.9)}}
+    rows = scenes["train"].select(range(8)).to_iterable_dataset()
+    stream = ImageTextStream(rows, settings_of("scenes.parquet", **options))
+    alone = [sample["image"].tobytes() for sample in stream]
+    samples = iter(stream)
+    begun = [next(samples)["image"].tobytes()]
+    stream.set_epoch(1)
+    assert begun + [sample["image"].tobytes() for sample in samples] == alone
+
+
 def test_a_stream_goes_on_where_it_stopped(pictures, tmp_path):
     write_tar(tmp_path / "00.tar", pictures)
     settings = settings_of(

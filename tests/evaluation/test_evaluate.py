@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Features, Image, List, Value
+from datasets import ClassLabel, Dataset, Features, Image, List, Value, concatenate_datasets
 from PIL import Image as PILImage
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn.functional import normalize
@@ -144,15 +146,61 @@ def test_an_unreadable_image_is_named_by_its_row(model, processor, dataset, tmp_
     broken.write_bytes(b"this is no image")
     images = [*dataset["image"][:2], str(broken)]
     rows = Dataset.from_dict({"image": images, "captions": ["a", "b", "c"]}).cast_column("image", Image())
-    with pytest.raises(HfChainError, match=r"row 2, column 'image'") as caught:
+    with pytest.raises(HfChainError, match=r"row 2 \(.*broken.png\): image cannot be read") as caught:
         evaluate_clip(model, processor, rows, caption_column="captions")
     assert "\n" not in str(caught.value)
+
+
+def test_rows_that_a_run_leaves_out_are_refused_by_their_number(model, processor, dataset):
+    texts = [["a"], ["b"], ["", None], ["c"], ["d"], ["e"]]
+    rows = dataset.remove_columns("captions").add_column("captions", texts)
+    with pytest.raises(HfChainError, match="row 2: caption 0 is empty, caption 1 is None; leave that row out"):
+        evaluate_clip(model, processor, rows, caption_column="captions")
+    for bad in ([1], "red", None, -1, 0.5, math.inf):
+        labels = Dataset.from_list([{"image": None, "label": bad}]) if bad is not None else None
+        rows = labels or Dataset.from_dict({"image": [None], "label": [None]})
+        with pytest.raises(HfChainError, match="row 0: label .* is no class number"):
+            evaluate_clip(model, processor, rows, label_column="label", class_names=list(COLOURS))
+
+
+def test_bool_labels_and_any_format_are_read_as_in_a_run(model, processor, dataset):
+    rows = dataset.select(range(4))
+    options = {"label_column": "label", "class_names": ["red", "green"]}
+    bools = rows.remove_columns("label").add_column("label", [False, False, True, True])
+    expected = evaluate_clip(model, processor, rows, **options).metrics
+    assert evaluate_clip(model, processor, bools, **options).metrics == expected
+    for form in ("numpy", "torch"):
+        assert evaluate_clip(model, processor, rows.with_format(form), **options).metrics == expected
+
+
+def test_a_collapsed_model_is_at_chance_and_said_to_have_collapsed(model, processor, dataset, caplog):
+    rows = concatenate_datasets([dataset, dataset])
+    with torch.no_grad():
+        model.visual_projection.weight.zero_()[0] = model.visual_projection.weight.new_ones(1)
+        model.text_projection.weight.copy_(model.visual_projection.weight)
+        model.vision_model.post_layernorm.weight.zero_()
+        model.vision_model.post_layernorm.bias.fill_(1)
+        model.text_model.final_layer_norm.weight.zero_()
+        model.text_model.final_layer_norm.bias.fill_(1)
+    metrics = evaluate_clip(model, processor, rows, **ALL, prompt_templates=["a photo of {}"]).metrics
+    assert metrics["zero_shot_top1"] == pytest.approx(1 / 3)
+    assert metrics["image_to_text_r1"] == pytest.approx(2 / 6) and metrics["text_to_image_r1"] == pytest.approx(4 / 12)
+    assert "the 12 image embeddings have collapsed: effective rank 0.0 of 16, mean cosine 1.0000" in caplog.text
+    caplog.clear()
+    evaluate_clip(model, processor, rows, **ALL, prompt_templates=["a photo of {}"], trained=False)
+    assert "collapsed" not in caplog.text
+
+
+def test_captions_that_are_all_equal_are_warned_about(model, processor, dataset, caplog):
+    rows = concatenate_datasets([dataset, dataset]).remove_columns("captions").add_column("captions", ["a photo"] * 12)
+    evaluate_clip(model, processor, rows, caption_column="captions")
+    assert "12 of 12 captions of the evaluation data are the same, 'a photo'" in caplog.text
 
 
 def test_wrong_columns_labels_and_weights_are_refused_in_one_line(model, processor, dataset):
     with pytest.raises(HfChainError, match="no column 'caption': it has 'image', 'label', 'captions'"):
         evaluate_clip(model, processor, dataset, caption_column="caption")
-    with pytest.raises(HfChainError, match=r"row 4: label is 2, not a class number from 0 to 1"):
+    with pytest.raises(HfChainError, match=r"row 4: label 2 is out of range for 2 class names"):
         evaluate_clip(model, processor, dataset, label_column="label", class_names=["red", "green"])
     with pytest.raises(HfChainError, match="no rows"):
         evaluate_clip(model, processor, dataset.select([]), caption_column="captions")
@@ -160,3 +208,33 @@ def test_wrong_columns_labels_and_weights_are_refused_in_one_line(model, process
         model.visual_projection.weight.fill_(float("nan"))
     with pytest.raises(HfChainError, match="not finite"):
         evaluate_clip(model, processor, dataset, **ALL)
+
+
+def test_arguments_that_cannot_be_used_are_refused_before_anything_is_embedded(model, processor, dataset):
+    classes = {"label_column": "label", "class_names": list(COLOURS)}
+    larger = CLIPConfig(text_config={**model.config.text_config.to_dict(), "vocab_size": 5})
+    for given, words in (
+        (classes | {"prompt_templates": ["a photo"]}, "prompt_templates has 'a photo'; a template needs exactly one"),
+        (classes | {"prompt_templates": "a photo"}, "prompt_templates has 'a photo'; a template needs exactly one"),
+        (classes | {"prompt_templates": []}, "prompt_templates is an empty list"),
+        (classes | {"class_names": "red"}, "class_names is 'red': give a list with the name"),
+        (classes | {"class_names": []}, r"class_names is \[\]: give a list"),
+        (classes | {"class_names": ["red", " ", "blue"]}, "class_names has no name for class 1"),
+        (classes | {"class_names": ["red", 7, "blue"]}, "class_names has no name for class 1"),
+        ({"batch_size": 0}, "batch_size is 0: give a whole number from 1"),
+        ({"batch_size": True}, "batch_size is True: give a whole number from 1"),
+        ({"max_samples": -1}, "max_samples is -1: give a whole number from 1"),
+        ({"processor": processor.tokenizer}, "the processor is a [A-Za-z]*, which does not read images and texts"),
+        ({"model": model.vision_model}, "the model is a CLIPVision[A-Za-z]* without get_image_features"),
+        ({"model": CLIPModel(larger)}, "the processor's tokenizer has 11 tokens and the model embeds 5"),
+        ({"dataset": {"train": dataset}}, "the evaluation data are a dict: give one split"),
+    ):
+        arguments = {"model": model, "processor": processor, "dataset": dataset, "caption_column": "captions"} | given
+        with pytest.raises(HfChainError, match=words):
+            evaluate_clip(**arguments)
+
+
+def test_one_template_is_a_text_or_a_list_of_one(model, processor, dataset):
+    options = {"label_column": "label", "class_names": list(COLOURS)}
+    one = evaluate_clip(model, processor, dataset, prompt_templates="a photo of {}", **options)
+    assert one == evaluate_clip(model, processor, dataset, prompt_templates=["a photo of {}"], **options)

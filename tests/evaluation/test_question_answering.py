@@ -17,16 +17,16 @@ from hf_chain.data.chat import ChatCollator, ChatEncoder
 from hf_chain.data.chat.rows import FEATURES
 from hf_chain.errors import HfChainError
 from hf_chain.evaluation.forced import _forced, forced_answers
-from hf_chain.evaluation.generate import generate_answers
-from hf_chain.evaluation.prompts import stop_tokens
+from hf_chain.evaluation.generate import generate_answers, stop_tokens
 from hf_chain.evaluation.question_answering import (
     Answered,
     answer_metrics,
     evaluate_answers,
     normalise_answer,
+    parse_yes_no,
     spread,
+    yes_no_metrics,
 )
-from hf_chain.evaluation.yes_no import parse_yes_no, yes_no_metrics
 from support.chat_models import TEMPLATES, chat_tokenizer, talk, tiny_language_model, tiny_vlm
 
 QUESTIONS = [

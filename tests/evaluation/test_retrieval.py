@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch.nn.functional import normalize
 
 from hf_chain.evaluation import CaptionIndex, retrieval_metrics
+from hf_chain.evaluation.ranking import hits_at
 
 
 def test_any_caption_of_the_image_counts_and_each_caption_is_a_query():
@@ -54,6 +57,25 @@ def test_recalls_equal_the_ranks_of_the_best_match():
                 to_image += int((similarity[:, text] > similarity[image, text]).sum() < k)
         assert metrics[f"image_to_text_r{k}"] == pytest.approx(to_text / 20)
         assert metrics[f"text_to_image_r{k}"] == pytest.approx(to_image / 60)
+
+
+def test_ties_count_as_chance_would_have_them():
+    """Averaged over all orders in which equal entries can stand."""
+    similarities = torch.tensor([[0.9, 0.5, 0.5, 0.5, 0.1]])
+    correct = torch.tensor([[False, True, True, False, True]])
+    orders = list(itertools.permutations(range(1, 4)))
+    expected = [0.0]
+    for k in (2, 3, 4):
+        expected.append(sum(any(entry in (1, 2) for entry in order[: k - 1]) for order in orders) / len(orders))
+    assert hits_at(similarities, correct, 4)[0].tolist() == pytest.approx(expected)
+
+
+def test_equal_embeddings_are_at_the_level_of_chance():
+    index = CaptionIndex([[str(image)] for image in range(40)])
+    same = normalize(torch.ones(40, 8), dim=-1) + 1e-8 * torch.randn(40, 8)
+    metrics = retrieval_metrics(same, same, index.pairs)
+    for way in ("image_to_text", "text_to_image"):
+        assert [metrics[f"{way}_r{k}"] for k in (1, 5, 10)] == pytest.approx([1 / 40, 5 / 40, 10 / 40])
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 60])

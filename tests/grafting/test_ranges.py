@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 
 from hf_chain.errors import HfChainError
-from hf_chain.grafting.ranges import LayerRange, check_ranges, kept_layers, parse_ranges, translator_layers
+from hf_chain.grafting.ranges import LayerRange, as_ranges, check_ranges, kept_layers, parse_ranges, translator_layers
 
 
 def test_ranges_are_read() -> None:
     assert parse_ranges("16-26") == (LayerRange(16, 26),)
     assert parse_ranges("3-5, 8-10") == (LayerRange(3, 5), LayerRange(8, 10))
     assert parse_ranges("7") == (LayerRange(7, 7),)
+    assert as_ranges(range(4, 8)) == as_ranges("4-7") == (LayerRange(4, 7),)
+    assert as_ranges([range(1, 3), "5-6"]) == (LayerRange(1, 2), LayerRange(5, 6))
     assert str(LayerRange(3, 5)) == "3-5" and len(LayerRange(3, 5)) == 3
 
 

@@ -17,6 +17,7 @@ from hf_chain.errors import HfChainError
 from hf_chain.grafting.lineage import read_lineage
 from hf_chain.grafting.ranges import LayerRange
 from hf_chain.grafting.surrogate import build_surrogate
+from hf_chain.models.grafted_vlm.language_models import load_language_model
 from support.decoders import tiny_decoder
 from support.hub_server import HubServer
 
@@ -49,7 +50,9 @@ def refused(message: str, *arguments: object, **options: object) -> None:
         ([], "no layer range is given"),
         (LayerRange(-3, 4), "-3-4 reaches outside"),
         ((3, 5), r"layer range \(3, 5\) cannot be read: write FIRST-LAST"),
-        (range(3, 6), "layer range range.* cannot be read"),
+        (range(3, 6, 2), "layer range range.* cannot be read"),
+        (range(6, 3), "6-2 is empty"),
+        (range(3, 12), "3-11 reaches outside of the model"),
         (None, "layer range None cannot be read"),
         (["2-4", "4-6"], "2-4 and 4-6 overlap"),
     ],
@@ -80,6 +83,13 @@ def test_no_folder(tmp_path: Path) -> None:
     refused("there is no folder .*model.safetensors", str(tmp_path / "model.safetensors"), "2-5")
 
 
+def test_a_revision_of_a_folder(folder: Path) -> None:
+    message = "revision=v2 is for models on the Hub, and .*target is a folder: leave it out"
+    refused(message, folder, "2-5", revision="v2")
+    with pytest.raises(HfChainError, match=message):
+        load_language_model(folder, revision="v2")
+
+
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     refused("holds no config.json, so it is no model", tmp_path, "2-5")
     for text in ("", "[]", "{}"):
@@ -91,7 +101,7 @@ def test_an_unknown_family(tmp_path: Path) -> None:
     BertModel(BertConfig(hidden_size=8, num_attention_heads=1, intermediate_size=8, vocab_size=9)).save_pretrained(
         tmp_path
     )
-    refused("model_type 'bert' is not known to grafting: use one of llama, .*add a row to FAMILIES", tmp_path, "2-5")
+    refused("model_type 'bert' is not known to grafting: use one of llama, .*add a family", tmp_path, "2-5")
 
 
 def test_a_damaged_configuration(folder: Path) -> None:
@@ -175,7 +185,7 @@ def test_a_configuration_of_another_model(folder: Path) -> None:
 
 def test_a_model_without_a_head(folder: Path) -> None:
     tiny_decoder("llama").model.save_pretrained(folder.parent / "headless")
-    refused("lacks lm_head.weight and 0 more weights", folder.parent / "headless", "2-5")
+    refused("lacks lm_head.weight", folder.parent / "headless", "2-5")
 
 
 def test_a_quantisation_that_is_not_installed(folder: Path) -> None:

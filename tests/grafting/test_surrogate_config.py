@@ -33,7 +33,8 @@ def test_only_the_layers_change(model_type: str) -> None:
     assert type(new) is type(old) and new.num_hidden_layers == len(KEPT)
     changed = {name for name, value in new.to_dict().items() if old.to_dict().get(name) != value}
     by_layer = {"num_hidden_layers", "n_layer", "layer_types", "max_window_layers"}
-    assert changed <= by_layer | {"decoder_sparse_step", "mlp_only_layers", "dtype"}
+    by_layer |= {"no_rope_layers", "first_k_dense_replace", "decoder_sparse_step", "mlp_only_layers"}
+    assert changed <= by_layer | {"dtype"}
     assert type(new).from_dict(new.to_dict()).to_dict() == new.to_dict()
 
 
@@ -43,6 +44,13 @@ def test_windows_follow_their_layers() -> None:
     assert gemma3.layer_types == [SLIDING] * 5
     assert not hasattr(gemma3, "sliding_window_pattern")
     assert surrogate_config(config_of("mistral"), PLACES).sliding_window == 4
+
+
+def test_positions_and_experts_follow_their_layers() -> None:
+    target = config_of("smollm3")
+    assert surrogate_config(target, PLACES).no_rope_layers == [target.no_rope_layers[layer] for layer in KEPT]
+    # The first three layers of the target are dense, of which two are kept.
+    assert surrogate_config(config_of("deepseek_v3"), PLACES).first_k_dense_replace == 2
 
 
 @pytest.mark.parametrize("model_type", ["qwen2", "qwen3"])

@@ -69,6 +69,7 @@ def test_what_cannot_be_chosen_is_refused_before_anything_is_written(folder: Pat
     refused("text and budget are for criteria, and layers 3-6 are named", "3-6", text=TEXT)
     refused("text and budget are for criteria, and layers 3-6 are named", "3-6", budget=Budget(layers=5))
     refused("block_influence compares ranges of one size: give a budget", "block_influence", text=TEXT)
+    refused("budget is 'layers=5': give a Budget, such as", "two_segment", text=TEXT, budget="layers=5")
     refused("no range of the target's 8 layers leaves 1 layers", "two_segment", text=TEXT, budget=Budget(layers=1))
     refused(f"or one of {', '.join(CHOOSING)}", "two segments", text=None)
     budget = Budget(layers=5)

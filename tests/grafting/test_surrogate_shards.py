@@ -176,7 +176,7 @@ def test_the_folder_holds_tokenizer_generation_config_and_licence(tmp_path: Path
     build_surrogate(tmp_path / "target", "2-5", output_dir=tmp_path / "new" / "surrogate")
     written = tmp_path / "new" / "surrogate"
     assert {path.name for path in written.iterdir()} == {
-        *("config.json", "generation_config.json", "model.safetensors"),
+        *("config.json", "generation_config.json", "model.safetensors", "manifest.json"),
         *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "LICENSE.txt"),
     }
     assert (written / "chat_template.jinja").read_text() == "the target's chat_template.jinja"

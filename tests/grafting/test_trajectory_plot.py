@@ -11,7 +11,7 @@ from PIL import Image
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.ranges import LayerRange
 from hf_chain.grafting.trajectory_plot import plot_trajectory, trajectory_figure
-from hf_chain.report.theme import DARK
+from hf_chain.theme import DARK
 from support.trajectories import made_trajectory, plateau_and_fall
 
 TRAJECTORY = made_trajectory(plateau_and_fall(28, 16))

@@ -16,12 +16,15 @@ from hf_chain.grafting.lineage import read_lineage
 from hf_chain.grafting.translator import (
     TranslatorConfig,
     compare_translators,
+    dropping_error,
     fit_translator,
     perplexity,
     splice_error,
     translator_table,
 )
-from hf_chain.grafting.translator_table import loss_recovered
+from hf_chain.grafting.translator.least_squares import equation_macs
+from hf_chain.grafting.translator.quality import measure_quality, measure_reference
+from hf_chain.grafting.translator_table import loss_recovered, perplexity_remark
 from support.decoders import logits_without, some_tokens, tiny_decoder
 from support.translators import changed_weights, some_text, target_and_surrogate, text_batch, weights_of
 
@@ -74,13 +77,33 @@ def test_report_holds_what_can_be_measured() -> None:
     assert json.loads(report.to_json())["quality"]["reference"]["target_perplexity"] == reference.target_perplexity
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_one_pass_measures_two_ranges_in_padded_text_as_each_measure_does(known: bool) -> None:
+    target, surrogate = target_and_surrogate(replaced="1-2,4-6")
+    text = some_text(3)
+    for batch in text:
+        batch["attention_mask"][::3, 9:] = 0
+    ranges = read_lineage(surrogate.config).replaced
+    reference = measure_reference(target, ranges, iter(text))
+    assert reference.target_perplexity == perplexity(target, text)
+    assert reference.dropping_perplexity == perplexity(target, text, dropped=ranges)
+    assert reference.dropping_splice_error == dropping_error(target, ranges, text)
+    quality = measure_quality(surrogate, target, iter(text), reference if known else None)
+    assert quality.reference == reference
+    assert (quality.perplexity, quality.splice_error) == (
+        perplexity(surrogate, text),
+        splice_error(surrogate, target, text),
+    )
+
+
 @pytest.mark.parametrize("method", ["closed_form", "train:hidden", "train:logits", "train:lm"])
 def test_the_cost_is_that_of_the_flop_counter(method: str, tmp_path: Path) -> None:
     target, surrogate = target_and_surrogate(attn_implementation="eager")
     with FlopCounterMode(display=False) as counter:
-        report = fit_translator(surrogate, target, some_text(), method, args=short(tmp_path))
-    # The counter does not see the solving of the normal equations, which a target this narrow notices.
-    assert report.macs == pytest.approx(counter.get_total_flops() / 2, rel=0.05)
+        report = fit_translator(surrogate, target, some_text(6), method, args=short(tmp_path))
+    # The counter does not see normal equations, which are added up in place; of their solutions it sees the errors.
+    unseen = equation_macs(surrogate, tokens=6 * 10 * 16) if method == "closed_form" else 0
+    assert report.macs == pytest.approx(counter.get_total_flops() / 2 + unseen, rel=0.05)
 
 
 def test_nothing_is_recovered_where_dropping_costs_nothing() -> None:
@@ -88,6 +111,29 @@ def test_nothing_is_recovered_where_dropping_costs_nothing() -> None:
         loss_recovered(10.0, 40.0, 20.0) == pytest.approx(math.log(40 / 20) / math.log(40 / 10)) == pytest.approx(0.5)
     )
     assert loss_recovered(10.0, 10.0, 9.0) is loss_recovered(10.0, 9.0, 9.5) is None
+
+
+@pytest.mark.parametrize(
+    ("dropping", "surrogate", "words"),
+    [
+        (40.0, 20.0, None),
+        (9.95, 9.95, None),
+        (
+            9.0,
+            10.5,
+            "The target without the replaced layers (9) predicts this text better than the whole target (10):",
+        ),
+        (40.0, 8.0, "The surrogate (8) predicts this text better"),
+        (9.0, 8.0, "The surrogate (8) and the target without the replaced layers (9) predict this text better"),
+    ],
+)
+def test_perplexities_that_make_no_sense_get_a_sentence(dropping: float, surrogate: float, words: str | None) -> None:
+    reference = {"target_perplexity": 10.0, "dropping_perplexity": dropping}
+    remark = perplexity_remark({"perplexity": surrogate, "reference": reference})
+    if words is None:
+        assert remark is None
+    else:
+        assert remark is not None and remark.startswith(words) and "the text is not what the model speaks" in remark
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import decoder_layers
+from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.grafting.translator import (
     TranslatorConfig,
     TranslatorTrainer,
@@ -24,7 +25,7 @@ from hf_chain.grafting.translator.layer_writes import layer_writes
 from hf_chain.grafting.translator.objectives import counted_tokens, hidden_loss, lm_loss, logits_loss
 from hf_chain.grafting.translator.splice import splices
 from hf_chain.grafting.translator.train import train
-from support.decoders import some_tokens
+from support.decoders import some_tokens, tiny_decoder
 from support.translators import changed_weights, some_text, target_and_surrogate, text_batch, weights_of
 
 
@@ -196,6 +197,16 @@ def test_half_precision_is_trained_in_float32(tmp_path: Path) -> None:
     assert "forward" not in vars(surrogate)
 
 
+def test_a_type_that_autocast_does_not_fit_is_float32_while_it_trains() -> None:
+    """In GPT-2, layers of float16 take nothing in bfloat16."""
+    target = tiny_decoder("gpt2").half()
+    surrogate = build_surrogate(target, "2-5")
+    before = weights_of(target)
+    (training,) = fit_translator(surrogate, target, some_text(), "train").trainings
+    assert training.steps and not changed_weights(target, before)
+    assert {weight.dtype for model in (surrogate, target) for weight in model.parameters()} == {torch.float16}
+
+
 def test_bad_input(tmp_path: Path) -> None:
     target, surrogate = target_and_surrogate()
     with pytest.raises(HfChainError, match="objective='mse' is unknown: use one of hidden, logits, lm"):
@@ -215,3 +226,18 @@ def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(HfChainError, match="mlp.down_proj.weight of the translator is torch.int8"):
         fit_translator(surrogate, target, some_text(), "train", args=config(tmp_path))
     assert all(weight.requires_grad for weight in surrogate.parameters() if weight.is_floating_point())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("adam_epsilon", 1e30, r"adam_epsilon is 1e\+30, beside which gradients vanish"),
+        ("adam_beta1", 1.5, "adam_beta1 is 1.5; it must be at least 0 and below 1"),
+        ("weight_decay", float("inf"), "weight_decay is inf; it must be a number that is not negative"),
+        ("seed", -1, "seed is -1; it must be from 0"),
+        ("ddp_timeout", 2**60, "ddp_timeout is 1152921504606846976; it must be at most"),
+    ],
+)
+def test_values_outside_their_range_are_named(field: str, value: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(HfChainError, match=words):
+        TranslatorConfig(output_dir=str(tmp_path), use_cpu=True, **{field: value})

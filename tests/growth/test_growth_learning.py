@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import CLIPModel
 
+from hf_chain.families.clip import CLIP
 from hf_chain.growth import grow
-from hf_chain.growth.axes import CLIP, INNER_AXES
 from support.growth_models import VOCABULARY, tiny_config, trained_like
 
 STEPS = 4
@@ -48,11 +48,11 @@ def trained(request: pytest.FixtureRequest) -> tuple[CLIPModel, dict[str, torch.
 
 def units(model: CLIPModel) -> Iterator[tuple[str, int]]:
     """The name and the number of every axis along which growth adds units."""
-    for tower in CLIP:
-        for place in tower.places(tower.config_of(model.config).num_hidden_layers):
-            for number, axis in enumerate(place.weight.axes):
-                if axis in INNER_AXES or axis == "residual":
-                    yield place.name, number
+    for name, _ in model.named_parameters():
+        slot = CLIP.slot(name)
+        for number, axis in enumerate(slot.weight.axes if slot else ()):
+            if axis in ("residual", "query", "key", "value", "context", "mlp", "embedding"):
+                yield name, number
 
 
 def test_every_unit_gets_a_gradient(trained: tuple[CLIPModel, dict[str, torch.Tensor]]) -> None:

@@ -5,21 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+from transformers import ViTModel
 
 from hf_chain.errors import HfChainError
-from hf_chain.growth import embedding_error, grow, nearest_exact_config
+from hf_chain.growth import embedding_error, grow, growth_error, nearest_exact_config
+from support.families import ROWS
 from support.growth_models import TEXT, VISION, tiny_config, trained_like
 
 
 @pytest.mark.parametrize(
     ("part", "change", "said"),
     [
-        ("text", {"vocab_size": 41}, "text_config.vocab_size=41"),
-        ("text", {"max_position_embeddings": 9}, "text_config.max_position_embeddings=9"),
+        ("text", {"vocab_size": 39}, "text_config.vocab_size=39"),
+        ("text", {"max_position_embeddings": 6}, "text_config.max_position_embeddings=6"),
         ("text", {"eos_token_id": 5}, "text_config.eos_token_id=5"),
         ("text", {"hidden_act": "gelu"}, "text_config.hidden_act='gelu'"),
         ("vision", {"hidden_act": "gelu"}, "vision_config.hidden_act='gelu'"),
-        ("vision", {"image_size": 16}, "vision_config.image_size=16"),
+        ("vision", {"image_size": 4}, "vision_config.image_size=4"),
         ("vision", {"patch_size": 2}, "vision_config.patch_size=2"),
         ("vision", {"num_channels": 1}, "vision_config.num_channels=1"),
         ("text", {"hidden_size": 8}, "text_config.hidden_size=8"),
@@ -50,6 +53,17 @@ def test_a_smaller_embedding_is_refused() -> None:
         grow(trained_like(tiny_config()), tiny_config(embedding=10))
 
 
+def test_what_is_no_clip_is_refused() -> None:
+    model = trained_like(tiny_config())
+    for predecessor, config, said in (
+        ("runs/tiny", model.config, "the predecessor is a str: give a PreTrainedModel"),
+        (model.vision_model, model.config, "the configuration is a CLIPConfig: give a CLIPVisionConfig"),
+        (model, model.config.vision_config, "the configuration is a CLIPVisionConfig: give a CLIPConfig"),
+    ):
+        with pytest.raises(HfChainError, match=said):
+            grow(predecessor, config)
+
+
 def test_an_unknown_operator_is_refused() -> None:
     with pytest.raises(HfChainError, match="operator='exakt' is unknown: use one of exact, copy"):
         grow(trained_like(tiny_config()), tiny_config(), "exakt")
@@ -74,3 +88,73 @@ def test_the_nearest_exact_configuration_is_exact(wished: int, nearest: int) -> 
 def test_an_exact_configuration_is_its_own_advice() -> None:
     config = tiny_config(TEXT | {"hidden_size": 22}, VISION | {"hidden_size": 72})
     assert nearest_exact_config(tiny_config(), config).to_dict() == config.to_dict()
+
+
+def test_a_model_with_other_parts_than_its_class_builds_is_refused() -> None:
+    config = ROWS["vit"].config()
+    with pytest.raises(HfChainError, match="the predecessor lacks pooler.dense.bias, other than its configuration"):
+        grow(ViTModel(config, add_pooling_layer=False), ROWS["vit"].config("width"))
+    with pytest.raises(HfChainError, match="embeddings.mask_token"):
+        grow(ViTModel(config, use_mask_token=True), ROWS["vit"].config("width"))
+
+
+def test_a_quantised_model_is_refused() -> None:
+    model = ROWS["llama"].trained_like()
+    model.config.quantization_config = {"quant_method": "gptq", "bits": 4}
+    with pytest.raises(HfChainError, match="the predecessor is quantised: grow the model that it was made of"):
+        grow(model, ROWS["llama"].config("width"))
+    model = ROWS["llama"].trained_like()
+    model.model.norm.weight = torch.nn.Parameter(torch.ones(24, dtype=torch.int8), requires_grad=False)
+    with pytest.raises(HfChainError, match="the predecessor is quantised"):
+        grow(model, ROWS["llama"].config("width"))
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("llama", "hidden_act", "gelu"),
+        ("llama", "rope_parameters", {"rope_type": "default", "rope_theta": 77.0}),
+        ("llama", "attention_bias", False),
+        ("qwen3", "tie_word_embeddings", True),
+        ("phi", "partial_rotary_factor", 1.0),
+        ("granite", "residual_multiplier", 0.3),
+        ("gemma2", "query_pre_attn_scalar", 7),
+        ("mixtral", "sliding_window", 4),
+        ("gpt2", "scale_attn_weights", False),
+        ("dinov2", "layerscale_value", 0.1),
+        ("vit", "qkv_bias", False),
+    ],
+)
+def test_what_is_no_size_stays(name: str, field: str, value: Any) -> None:
+    predecessor, config = ROWS[name].trained_like(), ROWS[name].config("depth")
+    setattr(config, field, value)
+    with pytest.raises(HfChainError, match=f"{field}=.* differs from the predecessor's .*: growth keeps it"):
+        grow(predecessor, config)
+
+
+def test_a_grown_model_grows_again_with_its_own_epsilon() -> None:
+    row = ROWS["llama"]
+    second = grow(row.trained_like(), row.config("width"))
+    third = row.config("width")
+    third.num_hidden_layers = 3
+    assert third.rms_norm_eps != second.config.rms_norm_eps
+    grown = grow(second, third)
+    assert grown.config.rms_norm_eps == second.config.rms_norm_eps
+    assert growth_error(second, grown)["logits"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("mixtral", {"num_experts_per_tok": 1}),
+        ("mixtral", {"num_local_experts": 6}),
+        ("mixtral", {"num_local_experts": 5, "num_experts_per_tok": 3}),
+        ("qwen3_moe", {"num_experts_per_tok": 3}),
+    ],
+)
+def test_a_router_that_would_take_another_share_is_refused(name: str, changes: dict[str, int]) -> None:
+    config = ROWS[name].config("depth")
+    for field, value in changes.items():
+        setattr(config, field, value)
+    with pytest.raises(HfChainError, match="cannot be reached from 3 with 2: multiply both by the same whole number"):
+        grow(ROWS[name].trained_like(), config)

@@ -13,7 +13,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from hf_chain.cost import FamilyCost, MemberCost
 from hf_chain.hub import RetryPolicy
-from hf_chain.stages.ledger import Ledger
+from hf_chain.runs.ledger import Ledger
 from support.hub_fixtures import hub  # noqa: F401
 
 RECIPE = "name: scenes\ndata:\n  source: scenes\nmembers:\n- name: tiny\n- name: small\n"

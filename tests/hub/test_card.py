@@ -12,10 +12,12 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from hf_chain.commands.push import push_pending
 from hf_chain.cost import human
 from hf_chain.errors import HfChainError
-from hf_chain.hub import HubSettings, RetryPolicy, push_pending, write_member_card
-from hf_chain.stages.ledger import FamilyRecord, read_family
+from hf_chain.hub import HubSettings, RetryPolicy
+from hf_chain.methods.chain.card import write_member_card
+from hf_chain.runs.ledger import FamilyRecord, read_family
 from support.hub_server import HubServer
 
 PUSHED = HubSettings(push=True, prefix="tester/scenes", license="apache-2.0", dataset="tester/shapes", language="en")

@@ -6,10 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+from transformers import CLIPModel
 
+from hf_chain.commands.push import push_pending
 from hf_chain.errors import HfChainError
-from hf_chain.hub import HubSettings, PushQueue, RetryPolicy, pending, push_pending
-from hf_chain.stages.ledger import Ledger, read_family
+from hf_chain.files import file_sha256, weights_sha256
+from hf_chain.hub import HubSettings, PushQueue, RetryPolicy, pending
+from hf_chain.runs.ledger import Ledger, read_family
+from support.damage import DAMAGES
 from support.hub_server import HubServer
 
 COMMIT = r"POST /api/models/.*/commit/main"
@@ -49,6 +53,14 @@ def test_what_fails_again_stays_pending_with_its_reason(hub: HubServer, run_dir:
     assert [result.repo_id for result in report.pushed] == ["tester/scenes-small"]
     assert list(report.failed) == ["tiny"] and "500" in report.failed["tiny"]
     assert names(pending(run_dir)) == ["tiny"]
+
+
+def train_again(folder: Path) -> str:
+    """Changes the weights of a member and returns their hash."""
+    model = CLIPModel.from_pretrained(folder)
+    model.logit_scale.data += 1
+    model.save_pretrained(folder)
+    return weights_sha256(folder)
 
 
 def test_a_member_trained_again_is_pending_again(hub: HubServer, run_dir: Path, patience: RetryPolicy) -> None:
@@ -93,9 +105,36 @@ def test_a_card_edited_by_hand_after_its_push_is_kept(hub: HubServer, run_dir: P
     push_pending(run_dir, policy=patience)
     card = run_dir / "01-tiny" / "README.md"
     card.write_text(card.read_text() + "\nA note of mine.\n")
-    Ledger(run_dir).append("saved", "tiny", weights_sha256="f" * 64)
+    Ledger(run_dir).append("saved", "tiny", weights_sha256=train_again(run_dir / "01-tiny"))
+    assert names(pending(run_dir)) == ["tiny"]
     push_pending(run_dir, policy=patience)
     assert b"A note of mine." in hub.model("tester/scenes-tiny").files["README.md"].data
+
+
+@pytest.mark.parametrize("damage", ["deleted", "zeroed", "flipped"])
+def test_a_damaged_card_is_written_anew_or_named_before_it_is_pushed(
+    damage: str, hub: HubServer, run_dir: Path, patience: RetryPolicy, caplog: pytest.LogCaptureFixture
+) -> None:
+    push_pending(run_dir, policy=patience)
+    card, ledger = run_dir / "01-tiny" / "README.md", Ledger(run_dir)
+    whole = card.read_bytes()
+    ledger.append("saved", "tiny", weights_sha256=train_again(run_dir / "01-tiny"), card_sha256=file_sha256(card))
+    DAMAGES[damage](card)
+    push_pending(run_dir, policy=patience)
+    pushed = hub.model("tester/scenes-tiny").files["README.md"].data
+    if damage == "flipped":
+        assert pushed == card.read_bytes() != whole
+        assert f"{card} is not as it was written: it is kept as edited; remove it to have it written" in caplog.text
+    else:
+        assert pushed == card.read_bytes() and card.read_bytes().startswith(b"---")
+        assert f"{card} is gone or damaged: it is written anew" in caplog.text
+
+
+def test_a_card_that_is_no_text_is_no_traceback(hub: HubServer, run_dir: Path, patience: RetryPolicy) -> None:
+    write_card = run_dir / "01-tiny" / "README.md"
+    write_card.write_bytes(b"\xff\xfe")
+    assert not push_pending(run_dir, policy=patience).failed
+    assert write_card.read_bytes().startswith(b"---")
 
 
 def test_a_run_without_a_prefix_says_what_to_give(run_dir: Path) -> None:

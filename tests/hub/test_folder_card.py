@@ -1,4 +1,4 @@
-"""Cards of the folders that `hf-chain surrogate` and `hf-chain graft` write."""
+"""Cards of the folders that `hf-chain surrogate`, `hf-chain graft` and `hf-chain export` write."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import pytest
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hf_chain.commands.export import export_folder
+from hf_chain.commands.graft import graft_folder
+from hf_chain.commands.surrogate import SurrogateOptions, cut_folder
 from hf_chain.cost import human
 from hf_chain.data.text import token_batches
 from hf_chain.grafting.translator import perplexity
 from hf_chain.hub import RetryPolicy, push_member
-from hf_chain.stages.graft.cut_folder import SurrogateOptions, cut_folder
-from hf_chain.stages.graft.graft_folder import graft_folder
 from support.graft_recipes import write_grafted, write_target
 from support.hub_server import HubServer
 
@@ -56,9 +57,8 @@ def test_a_surrogate_says_what_it_was_cut_from_and_where(models: Path, tmp_path:
     assert "# small\n" in card.text and "4 of its 6 layers" in card.text and "target → **small**" in card.text
     assert "Replaced: 2–4. Kept: 0, 1, 2, 5." in card.text
     assert "Translator: layer 2 of this model in place of the replaced ones, made by `inherit`" in card.text
-    assert "hf-chain surrogate target small --replaced 2-4 --method inherit\n" in card.text
     assert "## Results" not in card.text and "## Cost" not in card.text and "- versions: python" in card.text
-    assert "hf-chain run" not in card.text
+    assert "hf-chain run" not in card.text and "The recipe" not in card.text
 
 
 def test_a_translator_that_was_measured_tells_quality_and_cost(models: Path, tmp_path: Path) -> None:
@@ -75,8 +75,6 @@ def test_a_translator_that_was_measured_tells_quality_and_cost(models: Path, tmp
     (result,) = card.data.eval_results
     assert (result.metric_type, result.dataset_name) == ("perplexity", "texts.txt")
     assert result.metric_value == pytest.approx(perplexity, abs=1e-4) and card.data.model_name == "small"
-    options = "--replaced two_segment --data texts.txt --samples 12 --measured 6 --batch-size 6"
-    assert f"hf-chain surrogate target small {options}\n" in card.text
 
 
 def test_responses_alone_are_judged_where_that_is_asked_for(models: Path, tmp_path: Path) -> None:
@@ -91,7 +89,6 @@ def test_responses_alone_are_judged_where_that_is_asked_for(models: Path, tmp_pa
         cut_folder(str(models / "target"), tmp_path / name, SurrogateOptions(**options, responses_only=only))
         report = json.loads((tmp_path / name / "translator.json").read_text())
         perplexities.append(report["quality"]["reference"]["target_perplexity"])
-        assert ("--measured 6 --responses-only\n" in card_in(tmp_path / name).text) == only
     target = AutoModelForCausalLM.from_pretrained(models / "target")
     tokenizer = AutoTokenizer.from_pretrained(models / "target")
     expected = [perplexity(target, token_batches(talk[:6], tokenizer, responses_only=only)) for only in (False, True)]
@@ -107,7 +104,19 @@ def test_a_graft_names_what_was_trained_and_the_target(models: Path, tmp_path: P
     assert "layers 0, 1, 2, 5 of the target's 6, 2–4 replaced by a translator (layer 2 of" in card.text
     assert "Encoder and adapter were plugged into the target; nothing was trained." in card.text
     assert "The licences of target and trained hold for it too." in card.text
-    assert "hf-chain graft trained target big\n" in card.text and "This is the stage" not in card.text
+    assert "This is the stage" not in card.text
+
+
+def test_an_export_says_what_it_was_written_from(models: Path, tmp_path: Path) -> None:
+    graft_folder(str(models / "trained"), str(models / "target"), tmp_path / "big")
+    for form in ("llava", "llava-serving"):
+        export_folder(str(tmp_path / "big"), tmp_path / form, form, command="hf-chain export big llava")
+        card = card_in(tmp_path / form)
+        assert f"big → **{form}**" in card.text and "- Language model: target." in card.text
+        assert "layers 0, 1, 2, 5 of the target's 6, 2–4 replaced by a translator" in card.text
+        assert "hf-chain export big llava\n" in card.text and "A stock Llava with " in card.text
+        assert ("for inference in float32 and bfloat16 alone" in card.text) is (form == "llava-serving")
+    assert "import hf_chain" not in card.text and card.data.pipeline_tag == "image-text-to-text"
 
 
 def test_models_of_the_hub_are_named_at_their_commits(
@@ -122,7 +131,6 @@ def test_models_of_the_hub_are_named_at_their_commits(
     assert (card.data.base_model, card.data["base_model_relation"]) == ("tester/llama", "finetune")
     link = f"[tester/llama](https://huggingface.co/tester/llama/tree/{target})"
     assert f"{link} at `{target}` → **small**" in card.text
-    assert "hf-chain surrogate tester/llama small " in card.text
     graft_folder("tester/trained", "tester/llama", tmp_path / "big")
     card = card_in(tmp_path / "big")
     assert (card.data.base_model, card.data["base_model_relation"]) == (["tester/llama", "tester/trained"], "merge")
@@ -136,11 +144,13 @@ def test_a_folder_appears_with_its_card_or_not_at_all(
     def full(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hf_chain.hub.folder_card.write_text", full)
+    monkeypatch.setattr("hf_chain.methods.graft.card.folder_card.write_text", full)
     with pytest.raises(KeyboardInterrupt):
         cut_folder(str(models / "target"), tmp_path / "small", NAMED)
     with pytest.raises(KeyboardInterrupt):
         graft_folder(str(models / "trained"), str(models / "target"), tmp_path / "big")
+    with pytest.raises(KeyboardInterrupt):
+        export_folder(str(models / "trained"), tmp_path / "llava")
     assert not list(tmp_path.iterdir())
 
 

@@ -14,12 +14,13 @@ import pytest
 from huggingface_hub import ModelCard
 from transformers import PreTrainedConfig
 
+from hf_chain.commands.push import push_pending
 from hf_chain.cost import human
 from hf_chain.errors import HfChainError
-from hf_chain.hub import HubSettings, PushQueue, RetryPolicy, pending, push_pending, write_graft_card
-from hf_chain.hub.graft_card import stage_card
+from hf_chain.hub import HubSettings, PushQueue, RetryPolicy, pending
+from hf_chain.methods.graft.card.stage_card import stage_card, write_graft_card
 from hf_chain.models.grafted_vlm import GraftedVLMConfig
-from hf_chain.stages.ledger import FamilyRecord, Ledger, read_family
+from hf_chain.runs.ledger import FamilyRecord, Ledger, read_family
 from support.graft_runs import CUT, EVALUATION, TRAINING, TRANSLATOR_TRAINING
 from support.hub_server import HubServer
 from support.saved_grafts import write_saved_graft

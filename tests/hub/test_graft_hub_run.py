@@ -8,10 +8,12 @@ import pytest
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM
 
-from hf_chain.hub import RetryPolicy, pending, push_pending
-from hf_chain.stages.graft.recipe import GraftRecipe
-from hf_chain.stages.graft.runner import run_graft
-from hf_chain.stages.ledger import read_family
+from hf_chain.commands.push import push_pending
+from hf_chain.errors import HfChainError
+from hf_chain.hub import RetryPolicy, pending
+from hf_chain.methods.graft.recipe import GraftRecipe
+from hf_chain.methods.graft.runner import run_graft
+from hf_chain.runs.ledger import read_family
 from support.graft_recipes import streamed_graft_values
 from support.hub_server import HubServer
 
@@ -71,7 +73,10 @@ def test_every_stage_is_pushed_with_a_card_of_its_own(tmp_path: Path, hub: HubSe
 
 def test_a_push_that_fails_is_remembered_and_made_later(tmp_path: Path, hub: HubServer) -> None:
     hub.fail("POST /api/models/tester/tiny-encoder/commit", 500, times=1000)
-    run_dir = run_graft(pushing_recipe(tmp_path, timeout=3.0))
+    recipe = pushing_recipe(tmp_path, timeout=3.0)
+    with pytest.raises(HfChainError, match=r"but encoder could not be pushed \(.*\): `hf-chain push .*` makes"):
+        run_graft(recipe)
+    run_dir = recipe.run_dir
     family = read_family(run_dir)
     assert {record.name: record.push["state"] for record in family.members} == {
         "surrogate": "pushed",

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import HfApi, constants
 
 from hf_chain.errors import HfChainError
-from hf_chain.hub import PushError, RetryPolicy, check_login, predecessor_revision, push_member
+from hf_chain.hub import (
+    HubSettings,
+    PushError,
+    RetryPolicy,
+    check_login,
+    check_private,
+    predecessor_revision,
+    push_member,
+)
 from hf_chain.hub.lineage import outside_ancestor
 from support.hub_server import HubServer
 
@@ -35,6 +44,23 @@ def test_a_pushed_member_holds_every_file_of_its_folder_in_one_commit(hub: HubSe
     assert result.url == f"{hub.endpoint}/{REPO}"
 
 
+def test_what_is_pushed_is_said_and_trainable_files_go_along_where_asked(
+    hub: HubServer, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "trainable.safetensors").write_bytes(bytes(2_000_000))
+    (folder / "trainable.json").write_text("{}")
+    push_member(folder, REPO)
+    count = len(list(folder.iterdir())) - 2
+    (said,) = caplog.messages
+    assert said.startswith(f"Pushing {count} files (") and said.endswith(
+        f"B, the largest model.safetensors) of 01-tiny to {REPO}"
+    )
+    assert not any(name.startswith("trainable") for name in hub.model(REPO).files)
+    push_member(folder, REPO, trainable=True)
+    assert {"trainable.safetensors", "trainable.json"} <= hub.model(REPO).files.keys()
+    assert "the largest trainable.safetensors)" in caplog.messages[-1]
+
+
 def test_pushing_an_unchanged_folder_makes_no_commit(hub: HubServer, folder: Path) -> None:
     first = push_member(folder, REPO)
     assert push_member(folder, REPO).revision == first.revision
@@ -47,6 +73,28 @@ def test_a_private_member_is_hidden_from_others(hub: HubServer, folder: Path) ->
     push_member(folder, REPO, private=True)
     with pytest.raises(Exception, match="401"):
         HfApi(endpoint=hub.endpoint, token=False).model_info(REPO)
+
+
+@pytest.mark.parametrize(("private", "becomes"), [(None, True), (False, False), (True, True)])
+def test_what_an_organisation_rules_holds_unless_something_is_said(
+    hub: HubServer, folder: Path, private: bool | None, becomes: bool
+) -> None:
+    hub.private_by_rule = True
+    assert HubSettings().private is None
+    push_member(folder, REPO, private)
+    assert hub.model(REPO).private is becomes
+
+
+def test_nothing_private_is_pushed_to_a_public_repository(hub: HubServer, folder: Path) -> None:
+    HfApi(endpoint=hub.endpoint, token="hf_test").create_repo(REPO, private=False)
+    wanted = HubSettings(push=True, prefix="tester/scenes", private=True)
+    for refused in (lambda: push_member(folder, REPO, private=True), lambda: check_private(wanted, ["new", "tiny"])):
+        with pytest.raises(HfChainError, match=f"^hub.private is true but {REPO} is public: make it private"):
+            refused()
+    assert set(hub.model(REPO).files) == {".gitattributes"}
+    hub.model(REPO).private = True
+    check_private(wanted, ["new", "tiny"])
+    assert "model.safetensors" not in hub.model(REPO).files and push_member(folder, REPO, private=True).revision
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -134,6 +182,24 @@ def test_a_wrong_token_is_refused_in_one_line(hub: HubServer, monkeypatch: pytes
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(HfChainError, match=r"^The Hub refused the token \(401\).*hf auth login.*$"):
         check_login()
+
+
+@pytest.mark.parametrize("answer", [{"type": "user"}, [], {"name": "tester", "orgs": [7]}])
+def test_an_answer_that_is_not_the_hubs_is_one_line(answer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HfApi, "whoami", lambda api: answer)
+    with pytest.raises(HfChainError, match="^The Hub's answer does not say who is logged in: check HF_ENDPOINT"):
+        check_login()
+
+
+def test_a_page_in_place_of_the_hub_is_named(hub: HubServer, patience: RetryPolicy) -> None:
+    hub.fail("GET /api/whoami-v2", 200, times=99)
+    with pytest.raises(HfChainError, match="^What answers for the Hub about the login is a page, such as a proxy's"):
+        check_login(policy=patience)
+
+
+def test_a_user_of_no_organisation_is_logged_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HfApi, "whoami", lambda api: {"name": "tester", "orgs": None})
+    assert check_login("tester/scenes") == "tester"
 
 
 def test_a_hub_out_of_reach_is_one_line(

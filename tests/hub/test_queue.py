@@ -9,7 +9,7 @@ import pytest
 
 from hf_chain.errors import HfChainError
 from hf_chain.hub import HubSettings, PushQueue, RetryPolicy, pending
-from hf_chain.stages.ledger import Ledger, read_family
+from hf_chain.runs.ledger import Ledger, read_family
 from support.hub_server import HubServer
 
 COMMIT = r"POST /api/models/.*/commit/main"

@@ -49,3 +49,16 @@ def test_a_grafted_model_loads_with_the_auto_classes(first: str, tmp_path: Path)
     imports = f"{first}\nfrom transformers import Trainer, LlavaForConditionalGeneration\nimport hf_chain\n"
     expected = "GraftedVLMForConditionalGeneration GraftedVLMProcessor"
     assert run(imports + LOAD.format(folder=str(tmp_path))) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "first",
+    ["CLIPModel", "CLIPProcessor", "AutoConfig", "AutoModel", "AutoImageProcessor", "AutoTokenizer", "Trainer"],
+)
+def test_any_class_of_transformers_may_be_imported_first(first: str) -> None:
+    """CLIP's modules import the Auto classes in the midst of their own import, and ours import CLIP's."""
+    known = "[AutoConfig.for_model(name).model_type for name in ('chain_clip', 'grafted_vlm')]"
+    code = f"import hf_chain\nfrom transformers import {first}\nfrom transformers import AutoConfig, AutoModel\n"
+    code += f"print({known}, AutoModel._model_mapping[type(AutoConfig.for_model('chain_clip'))].__name__)"
+    assert run(code) == "['chain_clip', 'grafted_vlm'] ChainCLIPModel"

@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig, LlamaForCausalLM
+from transformers import AutoProcessor, GenerationConfig, LlamaForCausalLM, LlavaForConditionalGeneration
 
 import hf_chain.models.grafted_vlm.modeling_grafted_vlm as modeling
 from hf_chain.errors import HfChainError
+from hf_chain.grafting.export_llava import export_llava
+from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.models import GraftedVLMForConditionalGeneration, from_parts
+from hf_chain.models.grafted_vlm.assembly import with_image_half
 from support.decoders import tiny_decoder
 from support.grafted_parts import NAFLEX, image_processor, photos, processed, tiny_parts, tiny_tokenizer, tiny_tower
 
@@ -105,7 +109,82 @@ def test_every_copy_of_a_prompt_has_all_its_images(tower: str) -> None:
         model.generate(**(dict(inputs) | {"input_ids": broken}), **OPTIONS, num_beams=2)
 
 
-@pytest.mark.parametrize("settings", [{"repetition_penalty": 1.2}, {"no_repeat_ngram_size": 2}])
+ASSISTED: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+
+
+@pytest.mark.parametrize("prompt", ["what is this <image>", "<image> is <image> a goldfish", "what is this"])
+@pytest.mark.parametrize("assistant", ["itself", "another graft", "its export", "a language model", "its prompt"])
+def test_assisted_answers_are_those_without_help(assistant: str, prompt: str, tmp_path: Path) -> None:
+    model, processor = tiny_parts()
+    inputs = processed(processor, [prompt])
+    expected = model.generate(**inputs, **ASSISTED)
+    if assistant == "its prompt":
+        helped = model.generate(**inputs, **ASSISTED, prompt_lookup_num_tokens=3)
+    else:
+        if assistant == "its export":
+            export_llava(model, processor, tmp_path / "llava")
+        helper = {
+            "itself": lambda: model,
+            "another graft": lambda: tiny_parts(decoder_fields={"num_hidden_layers": 1})[0],
+            "its export": lambda: LlavaForConditionalGeneration.from_pretrained(tmp_path / "llava"),
+            "a language model": lambda: tiny_decoder("llama", num_hidden_layers=1),
+        }[assistant]()
+        helped = model.generate(**inputs, **ASSISTED, assistant_model=helper)
+    assert torch.equal(helped, expected)
+
+
+@pytest.mark.parametrize("kind", ["grafted", "exported", "text"])
+def test_a_surrogate_drafts_for_its_target(kind: str, tmp_path: Path) -> None:
+    """The same image half on both. Answers are the target's own; in fewer steps of it where our classes see alike."""
+    model, processor = tiny_parts(decoder_fields={"num_hidden_layers": 6})
+    with torch.no_grad():
+        for layer in model.language_model.model.layers[2:5]:
+            layer.self_attn.o_proj.weight.mul_(0.02)
+            layer.mlp.down_proj.weight.mul_(0.02)
+    surrogate = build_surrogate(model.language_model, replaced="2-4")
+    assistant: Any = surrogate
+    if kind != "text":
+        config = type(model.config)(**model.config.to_dict() | {"text_config": surrogate.config})
+        assistant = with_image_half(config, model, surrogate)
+    prompt = "<image> is <image> a goldfish"
+    if kind == "exported":
+        for name, exported in {"target": model, "assistant": assistant}.items():
+            export_llava(exported, processor, tmp_path / name)
+        model, assistant = map(LlavaForConditionalGeneration.from_pretrained, sorted(tmp_path.iterdir(), reverse=True))
+        processor = AutoProcessor.from_pretrained(tmp_path / "target")
+        prompt = prompt.replace("<image>", "<image_start><image><image_end>")
+    assistant.generation_config.update(num_assistant_tokens=4, assistant_confidence_threshold=0.0)
+    inputs, steps = dict(processor(text=prompt, images=photos(2), return_tensors="pt")), []
+    expected = model.generate(**inputs, **ASSISTED)
+    model.get_decoder().register_forward_hook(lambda *_: steps.append(1))
+    assert torch.equal(model.generate(**inputs, **ASSISTED, assistant_model=assistant), expected)
+    assert len(steps) < 12 or kind != "grafted"
+
+
+def test_an_assistant_looks_once_and_guesses_right() -> None:
+    """Guesses of a copy are all right only if it sees the image too."""
+    model, processor = tiny_parts()
+    copied = copy.deepcopy(model)
+    copied.generation_config.update(num_assistant_tokens=5, assistant_confidence_threshold=0.0)
+    runs, steps = looks(copied), []
+    model.language_model.register_forward_hook(lambda *_: steps.append(1))
+    model.generate(**processed(processor, ["what is this <image>"]), **ASSISTED, assistant_model=copied)
+    assert runs == [1]
+    assert len(steps) == 2  # 5 guesses and a token of its own, then 7 and as many
+
+
+def test_a_language_model_without_a_row_for_the_placeholder_assists() -> None:
+    tokenizer = tiny_tokenizer()
+    decoder, helper = (tiny_decoder("llama", vocab_size=len(tokenizer), num_hidden_layers=layers) for layers in (3, 1))
+    model, processor = from_parts(tiny_tower(), decoder, tokenizer, image_processor())
+    inputs = processed(processor, ["what is this <image>"])
+    expected = model.generate(**inputs, **ASSISTED)
+    assert torch.equal(model.generate(**inputs, **ASSISTED, assistant_model=helper), expected)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"repetition_penalty": 1.2}, {"no_repeat_ngram_size": 2}, {"prompt_lookup_num_tokens": 3}]
+)
 def test_settings_that_look_the_placeholder_up_need_a_row_for_it(settings: dict[str, Any]) -> None:
     tokenizer = tiny_tokenizer()
     decoder = tiny_decoder("llama", vocab_size=len(tokenizer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertModel, LlamaModel
 
@@ -109,6 +111,36 @@ def test_images_may_be_nested_by_prompt_or_flat(parts: Parts, tmp_path: Path) ->
         assert torch.equal(same["pixel_values"], flat["pixel_values"])
         assert torch.equal(same["input_ids"], flat["input_ids"])
     assert "pixel_values" not in processor(text=["what", "is"], images=[[], None], padding=True)
+
+
+@pytest.mark.parametrize("side", [8, 200])
+def test_a_path_and_base64_are_the_image_they_stand_for_in_a_call_and_in_a_chat(
+    parts: Parts, tmp_path: Path, side: int
+) -> None:
+    _, processor = parts
+    file = tmp_path / "noise [1].png"
+    pixels = np.random.default_rng(0).integers(0, 255, (side, side, 4), dtype=np.uint8)
+    Image.fromarray(pixels).save(file)
+    text = base64.encodebytes(file.read_bytes()).decode()
+    expected = processor(text="<image>", images=Image.open(file), return_tensors="pt")["pixel_values"]
+    for image in (file, str(file), text, text.replace("\n", ""), f"data:image/png;base64,{text}"):
+        called = processor(text="<image>", images=image, return_tensors="pt")
+        chat = [{"role": "user", "content": [{"type": "image", "image": image}]}]
+        asked = processor.apply_chat_template(chat, tokenize=True, return_dict=True, return_tensors="pt")
+        assert torch.equal(called["pixel_values"], expected) and torch.equal(asked["pixel_values"], expected)
+
+
+def test_a_file_that_is_not_there_is_said_to_be_missing(parts: Parts) -> None:
+    with pytest.raises(HfChainError, match="image '/no/such.png' cannot be read, there is no such file: give a pict"):
+        parts[1](text="<image>", images="/no/such.png")
+
+
+@pytest.mark.parametrize("token", ["", " ", "what", "</s>", "<s>"])
+def test_an_image_token_that_texts_hold_anyway_is_refused(token: str) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.bos_token = "<s>"
+    with pytest.raises(HfChainError, match=f"image_token='{token}' stands in texts without an image: give a token of"):
+        from_parts(tiny_tower(), tiny_decoder("llama"), tokenizer, image_processor(), image_token=token)
 
 
 def test_the_given_tokenizer_stays_as_it_is() -> None:

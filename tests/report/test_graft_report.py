@@ -11,15 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from hf_chain.commands.report import write_report
 from hf_chain.cost import human
 from hf_chain.errors import HfChainError
-from hf_chain.report import graft_tables as tables
-from hf_chain.report import write_report
-from hf_chain.report.graft_plots import PLOTS, accuracy_plot, cost_plot
-from hf_chain.report.graft_summary import GraftSummary, summarize_graft
-from hf_chain.report.theme import LIGHT, applied
+from hf_chain.files import write_manifest
+from hf_chain.methods.graft.card.body import translator_results
+from hf_chain.methods.graft.record import graft_record
+from hf_chain.methods.graft.report import tables
+from hf_chain.methods.graft.report.plots import PLOTS, accuracy_plot, cost_plot
+from hf_chain.methods.graft.report.summary import GraftSummary, summarize_graft
 from hf_chain.report.words import duration
-from hf_chain.stages.ledger import Ledger, read_family
+from hf_chain.runs.ledger import Ledger, read_family
+from hf_chain.theme import LIGHT, applied
+from support.chain_clips import tiny_clip
+from support.damage import flip
 from support.graft_runs import CUT, EVALUATION, EXACT, TRAINING, graft_recipe, write_graft_run
 from support.report_runs import write_run
 
@@ -75,6 +80,15 @@ def test_calibration_translator_and_evaluations_count_and_the_target_does_not(fi
     assert "Not counted: the training of target and encoder" in text
 
 
+def test_old_ledgers_have_the_cost_of_a_cut_as_a_teachers(finished: Path) -> None:
+    family = read_family(finished)
+    expected = graft_record(family).comparison()
+    macs = family.member("surrogate").training_macs
+    old = {"student": macs["translator"], "teacher": macs["cut"], "total": macs["total"]}
+    family.member("surrogate").training_macs = old
+    assert expected is not None and graft_record(family).comparison() == expected
+
+
 def test_what_is_given_is_shown(finished: Path, tmp_path: Path) -> None:
     rows = tables.stage_table(summary(finished))[1]
     assert rows[0][:2] == ["target: trained here", "given"] and human(TRAINING["target"]) in rows[0]
@@ -87,11 +101,13 @@ def test_what_is_given_is_shown(finished: Path, tmp_path: Path) -> None:
 def test_an_encoder_from_a_chain_shows_what_the_chain_took(tmp_path: Path) -> None:
     chain = write_run(tmp_path / "chain")
     run_dir = write_graft_run(tmp_path / "graft")
-    with (run_dir / "ledger.jsonl").open("a") as file:
-        started = {"event": "started", "time": "", "member": "encoder", "parent": str(chain / "02-small")}
-        file.write(json.dumps(started) + "\n")
+    Ledger(run_dir).append("started", "encoder", parent=str(chain / "02-small"))
     members = read_family(chain).members[:2]
+    assert summary(run_dir).given[1].parameters == 0  # its folder is gone
+    model = tiny_clip()
+    model.save_pretrained(chain / "02-small")
     given = summary(run_dir).given[1]
+    assert given.parameters == model.vision_model.num_parameters()
     assert given.name == "chain/02-small"
     assert given.macs == sum(member.training_macs["total"] for member in members)
 
@@ -109,6 +125,34 @@ def test_sentences_say_what_grafting_and_fine_tuning_bring(finished: Path) -> No
     lines = tables.sentences(summary(finished))
     assert "63.4 % of the answers are right; on the surrogate it was 61.2 % (+2.2 points)." in lines[0]
     assert lines[1] == "Grafted + 10 % decoder data: 74.1 %; full-decoder baseline: 72.5 % (+1.6 points)."
+
+
+def test_perplexities_that_make_no_sense_are_said_to(tmp_path: Path) -> None:
+    run_dir = write_graft_run(tmp_path / "graft")
+    assert not any("speaks" in line for line in tables.sentences(summary(run_dir)))
+    path = run_dir / "02-surrogate" / "translator.json"
+    report = json.loads(path.read_text())
+    report["quality"]["reference"]["dropping_perplexity"] = 2.5
+    path.write_text(json.dumps(report))
+    (line,) = [line for line in tables.sentences(summary(run_dir)) if "speaks" in line]
+    assert line.startswith("The target without the replaced layers (2.5) predicts this text better than the whole tar")
+    assert line.removesuffix(".") in translator_results(report)
+
+
+def test_seconds_stand_beside_macs_and_say_why_they_differ(finished: Path, tmp_path: Path) -> None:
+    graft = summary(finished)
+    seconds, table = graft.graft.comparison_in_seconds(), tables.comparison_table(graft)
+    assert seconds is not None and table is not None
+    assert table[0][1:] == ["graft, MACs", "baseline, MACs", "graft, seconds", "baseline, seconds"]
+    rows = {row[0]: row[1:] for row in table[1]}
+    assert rows["encoder"][2] == f"{TRAINING['encoder'] / 2e10:.2f}".rstrip("0").rstrip(".")
+    assert rows["saved"] == ["59.3 %", "", f"{100 * seconds.saving:.1f} %", ""]
+    assert "in seconds of training 60.6 % less" in write_report(finished).read_text()
+    assert not any("In seconds less is saved" in line for line in tables.sentences(graft))
+    slow = write_graft_run(tmp_path / "slow")
+    Ledger(slow).append("trained", "decoder", seconds=seconds.baseline_total)
+    lines = tables.sentences(summary(slow))
+    assert any(line.startswith("In seconds less is saved than in MACs: ") for line in lines)
 
 
 def test_scripts_get_plain_numbers(finished: Path) -> None:
@@ -143,6 +187,15 @@ def test_answers_to_other_questions_are_not_mixed_up(tmp_path: Path) -> None:
     path.write_text(json.dumps({"validation": rows}))
     for example in summary(run_dir).examples:
         assert set(example.answers) == set(TITLES) - {TITLES[2]}
+
+
+def test_damaged_pictures_are_named_and_not_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run_dir = write_graft_run(tmp_path / "graft")
+    write_manifest(run_dir / "examples" / "validation")
+    assert all(example.pictures for example in summary(run_dir).examples)
+    flip(run_dir / "examples" / "validation" / "02-0.png")
+    assert not any(example.pictures for example in summary(run_dir).examples)
+    assert "examples/validation is damaged (02-0.png has changed since it was written)" in caplog.text
 
 
 @pytest.mark.parametrize("done", [0, 2, 3, 6])
@@ -241,6 +294,22 @@ def test_without_a_baseline_no_plot_speaks_of_one(tmp_path: Path, monkeypatch: p
     boxes = [text.get_window_extent() for text in accuracy.axes[0].texts]
     assert len(boxes) == 3
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
+def test_points_at_zero_keep_their_names_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in EXACT:
+        monkeypatch.setitem(EXACT, name, 0.0)
+    graft = summary(write_graft_run(tmp_path / "graft"))
+    with applied(LIGHT):
+        accuracy = accuracy_plot(graft, LIGHT)
+    assert accuracy is not None
+    accuracy.draw_without_rendering()
+    (axis,) = accuracy.axes
+    boxes = [*(text.get_window_extent() for text in axis.texts), axis.get_legend().get_window_extent()]
+    boxes += [label.get_window_extent() for label in axis.get_xticklabels() if label.get_text()]
+    assert len(axis.texts) == 5
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    assert all(axis.get_window_extent().contains(box.x0, box.y0) for box in boxes[:6])
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
-from hf_chain.report import summarize, write_report
-from hf_chain.report.tables import comparison_table, cost_table, metrics_table
+from hf_chain.commands.report import write_report
+from hf_chain.files import MANIFEST_NAME, write_json, write_manifest
+from hf_chain.methods.chain.report.summary import summarize
+from hf_chain.methods.chain.report.tables import comparison_table, cost_table, metrics_table
 from support.graft_runs import write_graft_run
 from support.report_runs import write_run
 
@@ -63,10 +68,16 @@ def test_tables_of_the_page_equal_those_of_the_ledger(chain, independent):
             assert row in rows
 
 
-def test_headline_is_the_acceleration_ratio(chain):
+def test_the_acceleration_ratio_leads_where_twins_were_measured(chain, independent):
+    page = write_report(chain, independent).read_text()
+    assert page.index(f"<b>{summarize(chain, independent).acceleration_ratio:.1f}×</b>") < page.index("<b>19.4 %</b>")
+
+
+def test_a_planned_ratio_comes_last_and_says_that_nothing_was_measured(chain):
     page = write_report(chain).read_text()
-    assert f"<b>{summarize(chain).acceleration_ratio:.1f}×</b>" in page
-    assert "<b>19.4 %</b>" in page
+    ratio = page.index(f"<b>{summarize(chain).acceleration_ratio:.1f}×</b>")
+    assert page.index("<b>19.4 %</b>") < ratio and "was not measured" in page[ratio : ratio + 300]
+    assert "cheaper" not in page
 
 
 def test_nothing_is_loaded_from_elsewhere(chain, independent):
@@ -103,6 +114,63 @@ def test_the_page_of_a_graft_opens_in_chromium_without_a_console_message(tmp_pat
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "<h1>run</h1>" in result.stdout
     assert "CONSOLE" not in result.stderr
+
+
+MEASURE = """
+<iframe id="page" srcdoc="{page}" style="width: {width}px; height: 2000px; border: 0"></iframe>
+<pre id="found"></pre>
+<script>
+onload = () => {{
+  const page = document.getElementById("page").contentDocument, found = [];
+  const {{scrollWidth, clientWidth}} = page.documentElement;
+  if (scrollWidth > clientWidth + 1) found.push(`the page is ${{scrollWidth}} px wide in ${{clientWidth}}`);
+  for (const element of page.querySelectorAll("h1, h2, h3, p, li, dt, dd, th, td, small, figcaption")) {{
+    const text = element.textContent.trim(), range = page.createRange();
+    range.selectNodeContents(element);
+    const lines = new Set([...range.getClientRects()].map(line => Math.round(line.bottom / 4))).size;
+    const letters = text.length / Math.max(1, lines);
+    if (text.length > 12 && letters < 4) found.push(`${{letters.toFixed(1)}} letters a line: ${{text.slice(0, 60)}}`);
+    if (text && element.getBoundingClientRect().width === 0) found.push(`no width: ${{text.slice(0, 60)}}`);
+  }}
+  document.getElementById("found").textContent = JSON.stringify(found);
+}};
+</script>
+"""
+
+
+def complaints(page: str, width: int, folder: Path) -> list[str]:
+    """What is too narrow, or too wide, on a page in a window of so many pixels; Chromium's own has 500 at least."""
+    wrapper = folder / f"{width}.html"
+    wrapper.write_text(MEASURE.format(page=html.escape(page, quote=True), width=width))
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", "--window-size=1400,2100", "--dump-dom"]
+    result = subprocess.run([*command, wrapper.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    return json.loads(html.unescape(result.stdout.split('<pre id="found">')[1].split("</pre>")[0]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("width", [1300, 390])
+def test_no_text_is_squeezed(tmp_path: Path, width: int) -> None:
+    """Long answers stood one letter a line beside long names of stages."""
+    run_dir = write_graft_run(tmp_path / "graft")
+    for path in run_dir.glob("0*/answers.json"):
+        values = json.loads(path.read_text())
+        for answers in values.values():
+            for answer in answers:
+                answer["answer"] = "A long description of what can be seen in the picture, word for word, and more."
+        write_json(path, values)
+        if (path.parent / MANIFEST_NAME).exists():
+            write_manifest(path.parent)
+    for folder in (run_dir, write_run(tmp_path / "family")):
+        assert complaints(write_report(folder).read_text(), width, tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_the_check_of_widths_sees_squeezed_text(tmp_path: Path) -> None:
+    page = '<p style="width: 9px; overflow-wrap: anywhere">squeezed to the bone</p><p style="width: 2000px">wide</p>'
+    found = complaints(page, 390, tmp_path)
+    assert len(found) == 2 and "2008 px wide in 390" in found[0] and "letters a line: squeezed" in found[1]
 
 
 @pytest.mark.slow

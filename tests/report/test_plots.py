@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hf_chain.commands.report import write_report
 from hf_chain.errors import HfChainError
-from hf_chain.report import summarize, write_report
-from hf_chain.report.history import MOST_POINTS, Curve, curves
-from hf_chain.report.plots import PLOTS, accuracy_plot, cost_plot
-from hf_chain.report.theme import LIGHT
+from hf_chain.methods.chain.report.plots import MOST_POINTS, PLOTS, Curve, accuracy_plot, cost_plot, curves
+from hf_chain.methods.chain.report.summary import summarize
+from hf_chain.theme import LIGHT
 from support.report_runs import ALONE_TOP1, SHAPES, TOP1, write_run
 
 

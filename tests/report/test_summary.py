@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hf_chain.errors import HfChainError
-from hf_chain.report import summarize
+from hf_chain.methods.chain.report.summary import summarize
 from support.report_runs import ALONE_TOP1, EPOCHS, EVALUATION, MACS, SAMPLES, SHAPES, TOP1, write_run
 
 CHAIN = {

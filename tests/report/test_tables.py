@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import json
 
+from hf_chain.commands.report import write_report
 from hf_chain.cost import human
-from hf_chain.report import write_report
-from hf_chain.report.summary import summarize
-from hf_chain.report.tables import comparison_table, cost_table, metrics_table
+from hf_chain.methods.chain.report.summary import summarize
+from hf_chain.methods.chain.report.tables import comparison_table, cost_table, metrics_table
 from support.report_runs import MACS, PARAMETERS, SHAPES, TOP1, training_macs, write_run
 
 
@@ -74,7 +74,8 @@ def test_markdown_has_the_tables_and_the_ratio_in_words(chain, independent):
     assert f"the chain is {ratio:.1f}× cheaper" in text
     assert text.count("| base") == 3
     without = (write_report(chain).parent / "family.md").read_text()
-    assert "by the plan" in without
+    assert "By the plan, training each member alone costs" in without and "cheaper" not in without
+    assert "was not measured: run the recipe with --independent" in without
     assert "independent training" not in without
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 from tokenizers import AddedToken
 from transformers import AutoConfig, AutoModelForCausalLM, CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
-from hf_chain.data.chat import train_chat_tokenizer
+from hf_chain.data.chat import ChatCollator, ChatEncoder, train_chat_tokenizer
+from hf_chain.losses.response import IGNORED
 from hf_chain.models.grafted_vlm import from_parts
 
 TEXT = (
@@ -71,6 +72,21 @@ def talk(*turns: str, images: int = 0) -> dict[str, Any]:
     return {"messages": messages, "images": [Image.new("RGB", (20, 16), colors[n]) for n in range(images)]}
 
 
+def in_loss(tokenizer: Any, messages: Any, **options: Any) -> list[str]:
+    """Texts of the runs of tokens that are in the loss."""
+    encoder = ChatEncoder(tokenizer, **options)
+    encoded, text = encoder.encode(messages), encoder.template.render(messages).text
+    places = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    runs: list[tuple[int, int]] = []
+    inside = False
+    for token, label, (start, end) in zip(encoded.input_ids, encoded.labels, places, strict=True):
+        if label != IGNORED:
+            assert label == token
+            runs = [*runs[:-1], (runs[-1][0], end)] if inside else [*runs, (start, end)]
+        inside = label != IGNORED
+    return [text[start:end] for start, end in runs]
+
+
 @cache
 def chat_tokenizer(template: str | None = None) -> Any:
     """A byte-level tokenizer of about 400 entries; its own template, or one of `TEMPLATES`. Do not change it."""
@@ -113,3 +129,15 @@ def tiny_vlm(attention: str = "eager") -> tuple[Any, Any]:
         encoder.set_attn_implementation(attention)
         images = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=size)
         return from_parts(encoder, tiny_language_model(attention=attention), chat_tokenizer(), images)
+
+
+def learn_by_heart(model: Any, tokenizer: Any, rows: Any) -> None:
+    """Trains a model until it says the responses of a few rows, and leaves it in evaluation mode."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
+    batch = ChatCollator(tokenizer)(list(rows))
+    model.train()
+    for _ in range(60):
+        optimizer.zero_grad()
+        model(**batch).loss.backward()
+        optimizer.step()
+    model.eval()

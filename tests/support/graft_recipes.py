@@ -15,11 +15,11 @@ from PIL import Image
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_chain.grafting.surrogate import build_surrogate
+from hf_chain.methods.graft.plan import GraftPlan
+from hf_chain.methods.graft.planning import plan_graft
+from hf_chain.methods.graft.recipe import GraftRecipe
+from hf_chain.methods.graft.runner import run_graft
 from hf_chain.models.grafted_vlm import from_parts
-from hf_chain.stages.graft.plan import GraftPlan
-from hf_chain.stages.graft.planning import plan_graft
-from hf_chain.stages.graft.recipe import GraftRecipe
-from hf_chain.stages.graft.runner import run_graft
 from support.chat_models import chat_tokenizer
 from support.grafted_parts import image_processor, tiny_tower
 

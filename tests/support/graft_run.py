@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hf_chain.stages.checkpoints import last_complete_checkpoint
+from hf_chain.runs.checkpoints import last_whole_checkpoint
 from hf_chain.trainer.graft_trainer import GraftTrainer
 from support.grafts import Chats, tiny_graft_trainer, tiny_vlm
 
@@ -49,7 +49,7 @@ def run(folder: Path, stream: bool = False, **settings: Any) -> GraftTrainer:
     if stream:
         dataset = Stream(dataset)
     trainer = tiny_graft_trainer(folder, tiny_vlm(), train_dataset=dataset, **(SETTINGS | settings))
-    checkpoint = last_complete_checkpoint(folder, trainer.args.world_size)
+    checkpoint = last_whole_checkpoint(folder)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.save_model(str(folder / "final"))
     if trainer.args.should_save:

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from hf_chain.stages.ledger import Ledger
+from hf_chain.runs.ledger import Ledger
 from support.trajectories import made_trajectory, plateau_and_fall
 
 STAGES = {
@@ -92,12 +92,12 @@ def graft_recipe(name: str, translator: bool = False) -> dict[str, Any]:
 
 def _write_stage(ledger: Ledger, name: str, index: int, folder: Path, translator: bool = False) -> None:
     spent = TRANSLATOR_TRAINING if name in TRANSLATOR else TRAINING[name]
-    macs = {"student": spent, "teacher": 0, "total": spent}
+    macs = {"total": spent}
     parent = _parent(name, translator)
     ledger.append("started", name, index=index, parent=parent, parameters=PARAMETERS.get(name, 5_000_000))
     seconds = spent / 2e10
     if name == "surrogate":
-        macs |= {"student": TRAINING[name] - CUT, "teacher": CUT}
+        macs |= {"cut": CUT, "translator": TRAINING[name] - CUT}
         ledger.append("trained", name, training_macs=macs, seconds=seconds, operator="layers 3-6, closed_form")
         (folder / "translator.json").write_text(json.dumps(translator_report()))
         (folder / "trajectory.json").write_text(made_trajectory(plateau_and_fall(8, 3)).to_json())

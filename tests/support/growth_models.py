@@ -36,7 +36,7 @@ def tiny_config(
 
 def trained_like(config: CLIPConfig, seed: int = 0, dtype: torch.dtype = torch.float64) -> CLIPModel:
     """A model whose gains, offsets and biases are as uneven as training leaves them (std 0.3)."""
-    model = fresh_model(config, seed, torch.float64)
+    model = fresh_model(config, CLIPModel, seed, torch.float64)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():

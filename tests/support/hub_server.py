@@ -47,6 +47,8 @@ class HubServer:
     def __init__(self, users: dict[str, str] | None = None, orgs: tuple[str, ...] = ()) -> None:
         self.users, self.orgs = users or {"hf_test": "tester"}, orgs
         self.repos: dict[str, dict[str, Repo]] = {kind: {} for kind in TYPES.values()}
+        self.private_by_rule = False
+        """What an organisation rules for new repositories that nobody says anything about."""
         self.lfs: dict[str, bytes] = {}
         self.requests: list[str] = []
         """`METHOD /path` of every request, in order."""
@@ -209,7 +211,9 @@ class _Handler(BaseHTTPRequestHandler):
         if repo_id in self.hub.repos[kind]:
             answer = {"error": "You already created this repo", "url": url}
             return 409, json.dumps(answer).encode(), {}
+        said = not {"visibility", "private"}.isdisjoint(asked)
         private = asked.get("visibility") == "private" or bool(asked.get("private"))
+        private = private if said else self.hub.private_by_rule
         repo = self.hub.repos[kind][repo_id] = Repo(repo_id, private)
         repo.commit("initial commit", {".gitattributes": Blob(b"*.safetensors filter=lfs\n", lfs=False)})
         return {"url": url, "name": repo_id, "id": repo_id}

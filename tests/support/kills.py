@@ -11,17 +11,15 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from hf_chain.stages.ledger import Ledger, read_family
-from support.recipes import REPOSITORY, environment
+from hf_chain.runs.ledger import Ledger, read_family
+from support.recipes import environment
 
 COMMAND = (sys.executable, "-m", "hf_chain", "run")
 
 
 def run_to_the_end(recipe: Path) -> None:
     """Runs the recipe, or what is left of it, without interruption."""
-    process = subprocess.run(
-        [*COMMAND, str(recipe)], cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False
-    )
+    process = subprocess.run([*COMMAND, str(recipe)], env=environment(), capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr[-2000:]
 
 
@@ -50,7 +48,6 @@ def run_killed(recipe: Path, run_dir: Path, kills: int, seed: int, seconds: floa
         attempts = _attempts(run_dir)
         process = subprocess.Popen(
             [*COMMAND, str(recipe)],
-            cwd=REPOSITORY,
             env=environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 from transformers import CLIPConfig, CLIPModel
 
 from hf_chain.data.collator import caption_id
@@ -31,6 +32,21 @@ class RandomPairs(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"pixels": self.pixels[index], "tokens": self.tokens[index % len(self.tokens)], "row": index}
+
+
+class StreamedPairs(IterableDataset):
+    """The rows of `RandomPairs` one after the other, in another order in every pass."""
+
+    def __init__(self, rows: int) -> None:
+        self.pairs, self.captions_per_image, self.epoch = RandomPairs(max(1, rows)), 2, 0
+        self.rows = rows
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        order = torch.randperm(self.rows, generator=torch.Generator().manual_seed(self.epoch))
+        return (self.pairs[row] for row in order.tolist())
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:

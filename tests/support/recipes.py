@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from hf_chain.stages.recipe import Recipe
+from hf_chain.methods.chain.recipe import Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-EXAMPLE = "examples/chain_pretrain.py"
+EXAMPLE = str(REPOSITORY / "examples" / "chain_pretrain.py")
 GLOBAL_BATCH = 32
 
 
@@ -79,11 +79,17 @@ def environment() -> dict[str, str]:
 def launch(
     launcher: Sequence[str], recipe: Path, *overrides: str, timeout: float = 240
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the example under `launcher` (such as `["accelerate", "launch"]`) from the repository root."""
+    """Runs the example under `launcher` (such as `["accelerate", "launch"]`)."""
     command = [*launcher, EXAMPLE, "--config", str(recipe), *(("--set", *overrides) if overrides else ())]
-    return subprocess.run(
-        command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
-    )
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def accelerate_config(name: str) -> str:
+    """An example configuration for `accelerate launch`; that of its engine is named from where it starts."""
+    examples = Path("examples")
+    if not examples.exists():
+        examples.symlink_to(REPOSITORY / examples)
+    return str(examples / "accelerate_configs" / f"{name}.yaml")
 
 
 def _tower(width: int, depth: int) -> dict[str, int]:

@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from hf_chain.stages.ledger import Ledger
+from hf_chain.runs.ledger import Ledger
 
 SHAPES = {"tiny": (96, 4, 96, 4), "small": (192, 6, 128, 4), "base": (288, 8, 192, 6)}
 PARAMETERS = {"tiny": 1_204_321, "small": 4_730_112, "base": 13_180_865}

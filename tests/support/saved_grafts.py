@@ -7,10 +7,11 @@ from pathlib import Path
 
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from hf_chain.files import weights_sha256
 from hf_chain.grafting.graft import graft
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.models.grafted_vlm import GraftedVLMProcessor, from_parts
-from hf_chain.stages.ledger import read_family
+from hf_chain.runs.ledger import Ledger, read_family
 from support.chat_models import chat_tokenizer
 from support.graft_runs import write_graft_run
 from support.grafted_parts import image_processor, tiny_tower
@@ -52,6 +53,7 @@ def write_saved_graft(run_dir: Path, translator: bool = False) -> Path:
     GraftedVLMProcessor.from_pretrained(encoder).save_pretrained(grafted)
     for name in ("decoder", "alignment", "full"):
         shutil.copytree(grafted, folders[name], dirs_exist_ok=True)
-    for folder in folders.values():
+    for name, folder in folders.items():
         (folder / "recipe.yaml").write_text(RECIPE)
+        Ledger(run_dir).append("saved", name, weights_sha256=weights_sha256(folder))
     return run_dir

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import CLIPModel, TrainerCallback
+from transformers import CLIPModel, TrainerCallback, TrainingArguments
 
 from hf_chain.distillation import feature_loss
 from hf_chain.errors import HfChainError
 from hf_chain.losses import contrastive_loss
-from hf_chain.trainer import ChainConfig
+from hf_chain.models import ChainCLIPModel
+from hf_chain.trainer import ChainConfig, ChainTrainer, GraftConfig
 from support.pairs import RandomPairs, tiny_clip, tiny_trainer
 
 
@@ -257,3 +260,131 @@ def test_the_feature_loss_weighs_the_same_at_every_embedding_size() -> None:
         a[:, 0], b[:, 1] = 1.0, 1.0
         loss = feature_loss(a, a[:, None], b, a[:, None])
         assert loss.item() == pytest.approx(2 / 512)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_model_in_half_precision_is_trained_and_saved_in_float32(
+    tmp_path: Path, dtype: torch.dtype, wrapped: bool
+) -> None:
+    """In half precision itself a step of 1e-6 would move hardly a weight."""
+    stored, teacher = tiny_clip().to(dtype), tiny_clip(seed=1).to(dtype)
+    model = ChainCLIPModel.from_clip(stored, 12) if wrapped else stored
+    trainer = tiny_trainer(tmp_path, teacher, model, learning_rate=1e-6, max_steps=2, feature_loss_weight=1.0)
+    reference = tiny_trainer(
+        tmp_path,
+        copy.deepcopy(teacher).float(),
+        tiny_clip().to(dtype).float(),
+        learning_rate=1e-6,
+        max_steps=2,
+        feature_loss_weight=1.0,
+    )
+    before = weights(trainer.model)
+    trainer.train()
+    reference.train()
+    assert losses(trainer) == losses(reference)
+    moved = [name for name, weight in weights(trainer.model).items() if not torch.equal(weight, before[name])]
+    assert len(moved) > 0.8 * len(before)
+    trainer.save_model(str(tmp_path / "final"))
+    saved = CLIPModel.from_pretrained(tmp_path / "final")
+    assert saved.dtype == torch.float32 and saved.config.dtype == torch.float32
+    end = weights(trainer.model)
+    assert all(torch.equal(weight.reshape(end[name].shape), end[name]) for name, weight in saved.named_parameters())
+
+
+def test_a_batch_or_data_too_small_for_a_step_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(HfChainError, match="^the global batch is 1 image, .*: set per_device_train_batch_size to 2"):
+        tiny_trainer(tmp_path, per_device_train_batch_size=1).train()
+    with pytest.raises(HfChainError, match="^train_dataset has 5 rows and a batch over all processes 8, so"):
+        tiny_trainer(tmp_path, train_dataset=RandomPairs(rows=5)).train()
+    kept = tiny_trainer(tmp_path, train_dataset=RandomPairs(rows=5), dataloader_drop_last=False, max_steps=1)
+    assert kept.train().global_step == 1
+
+
+def test_a_model_init_is_refused(tmp_path: Path) -> None:
+    args = ChainConfig(str(tmp_path), use_cpu=True)
+    for given in ({"model": tiny_clip()}, {}):
+        with pytest.raises(HfChainError, match="takes model and args, and no model_init: make the model and give it"):
+            ChainTrainer(args=args, model_init=tiny_clip, **given)
+
+
+def test_arguments_that_it_cannot_use_are_refused(tmp_path: Path) -> None:
+    args = ChainConfig(str(tmp_path), use_cpu=True)
+    for given, said in (
+        (
+            {"args": TrainingArguments(str(tmp_path), use_cpu=True)},
+            "args of ChainTrainer is a TrainingArguments: give",
+        ),
+        ({"teacher": "runs/tiny"}, "the teacher is a str: give a CLIPModel or a cache of its features"),
+        ({"model": "runs/tiny"}, "the model to train is a str: load it first, and give the model"),
+        ({"model": tiny_clip().vision_model}, "the model to train is a CLIPVision[A-Za-z]*: give a CLIPModel"),
+        ({"compute_loss_func": max}, "compute_loss_func is given and would do nothing"),
+        ({"args": ChainConfig(str(tmp_path), use_cpu=True, fp16=True)}, "fp16 is true, which needs a GPU"),
+    ):
+        with pytest.raises(HfChainError, match=said):
+            ChainTrainer(**{"model": tiny_clip(), "args": args} | given)
+
+
+@pytest.mark.parametrize("config", [ChainConfig, GraftConfig])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"weight_decay": math.nan},
+        {"learning_rate": math.inf},
+        {"max_grad_norm": -1.0},
+        {"adam_epsilon": 0.0},
+        {"adam_beta2": 1.0},
+        {"save_steps": 0},
+        {"seed": 2**32},
+    ],
+)
+def test_numbers_out_of_their_range_are_refused_without_a_recipe_too(
+    config: Callable[..., Any], values: dict[str, float], tmp_path: Path
+) -> None:
+    name, number = next(iter(values.items()))
+    with pytest.raises(HfChainError, match=f"^{name} is {number}; it must be "):
+        config(str(tmp_path), use_cpu=True, bf16=False, **values)
+
+
+TEACHERS = [
+    ({"vocab_size": 30, "eos_token_id": 29}, {}, "the teacher has vocab_size=30 and the model 40, .* same tokenizer"),
+    ({"max_position_embeddings": 4}, {}, "the teacher has max_position_embeddings=4 and the model 8"),
+    ({"eos_token_id": 38}, {}, "the teacher has eos_token_id=38 and the model 39, .* at a wrong token"),
+    ({}, {"image_size": 24}, "the teacher has image_size=24 and the model 16: both see the same images"),
+]
+
+
+@pytest.mark.parametrize(("text", "vision", "words"), TEACHERS)
+def test_a_teacher_that_cannot_read_what_the_model_reads_is_refused(
+    text: dict[str, int], vision: dict[str, int], words: str, tmp_path: Path
+) -> None:
+    config = copy.deepcopy(tiny_clip().config)
+    for part, values in ((config.text_config, text), (config.vision_config, vision)):
+        for name, value in values.items():
+            setattr(part, name, value)
+    with pytest.raises(HfChainError, match=f"^{words}"):
+        tiny_trainer(tmp_path, CLIPModel(config))
+
+
+def test_a_teacher_with_more_words_and_another_context_still_teaches(tmp_path: Path) -> None:
+    config = copy.deepcopy(tiny_clip().config)
+    config.text_config.vocab_size, config.text_config.max_position_embeddings = 50, 12
+    assert tiny_trainer(tmp_path, CLIPModel(config), max_steps=1).train().global_step == 1
+
+
+def test_evaluation_keeps_its_last_smaller_batch_and_training_drops_it(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, per_device_eval_batch_size=8)
+    rows = RandomPairs(rows=13)
+    for loader in (trainer.get_eval_dataloader(rows), trainer.get_test_dataloader(rows)):
+        assert [len(batch["pixel_values"]) for batch in loader] == [8, 5]
+    trainer.train_dataset = rows
+    assert [len(batch["pixel_values"]) for batch in trainer.get_train_dataloader()] == [8]
+    losses = [trainer.compute_loss(trainer.model.eval(), batch) for batch in trainer.get_eval_dataloader(rows)]
+    mean = (8 * losses[0] + 5 * losses[1]) / 13
+    assert trainer.evaluate(rows)["eval_loss"] == pytest.approx(mean.item(), rel=1e-5)
+
+
+def test_settings_that_a_clip_cannot_follow_are_refused(tmp_path: Path) -> None:
+    for settings in ({"neftune_noise_alpha": 5.0}, {"fsdp": "full_shard"}, {"label_smoothing_factor": 0.1}):
+        with pytest.raises(HfChainError, match=f"^{next(iter(settings))} is "):
+            ChainConfig(str(tmp_path), use_cpu=True, **settings)

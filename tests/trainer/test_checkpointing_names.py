@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from transformers import TrainingArguments
 
+from hf_chain.arguments.checkpointing import CHECKPOINTING
 from hf_chain.grafting.translator import TranslatorConfig
 from hf_chain.trainer import ChainConfig
-from hf_chain.trainer.checkpointing import CHECKPOINTING
 from hf_chain.trainer.graft_config import GraftConfig
 
 OF_THIS_RELEASE = next(name for name in CHECKPOINTING if name in TrainingArguments.__dataclass_fields__)

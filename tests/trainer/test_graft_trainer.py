@@ -14,15 +14,15 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel, TrainerCallback
 
+from hf_chain.arguments.checkpointing import CHECKPOINTING
 from hf_chain.errors import HfChainError
 from hf_chain.losses import response_loss, response_targets
 from hf_chain.trainer.batch_cost import batch_cost
-from hf_chain.trainer.checkpointing import CHECKPOINTING
 from hf_chain.trainer.gradient_check import GradientCheck
 from hf_chain.trainer.graft_config import GraftConfig
+from hf_chain.trainer.graft_trainer import GraftTrainer
 from hf_chain.trainer.lora import attach_lora
-from hf_chain.trainer.part_optimizer import check_engine_config, optimizer_groups
-from hf_chain.trainer.parts import freeze_all_but, resolve_parts
+from hf_chain.trainer.parts import check_engine_config, freeze_all_but, optimizer_groups, resolve_parts
 from support.decoders import tiny_decoder as tiny_family
 from support.grafts import (
     Chats,
@@ -157,9 +157,26 @@ def test_a_bf16_model_is_trained_in_float32(tmp_path: Path, stage: str) -> None:
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
-def test_a_bf16_model_without_autocast_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(HfChainError, match="adapter.0.weight is bfloat16, in which small steps are rounded away: set"):
-        tiny_graft_trainer(tmp_path, tiny_vlm().to(torch.bfloat16), bf16=False).train()
+@pytest.mark.parametrize(("dtype", "bf16"), [(torch.bfloat16, False), (torch.float16, False), (torch.float16, True)])
+def test_half_a_model_that_autocast_does_not_fit_is_float32_while_it_trains(
+    tmp_path: Path, dtype: torch.dtype, bf16: bool
+) -> None:
+    settings = {"learning_rate": 1e-5, "max_steps": 2, "bf16": bf16, "parts": ["encoder", "adapter"]}
+    model = tiny_vlm().to(dtype)
+    whole = copy.deepcopy(model).float()
+    trainer = tiny_graft_trainer(tmp_path, model, **settings)
+    frozen = weights(model.language_model)
+    trainer.train()
+    reference = tiny_graft_trainer(tmp_path, whole, **settings)
+    reference.train()
+    assert losses(trainer) == losses(reference)
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    assert all(torch.equal(value, frozen[name]) for name, value in weights(model.language_model).items())
+    trainer.save_model(str(tmp_path / "final"))
+    assert {value.dtype for value in load_file(tmp_path / "final" / "model.safetensors").values()} == {dtype}
+    assert f'"dtype": "{str(dtype).removeprefix("torch.")}"' in (tmp_path / "final" / "config.json").read_text()
+    expected = reference.evaluate(Chats(4))["eval_loss"]
+    assert trainer.evaluate(Chats(4))["eval_loss"] == pytest.approx(expected, rel=0.01)
 
 
 # Learning rates
@@ -360,7 +377,7 @@ def test_evaluation_gives_the_loss(tmp_path: Path, collator: Any) -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
     model = tiny_vlm()
-    model.language_model.lm_head.weight.data.fill_(math.nan)
+    model.language_model.lm_head.register_forward_hook(lambda module, inputs, logits: logits * math.nan)
     with pytest.raises(HfChainError, match="The loss is nan at step 1: lower the learning rate"):
         tiny_graft_trainer(tmp_path, model).train()
 
@@ -418,7 +435,7 @@ OF_THIS_RELEASE = next(name for name in CHECKPOINTING if name in GraftConfig.__d
         ({"parts": {"adapter": math.inf}}, "the learning rate of part adapter is inf"),
         ({"parts": {"adapter": "fast"}}, "parts is {'adapter': 'fast'}; input should be a valid number"),
         ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps is 0; it must be above 0"),
-        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is not supported"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is 0.1 and would do nothing"),
         (
             {f"{OF_THIS_RELEASE}_kwargs": {"use_reentrant": True}},
             "checkpointing_kwargs asks for use_r",
@@ -457,3 +474,12 @@ def test_no_optimizer_group_is_empty(tmp_path: Path) -> None:
     """DeepSpeed fails on one."""
     parts = tiny_graft_trainer(tmp_path, parts=["image_tokens", "encoder.post_layernorm"]).parts
     assert [len(group["params"]) for group in optimizer_groups(parts, {"image_start", "image_end"}, 0.1)] == [2, 2]
+
+
+def test_data_without_a_step_and_a_model_init_are_refused(tmp_path: Path) -> None:
+    args = GraftConfig(str(tmp_path), parts={"adapter": 1e-3}, use_cpu=True, bf16=False, dataloader_drop_last=True)
+    trainer = GraftTrainer(tiny_vlm(), args, train_dataset=Chats(5), data_collator=collate)
+    with pytest.raises(HfChainError, match="^train_dataset has 5 rows and a batch over all processes 8, so"):
+        trainer.train()
+    with pytest.raises(HfChainError, match="takes model and args, and no model_init: make the model and give it"):
+        GraftTrainer(args=args, model_init=tiny_vlm)

@@ -147,6 +147,17 @@ def test_a_saved_adapter_loads_with_peft(with_lora: tuple[Any, Path], saved: str
     torch.testing.assert_close(logits(loaded), trained)
 
 
+def test_an_adapter_is_merged_once_and_into_its_decoder(with_lora: tuple[Any, Path]) -> None:
+    model = copy.deepcopy(with_lora[0].model)
+    with pytest.raises(
+        HfChainError, match="this GraftedVLM[A-Za-z]* has no adapter to merge: give the decoder itself"
+    ):
+        merge_lora(model)
+    merge_lora(model.language_model)
+    with pytest.raises(HfChainError, match="this LlamaForCausalLM has no adapter to merge"):
+        merge_lora(model.language_model)
+
+
 def test_an_adapter_merges_into_a_stock_model(with_lora: tuple[Any, Path], tmp_path: Path) -> None:
     trainer, _ = with_lora
     merged = copy.deepcopy(trainer.model)

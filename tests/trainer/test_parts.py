@@ -90,12 +90,18 @@ def test_parts_may_overlap_at_one_rate_only() -> None:
         resolve_parts(model, {"encoder": 1e-4, "encoder.last:2": 2e-5}, 1.0)
 
 
+def test_a_small_encoder_gives_the_layers_it_has(caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny_vlm()
+    asked, whole = (resolve_parts(model, [name], 1e-4)[0] for name in ("encoder.last:8", "encoder.last:3"))
+    assert asked.parameters.keys() == whole.parameters.keys()
+    assert "part encoder.last:8: the encoder has 3 layers, and all are trained" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("model", "name", "message"),
     [
         (tiny_vlm, "adaptor", "part adaptor stands for nothing in GraftedVLM.*: it has adapter, decoder, encoder, .*"),
         (tiny_vlm, "*.layers.9.*", r"it has .*translator, encoder\.last:1 to :3, decoder\.last:1 to :3; or name"),
-        (tiny_vlm, "encoder.last:4", "asks for 4 layers: the encoder has 1 to 3"),
         (tiny_vlm, "encoder.last:0", "asks for 0 layers"),
         (tiny_vlm, "decoder.last:4", "asks for 4 layers: the decoder has 1 to 3"),
         (

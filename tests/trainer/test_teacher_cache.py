@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +20,10 @@ from hf_chain.data import (
     load_splits,
     train_tokenizer,
 )
-from hf_chain.distillation.cache import cached_teacher
+from hf_chain.distillation import Teacher, filling
+from hf_chain.distillation.cache import TeacherCache, cached_teacher
 from hf_chain.errors import HfChainError
+from hf_chain.files import first_difference
 from hf_chain.trainer import ChainConfig, ChainTrainer
 from support.pairs import tiny_clip
 
@@ -84,18 +91,94 @@ def test_fresh_views_cannot_be_cached(tmp_path: Path) -> None:
         cached_teacher(model_for(collator, 1), dataset, collator, tmp_path, batch_size=8)
 
 
-def test_an_interrupted_cache_leaves_nothing_behind(tmp_path: Path) -> None:
+def fill_part(rank: int, processes: int, folder: Path, block: int, stop_after: int | None) -> None:
+    """What a process of several does; with `stop_after`, it is killed after so many forwards."""
+    torch.set_num_threads(1)
+    filling.BLOCK = block
     dataset, collator = pairs()
+    teacher, forwards = model_for(collator, 1), 0
 
-    def broken(captions):
-        raise RuntimeError("interrupted")
+    def count(*_: Any) -> None:
+        nonlocal forwards
+        forwards += 1
+        if stop_after is not None and forwards > stop_after:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    collator.tokenize, whole = broken, collator.tokenize
-    with pytest.raises(RuntimeError, match="interrupted"):
-        cached_teacher(model_for(collator, 1), dataset, collator, tmp_path / "cache", batch_size=8)
-    assert list((tmp_path / "cache").iterdir()) == []
-    collator.tokenize = whole
-    cached_teacher(model_for(collator, 1), dataset, collator, tmp_path / "cache", batch_size=8)
+    for tower in (teacher.vision_model, teacher.text_model):
+        tower.register_forward_hook(count)
+    parts = {"check": False, "rank": rank, "processes": processes}
+    cached_teacher(teacher, dataset, collator, folder / "cache", batch_size=4, **parts)
+    (folder / f"forwards-{rank}").write_text(str(forwards))
+
+
+def fill(folder: Path, processes: int, block: int, stop_after: int | None = None) -> list[int | None]:
+    """Exit codes of processes that fill a cache together."""
+    context = multiprocessing.get_context("fork")
+    arguments = [(rank, processes, folder, block, stop_after) for rank in range(processes)]
+    started = [context.Process(target=fill_part, args=values) for values in arguments]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    return [process.exitcode for process in started]
+
+
+def check_live(folder: Path) -> None:
+    """Holds that the only cache in a folder is whole and has what the teacher says now."""
+    (place,) = folder.iterdir()
+    assert first_difference(place) is None
+    dataset, collator = pairs()
+    batch = collator([dataset[row] for row in range(len(dataset))])
+    cached, live = TeacherCache(place).features(batch), Teacher(model_for(collator, 1)).features(batch)
+    torch.testing.assert_close(cached.image, live.image)
+    torch.testing.assert_close(cached.text, live.text)
+
+
+@pytest.mark.parametrize(("processes", "block"), [(1, 5), (2, 5), (3, 1_024)])
+def test_processes_share_the_work_and_the_features_are_live_ones(tmp_path: Path, processes: int, block: int) -> None:
+    assert fill(tmp_path, processes, block) == [0] * processes
+    check_live(tmp_path / "cache")
+    forwards = [int((tmp_path / f"forwards-{rank}").read_text()) for rank in range(processes)]
+    assert (min(forwards) > 0) == (block == 5)
+
+
+@pytest.mark.parametrize("stop_after", [0, 9, 25])
+def test_a_killed_cache_goes_on_where_it_was(tmp_path: Path, stop_after: int) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed.mkdir()
+    whole.mkdir()
+    assert fill(killed, 1, 5, stop_after) == [-signal.SIGKILL]
+    assert all(path.name.startswith(".") for path in (killed / "cache").iterdir())
+    (notes,) = (killed / "cache").glob(".*.notes")
+    with (notes / "texts-0.log").open("ab") as file:
+        file.write(b"\n00000000000")  # A note that a kill has cut short.
+    assert fill(killed, 1, 5) == fill(whole, 1, 5) == [0]
+    rest, all_of_them = (int((folder / "forwards-0").read_text()) for folder in (killed, whole))
+    # At most the forwards of one block are done again.
+    assert all_of_them - stop_after <= rest <= all_of_them - stop_after + 3
+    (place,), (reference,) = (killed / "cache").iterdir(), (whole / "cache").iterdir()
+    for name in ("images.npy", "texts.npy", "caption_ids.npy"):
+        assert (place / name).read_bytes() == (reference / name).read_bytes()
+
+
+def test_notes_without_what_they_tell_of_count_for_nothing(tmp_path: Path) -> None:
+    fill(tmp_path, 1, 5, stop_after=25)
+    shutil.rmtree(next((tmp_path / "cache").glob(".*.partial")))
+    assert fill(tmp_path, 1, 5) == [0]
+    check_live(tmp_path / "cache")
+
+
+def test_ids_that_are_sorted_in_parts_and_workers_that_read_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    augmented = {"augmentation": {"crop_scale": (0.5, 1.0)}, "image_views": 2}
+    dataset, collator = pairs(**augmented)
+    for name, most, workers in (("whole", 1 << 22, 0), ("parts", 3, 2)):
+        monkeypatch.setattr(filling, "SORTED_AT_ONCE", most)
+        cached_teacher(model_for(collator, 1), dataset, collator, tmp_path / name, 8, workers=workers)
+    (whole,), (parts,) = (tmp_path / "whole").iterdir(), (tmp_path / "parts").iterdir()
+    for name in ("images.npy", "texts.npy", "caption_ids.npy"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes()
 
 
 def test_a_caption_the_cache_does_not_know_is_an_error(tmp_path: Path) -> None:

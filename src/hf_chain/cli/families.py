@@ -7,49 +7,61 @@ from typing import Annotated
 
 import typer
 
-from hf_chain.cli.arguments import NewFolder, RunFolder, home
+from hf_chain.cli.arguments import RunFolder, home
 from hf_chain.errors import HfChainError
 
 
 def grow(
-    predecessor: Annotated[str, typer.Argument(help="Folder or Hub name of a CLIP model.", callback=home)],
-    output: NewFolder,
-    vision_width: Annotated[int | None, typer.Option(min=1, help="Width of the image tower.")] = None,
-    vision_depth: Annotated[int | None, typer.Option(min=1, help="Blocks of the image tower.")] = None,
-    text_width: Annotated[int | None, typer.Option(min=1, help="Width of the text tower.")] = None,
-    text_depth: Annotated[int | None, typer.Option(min=1, help="Blocks of the text tower.")] = None,
-    embedding: Annotated[int | None, typer.Option(min=1, help="Size of the shared embedding.")] = None,
+    predecessor: Annotated[str, typer.Argument(help="Folder or Hub name of a model.", callback=home)],
+    output: Annotated[
+        Path | None, typer.Argument(help="Folder of the result, which must not exist yet.", callback=home)
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A field of its configuration: hidden_size=1024, vision_config.hidden_size=384."),
+    ] = None,
+    vision_width: Annotated[int | None, typer.Option(min=1, help="Width of a CLIP's image tower.")] = None,
+    vision_depth: Annotated[int | None, typer.Option(min=1, help="Blocks of a CLIP's image tower.")] = None,
+    text_width: Annotated[int | None, typer.Option(min=1, help="Width of a CLIP's text tower.")] = None,
+    text_depth: Annotated[int | None, typer.Option(min=1, help="Blocks of a CLIP's text tower.")] = None,
+    embedding: Annotated[int | None, typer.Option(min=1, help="Size of a CLIP's embedding.")] = None,
     operator: Annotated[str, typer.Option(help="exact, copy, copy_fused, stack, interpolate or random.")] = "exact",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the new weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the new weights.")] = 0,
+    check: Annotated[bool, typer.Option("--check", help="Say what grows how, and the error; write nothing.")] = False,
 ) -> None:
     """Make a larger model out of a smaller one, without training."""
-    from hf_chain.stages.grow_folder import grow_folder
+    from hf_chain.commands.grow import fields_of, grow_folder
+    from hf_chain.cost.table import markdown_table
 
-    sizes = {"vision": (vision_width, vision_depth), "text": (text_width, text_depth)}
-    error = grow_folder(predecessor, output, sizes, embedding, operator, seed)
-    typer.echo(f"{output}: relative error of the embeddings {error['image']:.1e} (image), {error['text']:.1e} (text)")
+    if output is None and not check:
+        raise HfChainError("no folder is given for the grown model: add one, or --check to write nothing")
+    flags = {
+        "vision_config.hidden_size": vision_width,
+        "vision_config.num_hidden_layers": vision_depth,
+        "text_config.hidden_size": text_width,
+        "text_config.num_hidden_layers": text_depth,
+        "projection_dim": embedding,
+    }
+    sizes = {name: size for name, size in flags.items() if size is not None} | fields_of(set_ or [])
+    fields, errors = grow_folder(predecessor, None if check else output, sizes, operator, seed)
+    if check:
+        rows = [[name, str(old), str(new), how] for name, old, new, how in fields]
+        typer.echo(markdown_table(["field", "now", "grown", "how"], rows))
+    measured = ", ".join(f"{error:.1e} ({kind})" for kind, error in errors.items())
+    typer.echo(f"{predecessor if check else output}: relative error of the outputs {measured}")
 
 
 def push(
     run_dir: RunFolder,
     prefix: Annotated[str | None, typer.Option(help="Start of the repository names; default: the recipe's.")] = None,
-    private: Annotated[bool, typer.Option("--private", help="Create private repositories.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="Create private repositories, and push to no public one.")
+    ] = False,
 ) -> None:
     """Push the members of a run that are not on the Hub yet."""
-    from pydantic import ValidationError
+    from hf_chain.commands.push import push_run
 
-    from hf_chain.hub import HubSettings, check_login, push_pending
-    from hf_chain.stages.ledger import read_family
-    from hf_chain.stages.problems import first_problem
-
-    given = read_family(run_dir).recipe.get("hub", {})
-    values = given | {"push": True} | ({"prefix": prefix} if prefix else {}) | ({"private": True} if private else {})
-    try:
-        hub = HubSettings.model_validate(values)
-    except ValidationError as error:
-        raise HfChainError(f"hub.{first_problem(error, HubSettings, values)}") from error
-    check_login(hub.prefix)
-    report = push_pending(run_dir, hub)
+    report = push_run(run_dir, prefix, private)
     for result in report.pushed:
         typer.echo(result.url)
     if report.failed:
@@ -65,6 +77,6 @@ def report(
     ] = None,
 ) -> None:
     """Write the family table, the plots and the page of a run."""
-    from hf_chain.report import write_report
+    from hf_chain.commands.report import write_report
 
     typer.echo(write_report(run_dir, baseline))

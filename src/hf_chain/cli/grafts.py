@@ -48,8 +48,9 @@ def surrogate(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
 ) -> None:
     """Cut a surrogate out of a language model and mend the cut."""
-    from hf_chain.stages.environment import check_launch
-    from hf_chain.stages.graft.cut_folder import SurrogateOptions, cut_folder
+    from hf_chain.cli.arguments import typed_command
+    from hf_chain.commands.surrogate import SurrogateOptions, cut_folder
+    from hf_chain.runs.environment import check_launch
 
     check_launch()
     options = SurrogateOptions(
@@ -65,7 +66,7 @@ def surrogate(
         responses_only=responses_only,
         revision=revision,
     )
-    typer.echo(cut_folder(target, output, options))
+    typer.echo(cut_folder(target, output, options, command=typed_command()))
 
 
 def graft(
@@ -79,26 +80,32 @@ def graft(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the language model.")] = None,
 ) -> None:
     """Plug a vision encoder that was trained on a surrogate into the whole language model; nothing is trained."""
-    from hf_chain.stages.environment import check_launch
-    from hf_chain.stages.graft.graft_folder import graft_folder
+    from hf_chain.cli.arguments import typed_command
+    from hf_chain.commands.graft import graft_folder
+    from hf_chain.runs.environment import check_launch
 
     check_launch()
-    typer.echo(graft_folder(vlm, target, output, revision))
+    typer.echo(graft_folder(vlm, target, output, revision, command=typed_command()))
 
 
 def export(
     model: GraftedModel,
     output: NewFolder,
-    format_: Annotated[str, typer.Option("--format", help="What to write: llava, which needs no hf_chain.")] = (
-        "llava"
-    ),
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="What to write: llava, to use, train and cast; or llava-serving, for vLLM, to serve alone.",
+        ),
+    ] = "llava",
 ) -> None:
     """Write a grafted model as a stock model that needs no hf_chain."""
-    from hf_chain.stages.environment import check_launch
-    from hf_chain.stages.graft.export_folder import export_folder
+    from hf_chain.cli.arguments import typed_command
+    from hf_chain.commands.export import export_folder
+    from hf_chain.runs.environment import check_launch
 
     check_launch()
-    typer.echo(export_folder(model, output, format_))
+    typer.echo(export_folder(model, output, format_, command=typed_command()))
 
 
 def chat(
@@ -111,8 +118,8 @@ def chat(
 ) -> None:
     """Ask a grafted model about an image, in the terminal."""
     from hf_chain.cli.terminal import answer, talk
-    from hf_chain.stages.environment import check_launch
-    from hf_chain.stages.graft.chat import open_chat
+    from hf_chain.commands.chat import open_chat
+    from hf_chain.runs.environment import check_launch
 
     check_launch()
     conversation = open_chat(model, image, max_new_tokens)

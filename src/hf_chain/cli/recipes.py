@@ -19,27 +19,11 @@ def plan(
     """Say what a recipe costs, before anything is trained."""
     import json
 
-    from hf_chain.stages.launch import RunArguments
-    from hf_chain.stages.recipe import Recipe
+    from hf_chain.commands.plan import plan_recipe
+    from hf_chain.commands.run import RunArguments
 
-    loaded = RunArguments(str(recipe), set_ or []).recipe()
-    if isinstance(loaded, Recipe):
-        from hf_chain.cost import plan_table
-        from hf_chain.stages.memory import memory_plan
-        from hf_chain.stages.planning import family_cost
-        from hf_chain.stages.validation import check_growth
-
-        cost = family_cost(loaded)
-        check_growth(loaded, cost)
-        values, table, memory = cost.to_json(), plan_table(cost, tflops), memory_plan(loaded, cost)
-    else:
-        from hf_chain.cost import memory_table
-        from hf_chain.stages.graft.plan import graft_table
-        from hf_chain.stages.graft.planning import plan_graft
-
-        planned = plan_graft(loaded)
-        values, table, memory = planned.to_json(), graft_table(planned, tflops), memory_table(planned.memory)
-    typer.echo(json.dumps(values, indent=2) if as_json else f"{table}\n\nMemory on one device\n\n{memory}")
+    values, text = plan_recipe(RunArguments(str(recipe), set_ or []).recipe(), tflops)
+    typer.echo(json.dumps(values, indent=2) if as_json else text)
 
 
 def run(
@@ -54,7 +38,7 @@ def run(
     hub_prefix: Annotated[str | None, typer.Option(help="Start of the repository names: user/family.")] = None,
 ) -> None:
     """Train the family or the graft of a recipe, or what is left of it."""
-    from hf_chain.stages.launch import RunArguments, launch
+    from hf_chain.commands.run import RunArguments, launch
 
     arguments = RunArguments(
         str(recipe),
@@ -80,18 +64,7 @@ def evaluate(
     """Measure zero-shot classification and retrieval, or answers with the recipe of a graft; prints JSON."""
     import json
 
-    from hf_chain.stages.launch import RunArguments
-    from hf_chain.stages.recipe import Recipe
+    from hf_chain.commands.evaluate import evaluate_any
+    from hf_chain.commands.run import RunArguments
 
-    loaded = RunArguments(str(recipe), set_ or []).recipe()
-    if isinstance(loaded, Recipe):
-        from hf_chain.stages.evaluate_folder import evaluate_folder
-
-        metrics = evaluate_folder(model, loaded)
-    else:
-        from hf_chain.stages.environment import check_launch
-        from hf_chain.stages.graft.evaluate_model import evaluate_model
-
-        check_launch()
-        metrics = evaluate_model(model, loaded)
-    typer.echo(json.dumps(metrics, indent=2))
+    typer.echo(json.dumps(evaluate_any(model, RunArguments(str(recipe), set_ or []).recipe()), indent=2))

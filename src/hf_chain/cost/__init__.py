@@ -1,11 +1,11 @@
 """Cost: analytic MACs, memory and hours of a model, a member's training and a whole family; imports no torch."""
 
 from hf_chain.cost.comparison import GraftComparison, comparison_table
-from hf_chain.cost.family import FamilyCost
+from hf_chain.cost.family import FamilyCost, MemberCost, evaluation_macs
 from hf_chain.cost.macs import TowerMACs, clip_macs, clip_parameters, kept_patches
 from hf_chain.cost.memory import MemoryEstimate, clip_memory
+from hf_chain.cost.steps import StepCost, forward_passes, training_steps
 from hf_chain.cost.table import memory_table, plan_table
-from hf_chain.cost.training import MemberCost, evaluation_macs
 from hf_chain.cost.units import hours, human
 
 __all__ = [
@@ -13,15 +13,18 @@ __all__ = [
     "GraftComparison",
     "MemberCost",
     "MemoryEstimate",
+    "StepCost",
     "TowerMACs",
     "clip_macs",
     "clip_memory",
     "clip_parameters",
     "comparison_table",
     "evaluation_macs",
+    "forward_passes",
     "hours",
     "human",
     "kept_patches",
     "memory_table",
     "plan_table",
+    "training_steps",
 ]

@@ -69,6 +69,19 @@ def clip_macs(config: CLIPConfig, text_tokens: int | None = None, image_token_ke
     )
 
 
+def vision_parameters(vision: Tower) -> int:
+    """Number of parameters of a stock `CLIPVisionModel`, which is what a graft uses of a dual encoder.
+
+    Args:
+        vision (`CLIPVisionConfig`): The vision tower.
+
+    Returns:
+        `int`: Weights and biases, without the projection.
+    """
+    vectors = 1 + vision.num_channels * vision.patch_size**2 + (num_patches(vision) + 1) + 4
+    return int(vectors * vision.hidden_size + _encoder_parameters(vision))
+
+
 def clip_parameters(config: CLIPConfig) -> int:
     """Number of parameters of the stock `CLIPModel` with this configuration.
 
@@ -79,13 +92,11 @@ def clip_parameters(config: CLIPConfig) -> int:
         `int`: Weights and biases, both towers, projections and logit scale.
     """
     vision, text = towers(config)
-    patch_weights = vision.num_channels * vision.patch_size**2
-    vision_vectors = 1 + patch_weights + (num_patches(vision) + 1) + 4 + config.projection_dim
     text_vectors = text.vocab_size + text.max_position_embeddings + 2 + config.projection_dim
     logit_scale = 1
     return int(
-        vision_vectors * vision.hidden_size
-        + _encoder_parameters(vision)
+        vision_parameters(vision)
+        + vision.hidden_size * config.projection_dim
         + text_vectors * text.hidden_size
         + _encoder_parameters(text)
         + logit_scale

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from hf_chain.cost.family import FamilyCost
 from hf_chain.cost.memory import MemoryEstimate
 from hf_chain.cost.units import hours, human
+
+_SPECIAL = re.compile(r"[\\`*_\[\]|~$]|^[#>+=-]|(?:(?<=^\d)|(?<=^\d\d))[.)]")
+"""What Markdown, or GitHub's, reads as a mark; some are one only where a line begins."""
 
 
 def plan_table(family: FamilyCost, tflops_per_second: float | None = None) -> str:
@@ -64,6 +68,19 @@ def memory_table(estimates: Mapping[str, MemoryEstimate]) -> str:
         for name, estimate in estimates.items()
     ]
     return markdown_table(["bytes per device", *parts, "total"], rows)
+
+
+def escaped(text: str) -> str:
+    """Text of data in one line that Markdown and the HTML in it show as it is.
+
+    Args:
+        text (`str`): A question, an answer, a name, whatever is in it.
+
+    Returns:
+        `str`: For a cell or a sentence.
+    """
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return _SPECIAL.sub(r"\\\g<0>", text)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

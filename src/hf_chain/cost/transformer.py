@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from hf_chain.errors import HfChainError
+from hf_chain.errors import HfChainError, reason
 
 
 def decoder_macs(config: Any, tokens: int, *, layers: Iterable[int] | None = None, head: bool = True) -> int:
@@ -121,6 +121,10 @@ def _attention_width(config: Any) -> int:
     heads = getattr(config, "num_attention_heads", None)
     if heads is None:
         raise HfChainError(f"model_type {config.model_type!r} has no attention heads: its cost cannot be counted")
+    if getattr(config, "kv_lora_rank", None):
+        # Keys are longer than values where they come from one latent vector (DeepSeek).
+        sizes = (config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim)
+        return int(heads * sum(sizes) / 2)
     return int(heads * (getattr(config, "head_dim", None) or config.hidden_size // heads))
 
 
@@ -174,14 +178,14 @@ def _built(classes: Any, key: tuple[type, str]) -> tuple[Any, Any]:
         with torch.device("meta"):
             return config, classes[type(config)](config)
     except Exception as error:  # Every family has its own.
-        reason = " ".join(str(error).split())[:120]
-        raise HfChainError(f"the cost of a {kind.__name__} cannot be counted: {reason}") from error
+        raise HfChainError(f"the cost of a {kind.__name__} cannot be counted: {reason(error, 120)}") from error
 
 
 def _layer_weights(model: Any, config: Any) -> list[int]:
     """Weights a token meets in each layer: every matrix, of the experts the share that is chosen."""
     layers = layer_list(model, config.num_hidden_layers)
-    experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None) or 1
+    named = ("num_local_experts", "num_experts", "n_routed_experts")
+    experts = next((number for name in named if (number := getattr(config, name, None))), 1)
     chosen = getattr(config, "num_experts_per_tok", None) or 1
 
     def met(name: str, weight: Any) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hf_chain.errors import HfChainError
 
 PREFIXES = ("", "K", "M", "G", "T", "P", "E", "Z")
@@ -34,8 +36,8 @@ def hours(total_macs: float, tflops_per_second: float) -> float:
         `float`: Time in hours.
 
     Raises:
-        HfChainError: when the throughput is not positive.
+        HfChainError: when the throughput is not positive, or no number.
     """
-    if tflops_per_second <= 0:
+    if not 0 < tflops_per_second < math.inf:
         raise HfChainError(f"tflops_per_second is {tflops_per_second}: give the measured throughput, above 0")
     return 2 * total_macs / (tflops_per_second * 1e12) / 3600

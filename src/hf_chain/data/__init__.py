@@ -13,13 +13,12 @@ if TYPE_CHECKING:
     from hf_chain.data.captions import class_names
     from hf_chain.data.collator import ImageTextCollator
     from hf_chain.data.dataset import ImageTextDataset, ImageTextStream
-    from hf_chain.data.processor import build_processor
     from hf_chain.data.prompts import PROMPT_TEMPLATES, resolve_templates
     from hf_chain.data.quality import check_quality
     from hf_chain.data.quality_report import QualityReport
     from hf_chain.data.settings import AugmentationSettings, DataSettings, ScenesSettings
     from hf_chain.data.sources import load_splits, rows_in_memory
-    from hf_chain.data.tokenizer import load_tokenizer, train_tokenizer
+    from hf_chain.data.tokenizer import build_processor, load_tokenizer, train_tokenizer
 
 _MODULES = {
     "PROMPT_TEMPLATES": "prompts",
@@ -30,7 +29,7 @@ _MODULES = {
     "ImageTextStream": "dataset",
     "QualityReport": "quality_report",
     "ScenesSettings": "settings",
-    "build_processor": "processor",
+    "build_processor": "tokenizer",
     "check_quality": "quality",
     "class_names": "captions",
     "load_splits": "sources",

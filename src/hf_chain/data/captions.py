@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import ast
+import io
+import json
 import math
+import tokenize
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from random import Random
 from typing import Any
 
-from datasets import ClassLabel, Dataset, Features, IterableDataset
+import numpy as np
+from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
+from transformers.utils import logging
 
 from hf_chain.data.prompts import resolve_templates
 from hf_chain.data.settings import DataSettings
-from hf_chain.errors import HfChainError
+from hf_chain.errors import HfChainError, shortened
+
+logger = logging.get_logger(__name__)
 
 
 class CaptionReader:
@@ -23,13 +31,20 @@ class CaptionReader:
         features (`datasets.Features`, *optional*): Features of the source; a `ClassLabel` column brings its names.
 
     Raises:
-        `HfChainError`: Where captions are to be made of class names and there are none.
+        `HfChainError`: Where captions are to be made of class names and there are none, or the label column holds what
+            can be no class number.
     """
 
     def __init__(self, settings: DataSettings, features: Features | None = None) -> None:
         self.settings = settings
         self._feature = (features or {}).get(settings.label_column) if settings.label_column else None
         self._made: dict[tuple[str, ...], list[str]] = {}
+        if self._feature is not None and not _may_number_classes(self._feature):
+            raise HfChainError(
+                f"label_column {settings.label_column!r} holds {_kind(self._feature)}, not one class number a row; "
+                "number the classes with Dataset.class_encode_column, or make captions of the names with "
+                "class_names_column"
+            )
         if settings.caption_column is None and settings.class_names_column is None and self.names_by_class is None:
             raise HfChainError(
                 f"column {settings.label_column!r} holds numbers without names; "
@@ -55,13 +70,9 @@ class CaptionReader:
         if column is None:
             return None
         value = row[column]
-        if isinstance(value, str) and isinstance(self._feature, ClassLabel):
+        if isinstance(value, str) and isinstance(self._feature, ClassLabel) and value in self._feature.names:
             value = self._feature.str2int(value)
-        if value is None or isinstance(value, str) or value != value or int(value) != value or value < 0:
-            raise ValueError(f"label {value!r} is no class number")
-        if self.names_by_class is not None and value >= len(self.names_by_class):
-            raise ValueError(f"label {value} is out of range for {len(self.names_by_class)} class names")
-        return int(value)
+        return class_number(value, None if self.names_by_class is None else len(self.names_by_class))
 
     def captions(self, row: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         """Return all usable captions of a row and what is wrong with the others.
@@ -74,17 +85,7 @@ class CaptionReader:
         """
         settings = self.settings
         if settings.caption_column is not None:
-            value = row[settings.caption_column]
-            values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-            problems = ["there are no captions"] if not values else []
-            usable = []
-            for number, caption in enumerate(values):
-                problem = _problem(caption)
-                if problem is None:
-                    usable.append(caption.strip())
-                else:
-                    problems.append(f"caption {number} {problem}")
-            return usable, problems
+            return caption_texts(row[settings.caption_column])
         try:
             names = self._class_names(row)
         except ValueError as error:
@@ -106,6 +107,48 @@ class CaptionReader:
         return self._made[names]
 
 
+def class_number(value: Any, classes: int | None = None) -> int:
+    """Return a label as the number of its class.
+
+    Args:
+        value (`int`, `float` or `bool`): What the label column holds; `False` and `True` are 0 and 1.
+        classes (`int`, *optional*): How many classes there are.
+
+    Raises:
+        `ValueError`: Where it is no whole number, negative, or out of range.
+    """
+    number = value.item() if isinstance(value, np.generic) else value
+    whole = isinstance(number, int) or (isinstance(number, float) and number.is_integer())
+    if not whole or number < 0:
+        raise ValueError(f"label {shortened(number)} is no class number")
+    if classes is not None and number >= classes:
+        raise ValueError(f"label {shortened(number)} is out of range for {classes} class names")
+    return int(number)
+
+
+def caption_texts(value: Any) -> tuple[list[str], list[str]]:
+    """Return the usable captions that a cell holds and what is wrong with the others.
+
+    Args:
+        value (`str` or `Sequence[str]`): One caption or a list of them, which may be written as text: `["a", "b"]`.
+
+    Returns:
+        `tuple[list[str], list[str]]`: Captions, and problems such as `caption 2 is empty`.
+    """
+    value = _read_list(value)
+    listed = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes)
+    values = list(value) if listed else [value]
+    problems = ["there are no captions"] if not values else []
+    usable = []
+    for number, caption in enumerate(values):
+        problem = _problem(caption)
+        if problem is None:
+            usable.append(caption.strip())
+        else:
+            problems.append(f"caption {number} {problem}")
+    return usable, problems
+
+
 def sample_captions(captions: Sequence[str], count: int, random: Random) -> list[str]:
     """Draw captions without repetition while there are enough of them.
 
@@ -125,6 +168,7 @@ def sample_captions(captions: Sequence[str], count: int, random: Random) -> list
 
 def split_names(names: Any) -> tuple[str, ...]:
     """Split the names of one class: a list, or one text such as `goldfish, Carassius auratus`."""
+    names = _read_list(names)
     parts = names.split(",") if isinstance(names, str) else names if isinstance(names, Sequence) else []
     return tuple(part.strip() for part in parts if isinstance(part, str) and part.strip())
 
@@ -159,18 +203,67 @@ def class_names(dataset: Dataset | IterableDataset, settings: DataSettings) -> l
             raise HfChainError(
                 f"column {settings.label_column!r} holds numbers without names; give class_names or class_names_column"
             )
-        return [used_names(names, settings) for names in reader.names_by_class]
+        return _told_apart([used_names(names, settings) for names in reader.names_by_class])
     found: dict[int, tuple[str, ...]] = {}
     for row in dataset.select_columns([settings.label_column, settings.class_names_column]):
-        label = reader.label(row)
+        try:
+            label = reader.label(row)
+        except ValueError:  # The check of the rows reports it.
+            continue
         if label is not None and label not in found:
             found[label] = split_names(row[settings.class_names_column])
     size = max(len(reader.names_by_class or []), max(found, default=-1) + 1)
-    fallback = reader.names_by_class or [()] * size
-    names = [found.get(number) or fallback[number] for number in range(size)]
-    if not all(names):
-        raise HfChainError(f"class {names.index(())} has no name in this split; give class_names")
-    return [used_names(known, settings) for known in names]
+    fallback = dict(enumerate(reader.names_by_class or []))
+    names = []
+    for number in range(size):
+        if not (known := found.get(number) or fallback.get(number)):
+            raise HfChainError(f"class {number} has no name in this split; give class_names")
+        names.append(known)
+    return _told_apart([used_names(known, settings) for known in names])
+
+
+def _told_apart(names: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    first: dict[str, int] = {}
+    for number, name in ((number, name) for number, known in enumerate(names) for name in known):
+        if (other := first.setdefault(name, number)) != number:
+            logger.warning(
+                f"classes {other} and {number} are both called {name!r}: zero-shot classification takes one for the "
+                "other; give class_names"
+            )
+            break
+    return names
+
+
+def _may_number_classes(feature: Any) -> bool:
+    """Whether a column of this kind can hold class numbers; whether it does is seen row by row."""
+    if isinstance(feature, ClassLabel):
+        return True
+    return isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "float", "bool", "null"))
+
+
+def _kind(feature: Any) -> str:
+    return str(getattr(feature, "dtype", None) or shortened(feature))
+
+
+def _read_list(value: Any) -> Any:
+    """A list that is written as text, in JSON or in Python, as tables without lists hold it; else the value itself."""
+    if isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]"):
+        for read in (json.loads, _python_list):
+            try:
+                found = read(value.strip())
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+            return found if isinstance(found, list) else value
+    return value
+
+
+def _python_list(text: str) -> Any:
+    found = ast.literal_eval(text)
+    if isinstance(found, list) and len(found) == 1 and isinstance(found[0], str):
+        # An array in a table of pandas has no commas, and Python would glue its texts.
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        return [ast.literal_eval(token.string) for token in tokens if token.type == tokenize.STRING]
+    return found
 
 
 def _problem(caption: Any) -> str | None:

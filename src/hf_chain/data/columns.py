@@ -48,7 +48,16 @@ def undecoded(dataset: AnyDataset, settings: DataSettings) -> AnyDataset:
     Returns:
         The same kind of data set, whose rows can be read even where an image is broken.
     """
-    selected = dataset.select_columns(used_columns(settings))
-    if selected.features is not None and isinstance(selected.features[settings.image_column], Image):
-        return selected.cast_column(settings.image_column, Image(decode=False))
-    return selected
+    return with_stored_images(dataset.select_columns(used_columns(settings)), settings.image_column)
+
+
+def with_stored_images(dataset: AnyDataset, image_column: str) -> AnyDataset:
+    """Return all columns, images as bytes or path.
+
+    Args:
+        dataset (`datasets.Dataset` or `datasets.IterableDataset`): A split.
+        image_column (`str`): Column of the images; of another type than `datasets.Image` it stays as it is.
+    """
+    if dataset.features is not None and isinstance(dataset.features[image_column], Image):
+        return dataset.cast_column(image_column, Image(decode=False))
+    return dataset

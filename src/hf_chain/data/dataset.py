@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from copy import copy
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
+from datasets.distributed import split_dataset_by_node
 from PIL import Image
 from torch.utils import data
 
 from hf_chain.data.augmentation import augment
 from hf_chain.data.captions import CaptionReader, sample_captions
 from hf_chain.data.columns import check_columns, undecoded
-from hf_chain.data.images import decode_image, image_path
 from hf_chain.data.quality import read_row
-from hf_chain.data.quality_report import RunningCount
+from hf_chain.data.quality_report import FIRST_JUDGEMENT, BadRow, RunningCount
 from hf_chain.data.randomness import sample_random
 from hf_chain.data.settings import DataSettings
-from hf_chain.errors import HfChainError
+from hf_chain.errors import HfChainError, reason
+from hf_chain.images import decode_image, image_path
+
+_DRAWS = 100
+"""Rows that are drawn in place of a bad one before all are tried in their order."""
 
 
 class _Pairs:
@@ -64,6 +69,9 @@ class _Pairs:
         for row in islice(rows, most_rows):
             yield from self.reader.captions(row)[0]
 
+    def _image(self, row: Mapping[str, Any]) -> Image.Image:
+        return decode_image(row[self.settings.image_column], self.settings.max_image_pixels)
+
     def _sample(self, key: int | str, image_id: int, row: Mapping[str, Any], image: Image.Image) -> dict[str, Any]:
         captions, _ = self.reader.captions(row)
         if not captions:
@@ -87,14 +95,17 @@ class _Pairs:
 class ImageTextDataset(_Pairs, data.Dataset):
     """Image–text pairs by row number. A sample depends on the seed, the epoch and its row only.
 
+    A bad row is counted, and replaced by another that seed, epoch and row choose; past `max_bad_share` the run stops.
+
     Args:
         dataset (`datasets.Dataset`): One split.
         settings (`DataSettings`): Columns, captions and augmentation.
         seed (`int`, *optional*, defaults to 0): Seed of caption choice and augmentation.
         training (`bool`, *optional*, defaults to `True`): Whether images are augmented.
+        report_file (`str` or `pathlib.Path`, *optional*): JSON lines file that bad rows are appended to.
 
     Raises:
-        `HfChainError`: Where a column is missing.
+        `HfChainError`: Where a column is missing; while rows are read, where too many are bad.
 
     Example:
         ```python
@@ -111,6 +122,7 @@ class ImageTextDataset(_Pairs, data.Dataset):
         settings: DataSettings,
         seed: int = 0,
         training: bool = True,
+        report_file: str | Path | None = None,
     ) -> None:
         check_columns(dataset, settings)
         super().__init__(settings, CaptionReader(settings, dataset.features), seed, training)
@@ -118,6 +130,9 @@ class ImageTextDataset(_Pairs, data.Dataset):
         self._rows = undecoded(dataset, settings)
         self._texts = self._rows.remove_columns(settings.image_column)
         self._decoded: dict[int, Image.Image] = {}
+        self._bad: dict[int, BadRow] = {}
+        name, first = f"the data of {settings.source}", min(FIRST_JUDGEMENT, len(self._rows))
+        self.count = RunningCount(settings.max_bad_share, report_file, name, first)
 
     @property
     def fingerprint(self) -> str:
@@ -129,10 +144,27 @@ class ImageTextDataset(_Pairs, data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         index = range(len(self))[index]
+        sample = self._usable(index)
+        if sample is not None:
+            self.count.add(None)
+            return sample
+        # The same row in every process, and in a run that goes on.
+        random = sample_random("replacement", self.seed, self.epoch, index)
+        rows = len(self)
+        for other in chain((random.randrange(rows) for _ in range(_DRAWS)), range(rows)):
+            sample = self._usable(other)
+            if sample is not None:
+                return sample
+        raise HfChainError(f"no row of {self.settings.source} can be used, {self._bad[index].problem}; check the data")
+
+    def _usable(self, index: int) -> dict[str, Any] | None:
+        """The sample of a row, or `None`, which is counted and said once."""
+        if index in self._bad:
+            return None
         kept = self._decoded.get(index)
         row = self._rows[index] if kept is None else self._texts[index]
         try:
-            image = decode_image(row[self.settings.image_column]) if kept is None else kept
+            image = self._image(row) if kept is None else kept
             if self.settings.keep_decoded:
                 # A copy holds the pixels only, not the file it came from.
                 self._decoded[index] = image = image.copy()
@@ -141,8 +173,9 @@ class ImageTextDataset(_Pairs, data.Dataset):
             raise
         except Exception as error:  # Pillow's decoders raise errors of every kind.
             path = image_path(row.get(self.settings.image_column))
-            place = f"row {index}" + (f" ({path})" if path else "")
-            raise HfChainError(f"{place} cannot be used, {error}; drop it with check_quality") from error
+            self._bad[index] = BadRow(index, path, f"it cannot be used, {reason(error)}", usable=False)
+        self.count.add(self._bad[index])
+        return None
 
     def captions(self, index: int) -> list[str]:
         """Return all usable captions of a row, without reading its image."""
@@ -155,9 +188,9 @@ class ImageTextDataset(_Pairs, data.Dataset):
 class ImageTextStream(_Pairs, data.IterableDataset):
     """Image–text pairs of a stream; bad rows are counted, skipped, and stop the run past `max_bad_share`.
 
-    Workers share the files of the stream. Processes are left to accelerate, which cuts every global batch in slices
-    (with `dispatch_batches=False`), so that two processes see what one would. What is drawn for a row depends on the
-    seed, the epoch and the row's own content, whichever worker or process reads it.
+    Workers share the files of the stream, and so do processes in [`ChainTrainer`], by lanes: accelerate cuts every
+    global batch in slices (with `dispatch_batches=False`), so that two processes see what one would. What is drawn for
+    a row depends on the seed, the epoch and the row's own content, whichever worker or process reads it.
 
     Args:
         dataset (`datasets.IterableDataset`): One split.
@@ -183,7 +216,30 @@ class ImageTextStream(_Pairs, data.IterableDataset):
         self.dataset = dataset
         self._rows = undecoded(dataset, settings)
         self.report_file = report_file
+        self.lanes, self._passes = 1, 0
         self.count = RunningCount(settings.max_bad_share, report_file)
+
+    def lane(self, index: int, lanes: int, reports: bool = True) -> ImageTextStream:
+        """Return the part of the stream in every `lanes`-th of its files, which has passes of its own.
+
+        Args:
+            index (`int`): Which part.
+            lanes (`int`): Number of parts; divides the number of files, or each part reads all of them.
+            reports (`bool`, *optional*, defaults to `True`): Whether its bad rows are appended to `report_file`.
+        """
+        part = copy(self)
+        part._epoch = self._epoch.clone().share_memory_()
+        part.lanes = lanes
+        if not reports:
+            part.report_file = None
+        if lanes > 1:
+            part._rows = split_dataset_by_node(self._rows, rank=index, world_size=lanes)
+        return part
+
+    @property
+    def files(self) -> int:
+        """Files, or other sources, that the stream is read from."""
+        return self._rows.num_shards
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order, captions and views of another epoch."""
@@ -200,13 +256,20 @@ class ImageTextStream(_Pairs, data.IterableDataset):
         self._rows.load_state_dict(state["rows"])
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        self.count = RunningCount(self.settings.max_bad_share, self.report_file)
+        if self._passes % self.lanes == 0:
+            self.count = RunningCount(self.settings.max_bad_share, self.report_file)
+        # A pass that has begun keeps its epoch, also when the next one is chosen meanwhile.
+        now = copy(self)
+        now._epoch = self._epoch.clone()
         for row in self._rows:
             image, bad = read_row(self.count.report.rows, row, self.reader)
             self.count.add(bad)
             if image is not None:
-                yield self._sample(_content_key(row, self.settings.image_column), -1, row, image)
-        self.count.finish()
+                yield now._sample(_content_key(row, self.settings.image_column), -1, row, image)
+        # The files of a lane are others in each pass: as many passes as lanes stand for the whole stream.
+        self._passes += 1
+        if self._passes % self.lanes == 0:
+            self.count.finish()
 
 
 def _content_key(row: Mapping[str, Any], image_column: str) -> str:

@@ -106,6 +106,24 @@ PROMPT_TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 
 
+def checked_templates(templates: Sequence[str]) -> Sequence[str]:
+    """Return templates that each have one place for a name, and no other.
+
+    Args:
+        templates (sequence of `str`): Texts.
+
+    Raises:
+        `ValueError`: Where there are none, or one is none.
+    """
+    if not templates:
+        raise ValueError("prompt_templates is an empty list; give at least one such as 'a photo of a {}.'")
+    for template in templates:
+        rest = template.replace("{}", "")
+        if template.count("{}") != 1 or "{" in rest or "}" in rest:
+            raise ValueError(f"prompt_templates has {template!r}; a template needs exactly one {{}} for the name")
+    return templates
+
+
 def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     """Return the templates of a named set, or the given ones.
 

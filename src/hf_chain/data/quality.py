@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import datasets
+import numpy as np
+import torch
 from datasets import Dataset
 from PIL import Image
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from hf_chain.data.captions import CaptionReader
-from hf_chain.data.columns import check_columns, undecoded
+from hf_chain.data.columns import check_columns, undecoded, with_stored_images
 from hf_chain.data.image_files import image_files_key
-from hf_chain.data.images import decode_image, image_path
 from hf_chain.data.quality_report import BadRow, QualityReport
 from hf_chain.data.settings import DataSettings
-from hf_chain.errors import HfChainError
+from hf_chain.errors import HfChainError, reason
+from hf_chain.images import decode_image, image_path
 
 logger = logging.get_logger(__name__)
 
 _SCAN_BATCH = 256
+_SAMPLE = 1_000
+_ALONE = 4_096
+"""Rows below which workers cost more than they save."""
+_RULES = 2
+"""What is bad has changed so often; a scan by older rules is not remembered."""
 
 
 def read_row(number: int, row: Mapping[str, Any], reader: CaptionReader) -> tuple[Image.Image | None, BadRow | None]:
@@ -43,9 +55,9 @@ def read_row(number: int, row: Mapping[str, Any], reader: CaptionReader) -> tupl
     value = row[reader.settings.image_column]
     path = image_path(value)
     try:
-        image = decode_image(value)
+        image = decode_image(value, reader.settings.max_image_pixels)
     except Exception as error:  # Pillow's decoders raise errors of every kind.
-        return None, BadRow(number, path, f"image cannot be read, {_one_line(error)}", usable=False)
+        return None, BadRow(number, path, f"image cannot be read, {reason(error)}", usable=False)
     try:
         reader.label(row)
     except ValueError as error:
@@ -61,28 +73,36 @@ def check_quality(
     *,
     name: str = "the data",
     report_file: str | Path | None = None,
-) -> list[int]:
+) -> Sequence[int] | np.ndarray:
     """Decode every row once, before training, and return those that can be used.
 
     The result is remembered in the `datasets` cache by the fingerprint of the data, and by size and time of change of
-    image files, so that no data set is scanned twice.
+    image files, so that no data set is scanned twice. Large ones are scanned by as many processes as there are cores.
 
     Args:
         dataset (`datasets.Dataset`): One split.
-        settings (`DataSettings`): Columns, and the share of bad rows allowed.
+        settings (`DataSettings`): Columns, and the share of bad rows allowed. With `check: sample` 1,000 rows are
+            judged, with `off` none, and no row is left out.
         name (`str`, *optional*): Name of the split in messages.
         report_file (`str` or `pathlib.Path`, *optional*): Where to write the list of bad rows, if there are any.
 
     Returns:
-        `list[int]`: Row numbers.
+        `Sequence[int]` or `numpy.ndarray`: Row numbers; a `range`, which takes no memory, where no row is left out.
 
     Raises:
         `HfChainError`: Where more than `max_bad_share` of the rows are bad, or a column is missing.
     """
     check_columns(dataset, settings)
+    if settings.check != "all":
+        if settings.check == "sample":
+            # Drawn: every n-th row may be of one kind.
+            numbers = sorted(Random(0).sample(range(len(dataset)), min(_SAMPLE, len(dataset))))
+            sample = _scan(dataset, settings, name, numbers)
+            sample.check(f"a sample of {name}", settings.max_bad_share)
+        return range(len(dataset))
     remembered = _remembered_report(dataset, settings)
     known = remembered.exists()
-    report = QualityReport.read(remembered) if known else _scan(dataset, settings, name)
+    report = QualityReport.read(remembered) if known else _scan(dataset, settings, name, range(len(dataset)))
     if report.bad and report_file is not None:
         report.write(report_file)
     report.check(name, settings.max_bad_share, report_file)
@@ -95,33 +115,53 @@ def check_quality(
     return report.good_indices
 
 
-def _scan(dataset: Dataset, settings: DataSettings, name: str) -> QualityReport:
-    rows = undecoded(dataset, settings)
-    reader = CaptionReader(settings, dataset.features)
+def _scan(dataset: Dataset, settings: DataSettings, name: str, numbers: Sequence[int]) -> QualityReport:
+    reading = _Reading(undecoded(dataset, settings), CaptionReader(settings, dataset.features), numbers)
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if len(numbers) < _ALONE or workers == 1:
+        workers = 0
     report = QualityReport()
-    with ThreadPoolExecutor() as threads, tqdm(total=len(rows), desc=f"Checking {name}", unit="row") as bar:
-        for start in range(0, len(rows), _SCAN_BATCH):
-            numbers = range(start, min(start + _SCAN_BATCH, len(rows)))
-            batch = [rows[number] for number in numbers]
-            found = threads.map(lambda number, row: read_row(number, row, reader)[1], numbers, batch)
+    # A generator of its own: only one process of a run scans, and all go on with the same random numbers.
+    batches = DataLoader(
+        reading, batch_size=_SCAN_BATCH, collate_fn=list, num_workers=workers, generator=torch.Generator()
+    )
+    with tqdm(total=len(numbers), desc=f"Checking {name}", unit="row") as bar:
+        for found in batches:
             report.bad += [bad for bad in found if bad is not None]
-            report.rows += len(batch)
-            bar.update(len(batch))
+            report.rows += len(found)
+            bar.update(len(found))
     return report
+
+
+@dataclass
+class _Reading(TorchDataset):
+    """What is bad about rows of these numbers."""
+
+    rows: Dataset
+    reader: CaptionReader
+    numbers: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[BadRow | None]:
+        numbers = [self.numbers[index] for index in indices]
+        rows = [self.rows[number] for number in numbers]
+        # Images may come from a network.
+        with ThreadPoolExecutor() as threads:
+            return list(threads.map(lambda number, row: read_row(number, row, self.reader)[1], numbers, rows))
 
 
 def _remembered_report(dataset: Dataset, settings: DataSettings) -> Path:
     columns = [
+        _RULES,
         settings.image_column,
         settings.caption_column,
         settings.label_column,
         settings.class_names_column,
         settings.class_names,
+        settings.max_image_pixels,
     ]
-    files = image_files_key(dataset, settings.image_column)
+    files = image_files_key(with_stored_images(dataset, settings.image_column), settings.image_column)
     key = hashlib.blake2b(json.dumps([dataset._fingerprint, columns, files]).encode(), digest_size=16).hexdigest()
     return Path(datasets.config.HF_DATASETS_CACHE) / "hf_chain" / "quality" / f"{key}.json"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join((str(error) or type(error).__name__).split())[:200]

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 from transformers.utils import logging
 
 from hf_chain.errors import HfChainError
 
 logger = logging.get_logger(__name__)
 
-_EXAMPLES = 3
-# A stream is not judged before this many rows, or one bad row at its start would stop it.
-_FIRST_JUDGEMENT = 1_000
+_EXAMPLES, _SHOWN = 3, 300
+_LONGEST = 500
+"""Characters of a path or a problem that are kept."""
+FIRST_JUDGEMENT = 1_000
+"""Rows before which nothing is judged that is not scanned, or one bad row at its start would stop it."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,14 @@ class BadRow:
     problem: str
     usable: bool
 
+    def __post_init__(self) -> None:
+        # A cell may hold an encoded image, or a book, where a path or a label is expected.
+        object.__setattr__(self, "path", self.path and self.path[:_LONGEST])
+        object.__setattr__(self, "problem", self.problem[:_LONGEST])
+
     def __str__(self) -> str:
-        place = f"row {self.row}" + (f" ({self.path})" if self.path else "")
-        return f"{place}: {self.problem}"
+        place = f"row {self.row}" + (f" ({self.path[:_SHOWN]})" if self.path else "")
+        return f"{place}: {self.problem[:_SHOWN]}"
 
 
 @dataclass
@@ -45,10 +54,10 @@ class QualityReport:
         return len(self.bad) / max(1, self.rows)
 
     @property
-    def good_indices(self) -> list[int]:
-        """Numbers of the rows that can be trained on."""
-        dropped = {bad.row for bad in self.bad if not bad.usable}
-        return [row for row in range(self.rows) if row not in dropped]
+    def good_indices(self) -> Sequence[int] | np.ndarray:
+        """Numbers of the rows that can be trained on, in order; where all can a `range`, which takes no memory."""
+        dropped = [bad.row for bad in self.bad if not bad.usable]
+        return np.delete(np.arange(self.rows), dropped) if dropped else range(self.rows)
 
     def check(self, name: str, max_bad_share: float, report_file: str | Path | None = None) -> None:
         """Log the count, and stop where too many rows are bad.
@@ -94,17 +103,26 @@ class QualityReport:
 
 
 class RunningCount:
-    """The count of a stream, judged while it runs.
+    """The count of bad rows of a stream, or of rows that were not scanned, judged while they come.
 
     Args:
         max_bad_share (`float`): Largest share allowed.
         report_file (`str` or `pathlib.Path`, *optional*): JSON lines file that bad rows are appended to, also by
             several workers.
+        name (`str`, *optional*, defaults to `"the stream"`): What has the rows, in messages.
+        first (`int`, *optional*, defaults to 1000): Rows before which it is not judged.
     """
 
-    def __init__(self, max_bad_share: float, report_file: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        max_bad_share: float,
+        report_file: str | Path | None = None,
+        name: str = "the stream",
+        first: int = FIRST_JUDGEMENT,
+    ) -> None:
         self.max_bad_share = max_bad_share
         self.report_file = report_file
+        self.name, self.first = name, first
         self.report = QualityReport()
 
     def add(self, bad: BadRow | None) -> None:
@@ -113,14 +131,14 @@ class RunningCount:
         if bad is None:
             return
         self.report.bad.append(bad)
-        logger.warning(f"the stream has a bad row, {bad}")
+        logger.warning(f"{self.name} has a bad row, {bad}")
         if self.report_file is not None:
             Path(self.report_file).parent.mkdir(parents=True, exist_ok=True)
             with open(self.report_file, "a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(bad), ensure_ascii=False) + "\n")
-        if len(self.report.bad) > self.max_bad_share * max(self.report.rows, _FIRST_JUDGEMENT):
+        if len(self.report.bad) > self.max_bad_share * max(self.report.rows, self.first):
             self.finish()
 
     def finish(self) -> None:
         """Judge all rows counted so far."""
-        self.report.check("the stream", self.max_bad_share, self.report_file)
+        self.report.check(self.name, self.max_bad_share, self.report_file)

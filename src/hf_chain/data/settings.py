@@ -6,19 +6,25 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from hf_chain.data.prompts import PROMPT_TEMPLATES
-from hf_chain.settings import Settings, expanded
+from hf_chain.data.prompts import PROMPT_TEMPLATES, checked_templates
+from hf_chain.images import MAX_IMAGE_PIXELS
+from hf_chain.settings import LARGEST_SEED, Settings, expanded
+
+MOST_SCENES = 10_000_000
+"""They are drawn up in memory before the first is rendered."""
 
 
 class ScenesSettings(Settings):
     """Size and look of the rendered scenes."""
 
-    train: int = Field(10_000, ge=1, description="Scenes in the train split.")
-    validation: int = Field(1_000, ge=1, description="Scenes in the validation split.")
-    test: int = Field(1_000, ge=1, description="Scenes in the test split.")
-    compositional: int = Field(1_000, ge=1, description="Scenes of colour and shape pairs held out of training.")
+    train: int = Field(10_000, ge=1, le=MOST_SCENES, description="Scenes in the train split.")
+    validation: int = Field(1_000, ge=1, le=MOST_SCENES, description="Scenes in the validation split.")
+    test: int = Field(1_000, ge=1, le=MOST_SCENES, description="Scenes in the test split.")
+    compositional: int = Field(
+        1_000, ge=1, le=MOST_SCENES, description="Scenes of colour and shape pairs held out of training."
+    )
     image_size: int = Field(64, ge=16, le=512, description="Height and width of a rendered scene in pixels.")
-    seed: int = Field(0, ge=0, description="Seed of the scenes, apart from the training seed.")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of the scenes, apart from the training seed.")
 
     def sizes(self) -> dict[str, int]:
         """Return the number of scenes of each split."""
@@ -67,7 +73,13 @@ class DataSettings(Settings):
     validation_split: str | None = Field("validation", description="Split evaluated after every member.")
     test_splits: list[str] = Field([], description="Further splits to evaluate, each under its own name.")
     streaming: bool = Field(False, description="Read the source as a stream instead of downloading it first.")
-    shuffle_buffer: int = Field(1_000, ge=1, description="Rows held for shuffling a stream.")
+    shuffle_buffer: int = Field(1_000, ge=1, description="Rows held for shuffling a stream, by all lanes together.")
+    stream_lanes: int = Field(
+        8,
+        ge=1,
+        description="Parts that the files of a stream are dealt to, at most: as many processes read their own rows "
+        "only, and any number of them sees the same batches.",
+    )
 
     image_column: str = Field("image", description="Column that holds the images.")
     caption_column: str | None = Field(None, description="Column that holds one caption or a list of captions.")
@@ -85,8 +97,18 @@ class DataSettings(Settings):
     prompt_templates: str | list[str] = Field(
         "clip", description="`clip` (80), `simple` (7), `scenes` (3), or a list of templates with one `{}` each."
     )
-    captions_per_image: int = Field(1, ge=1, description="Captions K drawn for an image each time it is shown.")
+    captions_per_image: int = Field(
+        1, ge=1, le=1_000, description="Captions K drawn for an image each time it is shown."
+    )
 
+    max_image_pixels: int = Field(
+        MAX_IMAGE_PIXELS, ge=1, description="Pixels above which an image is not read and its row is bad."
+    )
+    check: Literal["all", "sample", "off"] = Field(
+        "all",
+        description="Training rows that are decoded before training: all, to leave out bad ones; 1,000, which are "
+        "judged alone; or none. Bad rows that are met later are replaced.",
+    )
     max_bad_share: float = Field(0.01, ge=0, le=1, description="Share of bad rows above which the run stops.")
     samples_per_epoch: int | None = Field(
         None, ge=1, description="Training images an epoch: needed for streams, and to plan without the data at hand."
@@ -124,6 +146,11 @@ class DataSettings(Settings):
 
     _paths = field_validator("source", "data_files")(expanded)
 
+    @field_validator("check", mode="before")
+    @classmethod
+    def _yaml_reads_off_as_false(cls, value: Any) -> Any:
+        return "off" if value is False else value
+
     @field_validator("source")
     @classmethod
     def _source_is_named(cls, value: str) -> str:
@@ -139,12 +166,7 @@ class DataSettings(Settings):
                 known = ", ".join(PROMPT_TEMPLATES)
                 raise ValueError(f"prompt_templates is {value!r}; it must be one of {known}, or a list of templates")
             return value
-        if not value:
-            raise ValueError("prompt_templates is an empty list; give at least one such as 'a photo of a {}.'")
-        for template in value:
-            if template.count("{}") != 1 or "{" in template.replace("{}", "") or "}" in template.replace("{}", ""):
-                raise ValueError(f"prompt_templates has {template!r}; a template needs exactly one {{}} for the name")
-        return value
+        return list(checked_templates(value))
 
     @field_validator("class_names")
     @classmethod

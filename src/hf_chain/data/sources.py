@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, Image, IterableDataset, Value, load_dataset, load_from_disk
+from datasets import (
+    Dataset,
+    DatasetDict,
+    Image,
+    IterableDataset,
+    Value,
+    load_dataset,
+    load_dataset_builder,
+    load_from_disk,
+)
 
 from hf_chain.data.columns import check_columns, undecoded
+from hf_chain.data.lanes import number_of_lanes
+from hf_chain.data.literal_files import FORMAT_NAMES, FORMATS, by_name
 from hf_chain.data.scenes import build_scenes
 from hf_chain.data.settings import DataSettings
-from hf_chain.errors import HfChainError
+from hf_chain.errors import HfChainError, reason_behind
+from hf_chain.paths import as_pattern
 
-_FORMATS = {
-    ".parquet": "parquet",
-    ".tar": "webdataset",
-    ".json": "json",
-    ".jsonl": "json",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".arrow": "arrow",
-}
 _TEXT = (Value("string"), Value("large_string"))
 _BYTES = (Value("binary"), Value("large_binary"))
-_FORMAT_NAMES = {*_FORMATS.values(), "imagefolder"}
 
 
 def load_splits(settings: DataSettings, seed: int = 0) -> dict[str, Dataset | IterableDataset]:
@@ -57,7 +60,7 @@ def load_splits(settings: DataSettings, seed: int = 0) -> dict[str, Dataset | It
         raise
     except Exception as error:  # Each format and the Hub raise errors of their own.
         raise HfChainError(
-            f"split {split!r} of {settings.source} cannot be loaded, {_reason(error)}; "
+            f"split {split!r} of {settings.source} cannot be loaded, {reason_behind(error)}; "
             "check source, data_files, the split's name, the network and the disk"
         ) from error
     for role, rows in splits.items():
@@ -65,6 +68,21 @@ def load_splits(settings: DataSettings, seed: int = 0) -> dict[str, Dataset | It
             raise HfChainError(f"split {wanted[role]!r} of {settings.source} has no rows; choose another")
     splits["train"] = _training_rows(splits["train"], settings, seed)
     return splits
+
+
+def stream_files(settings: DataSettings, split: str) -> list[str]:
+    """Return paths or addresses of the files that a streamed split is read from.
+
+    Args:
+        settings (`DataSettings`): The source.
+        split (`str`): Name of the split in the source.
+    """
+    name, data_files = _name_and_files(settings)
+    try:
+        found = load_dataset_builder(name, settings.config_name, data_files=data_files).config.data_files
+    except Exception as error:  # Each format and the Hub raise errors of their own.
+        raise HfChainError(f"the files of {settings.source} cannot be listed, {reason_behind(error)}") from error
+    return [str(file) for file in (found or {}).get(split, [])]
 
 
 def _loader(settings: DataSettings) -> Callable[[str], Dataset | IterableDataset]:
@@ -75,9 +93,8 @@ def _loader(settings: DataSettings) -> Callable[[str], Dataset | IterableDataset
         loaded = load_from_disk(str(path))
         return _from_dict(loaded if isinstance(loaded, DatasetDict) else DatasetDict(train=loaded), settings)
     name, data_files = _name_and_files(settings)
-    return lambda split: load_dataset(
-        name, settings.config_name, data_files=data_files, split=split, streaming=settings.streaming
-    )
+    found = by_name(name, settings.config_name, data_files)
+    return lambda split: load_dataset(**found, split=split, streaming=settings.streaming)
 
 
 def _from_dict(splits: DatasetDict, settings: DataSettings) -> Callable[[str], Dataset]:
@@ -91,15 +108,15 @@ def _from_dict(splits: DatasetDict, settings: DataSettings) -> Callable[[str], D
 
 def _name_and_files(settings: DataSettings) -> tuple[str, Any]:
     source = settings.source
-    if source in _FORMAT_NAMES and not Path(source).is_dir():
+    if source in FORMAT_NAMES and not Path(source).is_dir():
         if settings.data_files is None:
             raise HfChainError(f"source {source!r} is a format; say which files in data_files")
         return source, settings.data_files
     suffix = Path(source).suffix
-    if suffix in _FORMATS and not Path(source).is_dir():
-        if "://" not in source and not glob.glob(source, recursive=True):
+    if suffix in FORMATS and not Path(source).is_dir():
+        if "://" not in source and not glob.glob(as_pattern(source), recursive=True):
             raise HfChainError(f"no file matches source {source!r}; check the path")
-        return _FORMATS[suffix], settings.data_files or source
+        return FORMATS[suffix], settings.data_files or source
     path = Path(source).expanduser()
     if not path.exists() and (source.startswith((".", "/", "~")) or source.count("/") > 1) and "://" not in source:
         raise HfChainError(f"source {source!r} is no folder here; check the path")
@@ -130,7 +147,7 @@ def _folder(settings: DataSettings) -> Path:
 
 def _join_path(row: dict[str, Any], column: str, folder: str) -> dict[str, Any]:
     path = row[column]
-    return {column: path if path is None or "://" in path else str(Path(folder) / path)}
+    return {column: path if not path or "://" in path else str(Path(folder) / path)}
 
 
 def rows_in_memory(stream: IterableDataset, settings: DataSettings, most_rows: int | None = None) -> Dataset:
@@ -157,13 +174,13 @@ def rows_in_memory(stream: IterableDataset, settings: DataSettings, most_rows: i
 def _training_rows(train: Dataset | IterableDataset, settings: DataSettings, seed: int) -> Dataset | IterableDataset:
     most = settings.max_train_samples
     if isinstance(train, IterableDataset):
-        shuffled = train.shuffle(seed=seed, buffer_size=settings.shuffle_buffer)
+        lanes = number_of_lanes(train.num_shards, settings.stream_lanes)
+        options = {"buffer_size": max(1, settings.shuffle_buffer // lanes)}
+        if "max_buffer_input_shards" in signature(train.shuffle).parameters:
+            # Newer versions of `datasets` fill a buffer from several files at a time; open are ten in all.
+            options["max_buffer_input_shards"] = max(1, 10 // lanes)
+        shuffled = train.shuffle(seed=seed, **options)
         return shuffled if most is None else shuffled.take(most)
     if most is None or most >= len(train):
         return train
     return train.shuffle(seed=seed).select(range(most))
-
-
-def _reason(error: Exception) -> str:
-    cause = error.__cause__ or error
-    return f"{type(cause).__name__}: " + " ".join(str(cause).split())[:200].rstrip(".")

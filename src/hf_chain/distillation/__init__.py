@@ -1,7 +1,24 @@
 """Feature space: a frozen predecessor's features become a loss for its successor."""
 
-from hf_chain.distillation.feature_loss import feature_loss
-from hf_chain.distillation.schedule import SCHEDULES, weight_factor
-from hf_chain.distillation.teacher import Teacher, TeacherFeatures
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hf_chain.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from hf_chain.distillation.schedule import SCHEDULES, weight_factor
+    from hf_chain.distillation.teacher import Teacher, TeacherFeatures, feature_loss
+
+_MODULES = {
+    "SCHEDULES": "schedule",
+    "Teacher": "teacher",
+    "TeacherFeatures": "teacher",
+    "feature_loss": "teacher",
+    "weight_factor": "schedule",
+}
+"""Public name -> its file, imported when first used: a plan needs the schedules alone, which must not start torch."""
 
 __all__ = ["SCHEDULES", "Teacher", "TeacherFeatures", "feature_loss", "weight_factor"]
+
+__getattr__ = lazy_names(__name__, _MODULES)

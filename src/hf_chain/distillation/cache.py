@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from itertools import islice
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import CLIPModel
+from transformers.utils import logging
 
 from hf_chain.cost import clip_macs
+from hf_chain.distillation.filling import CAPTION_IDS, IMAGES, PAUSE, TEXTS, AlreadyWholeError, Filling
 from hf_chain.distillation.teacher import Teacher, TeacherFeatures, weights_hash
 from hf_chain.errors import HfChainError
+from hf_chain.files import first_difference, write_json, write_manifest
 
 if TYPE_CHECKING:
     from hf_chain.data import ImageTextCollator, ImageTextDataset, ImageTextStream
 
-IMAGES, TEXTS, CAPTION_IDS, META = "images.npy", "texts.npy", "caption_ids.npy", "meta.json"
+logger = logging.get_logger(__name__)
+
+META = "meta.json"
 
 
 class TeacherCache:
@@ -42,7 +46,7 @@ class TeacherCache:
         self.macs: int = meta["macs"]
         self._images = np.load(folder / IMAGES, mmap_mode="r")
         self._texts = np.load(folder / TEXTS, mmap_mode="r")
-        self._caption_ids = np.load(folder / CAPTION_IDS)
+        self._caption_ids = np.load(folder / CAPTION_IDS, mmap_mode="r")
 
     def features(self, batch: dict[str, torch.Tensor]) -> TeacherFeatures:
         """Looks up `image_ids` and `views` `[B]`, and `caption_ids` `[B, K]`.
@@ -68,10 +72,15 @@ def cached_teacher(
     batch_size: int,
     device: torch.device | str = "cpu",
     bf16: bool = False,
+    check: bool = True,
+    workers: int = 0,
+    rank: int = 0,
+    processes: int = 1,
 ) -> TeacherCache:
     """The teacher's features of `dataset`, computed first if they are not on disk.
 
-    With several processes let the main one come first (`TrainingArguments.main_process_first`).
+    Several processes share the work, through files alone: none waits for another in a collective operation, which has
+    a timeout. What a killed run has computed is not computed again.
 
     Args:
         teacher (`CLIPModel`): the predecessor.
@@ -81,15 +90,39 @@ def cached_teacher(
         batch_size (`int`): samples in a forward.
         device (`torch.device`): where the teacher runs.
         bf16 (`bool`): whether the teacher runs under bfloat16 autocast, as it would live.
+        check (`bool`): whether a cache that is there is compared with its manifest, and made again where it differs;
+            of several processes the first does that before any of them calls this.
+        workers (`int`): further processes that read and tokenize for this one.
+        rank (`int`): of this process.
+        processes (`int`): that call this at once, all of which see `folder`.
 
     Raises:
         HfChainError: for streams and for augmentation without a fixed number of views.
     """
     views = _view_count(dataset)
     place = folder / _key(teacher, dataset, views, bf16)
-    if not (place / META).exists():
-        _write(Teacher(teacher.to(device)), dataset, collator, place, views, batch_size, bf16)
+    if check:
+        remove_damaged(folder)
+    if not place.is_dir():
+        if rank == 0:
+            for other in folder.glob(".*"):
+                if not other.name.startswith(f".{place.name}."):
+                    shutil.rmtree(other)
+        live = Teacher(teacher.to(device))
+        _fill(Filling(live, dataset, collator, place, views, batch_size, workers, rank, processes), bf16)
     return TeacherCache(place)
+
+
+def remove_damaged(folder: Path) -> None:
+    """Removes caches that are not as their manifests say; a member that needs one makes it again.
+
+    Args:
+        folder (`Path`): where caches are kept; need not be there.
+    """
+    for place in sorted(folder.glob("[!.]*")):
+        if difference := first_difference(place):
+            logger.warning(f"{place} is damaged ({difference}): removed, to be computed again where it is needed")
+            shutil.rmtree(place)
 
 
 def _view_count(dataset: Any) -> int:
@@ -112,64 +145,26 @@ def _key(teacher: CLIPModel, dataset: Any, views: int, bf16: bool) -> str:
         dataset.seed,
         teacher.config.to_json_string(),
         bf16,
+        "sorted captions",
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
-def _write(
-    teacher: Teacher,
-    dataset: Any,
-    collator: ImageTextCollator,
-    place: Path,
-    views: int,
-    batch_size: int,
-    bf16: bool,
-) -> None:
-    staging = place.with_name(f".{place.name}.partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    epoch = dataset.epoch
-    device = teacher.model.device
+def _fill(filling: Filling, bf16: bool) -> None:
+    """Takes part in filling a cache, until it is whole."""
+    dataset, teacher = filling.dataset, filling.teacher
+    epoch, autocast = dataset.epoch, torch.autocast(teacher.model.device.type, torch.bfloat16, enabled=bf16)
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            _write_images(teacher, dataset, collator, staging, views, batch_size)
-            captions = _write_texts(teacher, dataset, collator, staging, batch_size)
-        macs = clip_macs(teacher.model.config)
-        total = views * len(dataset) * macs.image + captions * macs.text
-        meta = {"embedding_size": teacher.embedding_size, "macs": total, "images": len(dataset), "captions": captions}
-        (staging / META).write_text(json.dumps(meta), encoding="utf-8")
-        os.replace(staging, place)
+        with suppress(AlreadyWholeError), autocast:
+            filling.run()
     finally:
         dataset.set_epoch(epoch)
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _write_images(teacher: Teacher, dataset: Any, collator: Any, folder: Path, views: int, batch_size: int) -> None:
-    shape = (views, len(dataset), teacher.embedding_size)
-    store = np.lib.format.open_memmap(folder / IMAGES, mode="w+", dtype=np.float32, shape=shape)
-    with tqdm(total=views * len(dataset), desc="Caching teacher image features", unit="image") as progress:
-        for view in range(views):
-            dataset.set_epoch(view)
-            for start in range(0, len(dataset), batch_size):
-                rows = range(start, min(start + batch_size, len(dataset)))
-                batch = collator([dataset[row] for row in rows])
-                features = teacher.image_features(batch["pixel_values"].to(teacher.model.device))
-                store[view, rows.start : rows.stop] = features.cpu().numpy()
-                progress.update(len(rows))
-    store.flush()
-
-
-def _write_texts(teacher: Teacher, dataset: Any, collator: Any, folder: Path, batch_size: int) -> int:
-    """Stores every different caption once, in order of its id, and returns how many there are."""
-    ids, features = [], []
-    captions = iter(tqdm(dict.fromkeys(dataset.all_captions()), desc="Caching teacher text features", unit="caption"))
-    while chunk := list(islice(captions, batch_size)):
-        texts = collator.tokenize(chunk)
-        batch = {name: texts[name].unsqueeze(1).to(teacher.model.device) for name in ("input_ids", "attention_mask")}
-        features.append(teacher.text_features(batch).squeeze(1).cpu().numpy())
-        ids.append(texts["caption_ids"].numpy())
-    # Captions that are cut to the same tokens have one id.
-    unique, first = np.unique(np.concatenate(ids), return_index=True)
-    np.save(folder / CAPTION_IDS, unique)
-    np.save(folder / TEXTS, np.concatenate(features)[first])
-    return sum(map(len, ids))
+    if filling.rank == 0:
+        macs, images, captions = clip_macs(teacher.model.config), len(dataset), filling.captions
+        total = filling.views * images * macs.image + captions * macs.text
+        meta = {"embedding_size": teacher.embedding_size, "macs": total, "images": images, "captions": captions}
+        write_json(filling.folder / META, meta)
+        write_manifest(filling.folder)
+        filling.finish()
+    while not filling.place.is_dir():
+        time.sleep(PAUSE)

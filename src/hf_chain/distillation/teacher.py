@@ -1,4 +1,4 @@
-"""The frozen predecessor whose embeddings the successor learns from."""
+"""The frozen predecessor as a teacher, and the loss between its features and those of the member."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import normalize
 from transformers import CLIPModel
 
+from hf_chain.finite import require_finite
 from hf_chain.models.token_dropping import dropped_tokens
 
 
@@ -34,11 +35,16 @@ class Teacher:
     """A `CLIPModel` in evaluation mode whose parameters take no gradient.
 
     Args:
-        model (`CLIPModel`): the predecessor. It is frozen in place.
+        model (`CLIPModel`): the predecessor. It is frozen and widened to float32 in place: a type of its own
+            would not fit autocast.
+
+    Raises:
+        HfChainError: when its weights are not finite.
     """
 
     def __init__(self, model: CLIPModel) -> None:
-        self.model = model.eval().requires_grad_(False)
+        require_finite(model, "the teacher")
+        self.model = model.float().eval().requires_grad_(False)
         self.embedding_size: int = model.config.projection_dim
 
     @torch.no_grad()
@@ -58,9 +64,10 @@ class Teacher:
 
     @torch.no_grad()
     def text_features(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """L2-normalised caption embeddings, shape `[B, K, D]`, of `input_ids` and `attention_mask` `[B, K, L]`."""
-        ids, mask = batch["input_ids"], batch["attention_mask"]
-        output = self.model.get_text_features(ids.flatten(0, 1), attention_mask=mask.flatten(0, 1))
+        """L2-normalised caption embeddings, shape `[B, K, D]`, of `input_ids` `[B, K, L]` and its mask, if any."""
+        ids, mask = batch["input_ids"], batch.get("attention_mask")
+        mask = None if mask is None else mask.flatten(0, 1)
+        output = self.model.get_text_features(ids.flatten(0, 1), attention_mask=mask)
         return normalize(output.pooler_output.float(), dim=-1).view(*ids.shape[:2], -1)
 
 
@@ -71,3 +78,33 @@ def weights_hash(model: torch.nn.Module) -> str:
         digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
         digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+REFERENCE_SIZE = 512
+"""Embedding size at which the published weight α = 500 was used; the mean over D makes α grow with D."""
+
+
+def feature_loss(
+    student_image: torch.Tensor,
+    student_text: torch.Tensor,
+    teacher_image: torch.Tensor,
+    teacher_text: torch.Tensor,
+) -> torch.Tensor:
+    """Distance between the student's and the teacher's embeddings, image tower plus text tower.
+
+    The mean squared error over D of L2-normalised embeddings, multiplied by D / 512: a weight α then means the same at
+    every embedding size, `α · (2/512) · (1 − cos)` a tower. Source: CoM-PT (arXiv 2604.12391, feature space transfer).
+
+    Args:
+        student_image (`torch.Tensor`): shape `[B, D]`, L2-normalised, mapped to the teacher's D where sizes differ.
+        student_text (`torch.Tensor`): shape `[B, K, D]`, likewise.
+        teacher_image (`torch.Tensor`): shape `[B, D]`, L2-normalised, without gradient.
+        teacher_text (`torch.Tensor`): shape `[B, K, D]`, likewise.
+
+    Returns:
+        `torch.Tensor`: the scalar loss, before its weight.
+    """
+    scale = teacher_image.shape[-1] / REFERENCE_SIZE
+    image = (student_image - teacher_image).square().mean()
+    text = (student_text - teacher_text).square().mean()
+    return scale * (image + text)

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
-from hf_chain.evaluation.captioning import CaptionEvaluation, cider_d, evaluate_captions
-from hf_chain.evaluation.evaluate import Evaluation, evaluate_clip
-from hf_chain.evaluation.generate import Generated, generate_answers
-from hf_chain.evaluation.question_answering import Answered, AnswerEvaluation, evaluate_answers
-from hf_chain.evaluation.retrieval import CaptionIndex, retrieval_metrics
-from hf_chain.evaluation.settings import EvaluationSettings
-from hf_chain.evaluation.yes_no import yes_no_metrics
-from hf_chain.evaluation.zero_shot import class_embeddings, class_labels, class_prompts, zero_shot_metrics
+from typing import TYPE_CHECKING
+
+from hf_chain.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from hf_chain.evaluation.captioning import CaptionEvaluation, cider_d, evaluate_captions
+    from hf_chain.evaluation.evaluate import Evaluation, evaluate_clip, evaluation_size
+    from hf_chain.evaluation.free_answers import ResponseLoss, evaluate_free_answers, response_loss
+    from hf_chain.evaluation.generate import Generated, generate_answers
+    from hf_chain.evaluation.question_answering import Answered, AnswerEvaluation, evaluate_answers, yes_no_metrics
+    from hf_chain.evaluation.retrieval import CaptionIndex, retrieval_metrics
+    from hf_chain.evaluation.settings import EvaluationSettings
+    from hf_chain.evaluation.zero_shot import class_embeddings, class_labels, class_prompts, zero_shot_metrics
+
+_MODULES = {
+    "AnswerEvaluation": "question_answering",
+    "Answered": "question_answering",
+    "CaptionEvaluation": "captioning",
+    "CaptionIndex": "retrieval",
+    "Evaluation": "evaluate",
+    "EvaluationSettings": "settings",
+    "Generated": "generate",
+    "ResponseLoss": "free_answers",
+    "cider_d": "captioning",
+    "class_embeddings": "zero_shot",
+    "class_labels": "zero_shot",
+    "class_prompts": "zero_shot",
+    "evaluate_answers": "question_answering",
+    "evaluate_captions": "captioning",
+    "evaluate_clip": "evaluate",
+    "evaluate_free_answers": "free_answers",
+    "evaluation_size": "evaluate",
+    "generate_answers": "generate",
+    "response_loss": "free_answers",
+    "retrieval_metrics": "retrieval",
+    "yes_no_metrics": "question_answering",
+    "zero_shot_metrics": "zero_shot",
+}
+"""Public name -> its file, imported when first used: a recipe needs the settings alone, which must not start torch."""
 
 __all__ = [
     "AnswerEvaluation",
@@ -19,6 +50,7 @@ __all__ = [
     "Evaluation",
     "EvaluationSettings",
     "Generated",
+    "ResponseLoss",
     "cider_d",
     "class_embeddings",
     "class_labels",
@@ -26,8 +58,13 @@ __all__ = [
     "evaluate_answers",
     "evaluate_captions",
     "evaluate_clip",
+    "evaluate_free_answers",
+    "evaluation_size",
     "generate_answers",
+    "response_loss",
     "retrieval_metrics",
     "yes_no_metrics",
     "zero_shot_metrics",
 ]
+
+__getattr__ = lazy_names(__name__, _MODULES)

@@ -13,7 +13,8 @@ from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 
 from hf_chain.cost import clip_macs
-from hf_chain.errors import HfChainError
+from hf_chain.errors import HfChainError, reason
+from hf_chain.images import MAX_IMAGE_PIXELS, decode_image, image_path
 
 
 class Embedder:
@@ -34,8 +35,10 @@ class Embedder:
         self.macs = 0
         """Multiply-accumulate operations of all forwards so far."""
 
-    def images(self, dataset: Dataset, column: str, rows: Sequence[int]) -> torch.Tensor:
-        """Embeds the images in `column` of the given rows of `dataset`; shape `[len(rows), D]`.
+    def images(
+        self, dataset: Dataset, column: str, rows: Sequence[int], max_pixels: int | None = MAX_IMAGE_PIXELS
+    ) -> torch.Tensor:
+        """Embeds the images in `column`, not decoded, of the given rows of `dataset`; shape `[len(rows), D]`.
 
         Raises:
             HfChainError: when an image cannot be read, naming its row.
@@ -46,7 +49,7 @@ class Embedder:
         # Decoding releases the interpreter lock, so threads read the images of a batch side by side.
         with ThreadPoolExecutor() as readers:
             for numbers in self._batches(rows, "Embedding images"):
-                images = list(readers.map(lambda row: _read_image(dataset, column, row), numbers))
+                images = list(readers.map(lambda row: _read_image(dataset, column, row, max_pixels), numbers))
                 inputs = self.processor(images=images, return_tensors="pt").to(self.device)
                 batches.append(self._embed(self.model.get_image_features, inputs))
                 self.macs += macs * len(images)
@@ -82,12 +85,15 @@ class Embedder:
         return normalize(embeddings.float(), dim=-1)
 
 
-def _read_image(dataset: Dataset, column: str, row: int) -> Image.Image:
+def _read_image(dataset: Dataset, column: str, row: int, max_pixels: int | None) -> Image.Image:
+    value = dataset[row][column]
     try:
-        image = dataset[row][column]
-        if isinstance(image, Image.Image):
-            return image.convert("RGB")
-        reason = f"it is of type {type(image).__name__}"
-    except Exception as error:  # PIL, arrow and file systems raise many kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    raise HfChainError(f"Evaluation data, row {row}, column {column!r}: no readable image ({reason}); remove that row")
+        return decode_image(value, max_pixels)
+    except Exception as error:  # Pillow's decoders raise errors of every kind.
+        raise bad_row(row, f"image cannot be read, {reason(error)}", image_path(value)) from error
+
+
+def bad_row(row: int, problem: str, path: str | None = None) -> HfChainError:
+    """The error for a row that cannot be evaluated."""
+    place = f"row {row}" + (f" ({path[:200]})" if path else "")
+    return HfChainError(f"Evaluation data, {place}: {problem}; leave that row out, as check_quality does")

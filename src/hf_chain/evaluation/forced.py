@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,23 @@ import torch
 from datasets import Dataset
 from PIL import Image
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from hf_chain.data.chat import ChatEncoder, read_sample
-from hf_chain.evaluation.answer_cost import answer_macs, image_macs
-from hf_chain.evaluation.generate import Generated
-from hf_chain.evaluation.prompts import answer_text, left_padded, pixel_inputs, stop_tokens, unusable
+from hf_chain.errors import HfChainError
+from hf_chain.evaluation.generate import (
+    Generated,
+    answer_macs,
+    answer_text,
+    image_macs,
+    left_padded,
+    pixel_inputs,
+    stop_tokens,
+    unusable,
+)
 from hf_chain.module_modes import evaluation_mode
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,13 +66,55 @@ def forced_answers(
         HfChainError: when a row cannot be asked or has no response, naming it.
     """
     encoder = ChatEncoder(processor)
-    place = torch.device(device if device is not None else model.device)
     stop = stop_tokens(model, encoder)
     result = Generated()
+    for response, logits in forced_logits(
+        model, encoder, rows, result, batch_size=batch_size, device=device, bf16=bf16
+    ):
+        said = _until_wrong(logits.argmax(-1).tolist(), response)
+        result.texts.append(answer_text(said, encoder, stop))
+        result.new_tokens += len(said)
+    return result
+
+
+def forced_logits(
+    model: Any,
+    encoder: ChatEncoder,
+    rows: Dataset | Sequence[Mapping[str, Any]],
+    cost: Generated,
+    *,
+    batch_size: int = 32,
+    device: torch.device | str | None = None,
+    bf16: bool = False,
+    skip: bool = False,
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """One forward over question and reference response for each row, many in a batch.
+
+    Args:
+        model (`PreTrainedModel`): A causal language model, or a `GraftedVLMForConditionalGeneration`.
+        encoder (`ChatEncoder`): Of its processor.
+        rows (`datasets.Dataset` or `Sequence[Mapping]`): Chat rows that end with a response.
+        cost (`Generated`): Prompt tokens, images and MACs are added to it.
+        batch_size (`int`): Rows in one forward.
+        device (`torch.device`, *optional*): Where the model is; default: `model.device`.
+        bf16 (`bool`): Run the forwards under bfloat16 autocast.
+        skip (`bool`): Leave out rows that cannot be asked or have no whole response, and warn of them.
+
+    Yields:
+        `tuple[list[int], torch.Tensor]`: The N tokens of each row's response, end mark included, and the logits that
+        predict them, `[N, V]`.
+
+    Raises:
+        HfChainError: when a row cannot be asked or has no response, naming it.
+    """
+    place = torch.device(device if device is not None else model.device)
     with evaluation_mode(model), tqdm(total=len(rows), desc="Answering", leave=False) as progress:
         for start in range(0, len(rows), batch_size):
             numbers = range(start, min(start + batch_size, len(rows)))
-            batch = [_forced(number, rows[number], encoder) for number in numbers]
+            batch = list(_batch(numbers, rows, encoder, skip))
+            progress.update(len(numbers))
+            if not batch:
+                continue
             images = [image for one in batch for image in one.images]
             # The last token predicts nothing.
             inputs = left_padded([one.ids[:-1] for one in batch], encoder, place)
@@ -71,16 +124,24 @@ def forced_answers(
                 logits = model(
                     **inputs, **pixel_inputs(images, encoder, place), logits_to_keep=kept, use_cache=False
                 ).logits
-            for one, likeliest in zip(batch, logits[:, -kept:].argmax(-1).tolist(), strict=True):
-                said = _until_wrong(likeliest[-one.response :], one.ids[-one.response :])
-                result.texts.append(answer_text(said, encoder, stop))
-                result.prompt_tokens += len(one.ids) - one.response
-                result.new_tokens += len(said)
-            result.images += len(images)
+            for one, found in zip(batch, logits[:, -kept:], strict=True):
+                cost.prompt_tokens += len(one.ids) - one.response
+                yield one.ids[-one.response :], found[-one.response :]
+            cost.images += len(images)
             tokens = inputs["input_ids"].shape[1]
-            result.macs += len(batch) * answer_macs(model, tokens, kept) + image_macs(model, len(images))
-            progress.update(len(batch))
-    return result
+            cost.macs += len(batch) * answer_macs(model, tokens, kept) + image_macs(model, len(images))
+
+
+def _batch(
+    numbers: range, rows: Dataset | Sequence[Mapping[str, Any]], encoder: ChatEncoder, skip: bool
+) -> Iterator[_Forced]:
+    for number in numbers:
+        try:
+            yield _forced(number, rows[number], encoder)
+        except HfChainError as error:
+            if not skip:
+                raise
+            logger.warning(f"{error}; it is left out of the loss")
 
 
 def _forced(number: int, row: Mapping[str, Any], encoder: ChatEncoder) -> _Forced:

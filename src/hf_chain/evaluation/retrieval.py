@@ -3,7 +3,8 @@
 The same sentence may describe several images ("a red circle on blue"). Retrieval is therefore measured between images
 and *distinct* captions: gallery and queries hold every text once, and a pair is correct when that text is one of the
 image's captions. Without repeated captions this is the usual protocol of COCO and Flickr30k: image-to-text counts a
-hit when any caption of the image is among the first K, and each caption is one text-to-image query.
+hit when any caption of the image is among the first K, and each caption is one text-to-image query. Ties count as
+chance would have them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 
 import torch
 from tqdm.auto import tqdm
+
+from hf_chain.evaluation.ranking import chance_at, hits_at
 
 RECALL_AT = (1, 5, 10)
 
@@ -53,14 +56,38 @@ def retrieval_metrics(
     }
 
 
+def retrieval_chance(pairs: torch.Tensor, images: int, texts: int) -> tuple[dict[str, float], dict[str, int]]:
+    """What a random order reaches in `retrieval_metrics`, and how many queries each figure is a mean of.
+
+    Args:
+        pairs (`torch.Tensor`): `CaptionIndex.pairs`, shape `[P, 2]`.
+        images (`int`): Images N.
+        texts (`int`): Distinct captions T.
+
+    Returns:
+        `tuple[dict[str, float], dict[str, int]]`: By metric the chance level in [0, 1], and the queries.
+    """
+    chance: dict[str, float] = {}
+    queries: dict[str, int] = {}
+    for way, column, gallery in (("image_to_text", 0, texts), ("text_to_image", 1, images)):
+        right = pairs[:, column].unique(return_counts=True)[1]
+        levels = chance_at(right, gallery, max(RECALL_AT))
+        chance |= {f"{way}_r{k}": levels[k - 1] for k in RECALL_AT}
+        queries |= {f"{way}_r{k}": len(right) for k in RECALL_AT}
+    return chance, queries
+
+
 def _recall(queries: torch.Tensor, gallery: torch.Tensor, pairs: torch.Tensor, chunk_size: int) -> dict[int, float]:
     """Recall by K of `queries` that stand in the first column of `pairs`."""
-    depth = min(max(RECALL_AT), len(gallery))
-    numbers = pairs[:, 0].unique()
-    correct = pairs[:, 0] * len(gallery) + pairs[:, 1]
+    pairs = pairs[pairs[:, 0].argsort(stable=True)]
+    numbers, counts = pairs[:, 0].unique_consecutive(return_counts=True)
+    answers = pairs[:, 1].split(counts.tolist())
     hits = []
-    for chunk in tqdm(numbers.split(chunk_size), desc="Retrieval", leave=False):
-        found = (queries[chunk] @ gallery.T).topk(depth).indices
-        hits.append(torch.isin(chunk[:, None] * len(gallery) + found, correct))
-    ranked = torch.cat(hits)
-    return {k: ranked[:, :k].any(1).double().mean().item() for k in RECALL_AT}
+    for start in tqdm(range(0, len(numbers), chunk_size), desc="Retrieval", leave=False):
+        similarities = queries[numbers[start : start + chunk_size]] @ gallery.T
+        correct = torch.zeros_like(similarities, dtype=torch.bool)
+        for row, right in enumerate(answers[start : start + chunk_size]):
+            correct[row, right] = True
+        hits.append(hits_at(similarities, correct, max(RECALL_AT)))
+    means = torch.cat(hits).mean(0)
+    return {k: means[k - 1].item() for k in RECALL_AT}

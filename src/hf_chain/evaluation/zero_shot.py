@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import normalize
 
+from hf_chain.evaluation.ranking import hits_at
+
 ClassName = str | Sequence[str]
 """One name of a class, or all the names it goes by."""
 
@@ -49,7 +51,7 @@ def class_embeddings(prompt_embeddings: Sequence[torch.Tensor]) -> torch.Tensor:
 def zero_shot_metrics(
     images: torch.Tensor, classes: torch.Tensor, labels: torch.Tensor, names: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Accuracy of classifying `images` by the nearest of `classes`.
+    """Accuracy of classifying `images` by the nearest of `classes`; of several that are equally near by any of them.
 
     Args:
         images (`torch.Tensor`): Normalised image embeddings, shape `[N, D]`.
@@ -61,18 +63,15 @@ def zero_shot_metrics(
         `tuple[dict[str, float], dict[str, float]]`: `zero_shot_top1` and `zero_shot_top5`, and the top-1 accuracy by
         class of the classes that have images, all in [0, 1].
     """
-    ranked = (images @ classes.T).topk(min(5, len(classes))).indices
-    hits = ranked == labels[:, None]
-    metrics = {"zero_shot_top1": _share(hits[:, 0]), "zero_shot_top5": _share(hits.any(1))}
+    correct = torch.arange(len(classes), device=labels.device) == labels[:, None]
+    hits = hits_at(images @ classes.T, correct, 5)
+    metrics = {"zero_shot_top1": hits[:, 0].mean().item(), "zero_shot_top5": hits[:, 4].mean().item()}
+    labels, first = labels.cpu(), hits[:, 0].cpu()
     images_in = torch.bincount(labels, minlength=len(names)).tolist()
-    correct_in = torch.bincount(labels[hits[:, 0]], minlength=len(names)).tolist()
+    correct_in = torch.bincount(labels, weights=first, minlength=len(names)).tolist()
     per_class = {name: correct_in[c] / images_in[c] for c, name in enumerate(names) if images_in[c]}
     return metrics, per_class
 
 
 def _names(names: ClassName) -> Sequence[str]:
     return [names] if isinstance(names, str) else names
-
-
-def _share(hits: torch.Tensor) -> float:
-    return hits.double().mean().item()

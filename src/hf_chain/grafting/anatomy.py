@@ -1,103 +1,56 @@
-"""Where a decoder-only language model keeps its parts: one row a family, read as data."""
+"""The parts of a decoder-only language model, found as its family describes them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from hf_chain.errors import HfChainError
+from hf_chain.families import COMPOSITES, FAMILIES, Family
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel
 
+DECODERS = tuple(name for name, family in FAMILIES.items() if family.kind == "language")
+"""`model_type` of the language models that are described."""
 
-@dataclass(frozen=True)
-class Family:
-    """The parts of one family of models with a language-model head.
+
+def is_described(config: PreTrainedConfig) -> bool:
+    """Whether a model is a described decoder, or holds one.
 
     Args:
-        decoder (`str`): the module that holds embeddings, layers and final norm; also what its weights are called by.
-        layers (`str`): the list of layers in it.
-        norm (`str`): the norm after the last layer.
-        project_out (`str`, *optional*): a projection between the norm and the head, which some of its models have.
-        soft_cap (`str`, *optional*): the field of the configuration that limits the logits.
-        text (`str`, *optional*): the family of the decoder in a composite model, which also holds other towers.
-        prefixes (`tuple[tuple[str, str], ...]`): beginnings of the decoder's names in checkpoints of a composite
-            model, and what the decoder on its own calls them.
+        config (`PreTrainedConfig`): any model's configuration.
     """
-
-    decoder: str = "model"
-    layers: str = "layers"
-    norm: str = "norm"
-    project_out: str | None = None
-    soft_cap: str | None = None
-    text: str | None = None
-    prefixes: tuple[tuple[str, str], ...] = ()
+    return config.model_type in DECODERS or config.model_type in COMPOSITES
 
 
-FAMILIES: dict[str, Family] = {
-    "llama": Family(),
-    "mistral": Family(),
-    "qwen2": Family(),
-    "qwen3": Family(),
-    "gemma2": Family(soft_cap="final_logit_softcapping"),
-    "gemma3_text": Family(soft_cap="final_logit_softcapping"),
-    "gemma3": Family(
-        decoder="model.language_model",
-        text="gemma3_text",
-        prefixes=(
-            ("language_model.model.", "model."),
-            ("language_model.lm_head.", "lm_head."),
-            ("model.language_model.", "model."),
-            ("lm_head.", "lm_head."),
-        ),
-    ),
-    "phi3": Family(),
-    "olmo2": Family(),
-    "gpt2": Family(decoder="transformer", layers="h", norm="ln_f"),
-    "opt": Family(decoder="model.decoder", norm="final_layer_norm", project_out="project_out"),
-    "gpt_neox": Family(decoder="gpt_neox", norm="final_layer_norm"),
-    "mixtral": Family(),
-    "qwen3_moe": Family(),
-}
-"""`model_type` -> its row. A new family is a new row, and its layer rules in `layer_config.py` where it has some."""
-
-
-def family(config: PreTrainedConfig) -> Family:
-    """The row of a model.
+def check_described(model_type: str) -> None:
+    """Refuses models that are no described decoder and hold none.
 
     Args:
-        config (`PreTrainedConfig`): the model's configuration.
-
-    Returns:
-        `Family`: its row.
+        model_type (`str`): what their configurations call them.
 
     Raises:
-        HfChainError: when the family is not in the table.
+        HfChainError: when it is neither.
     """
-    return family_named(config.model_type)
-
-
-def family_named(model_type: str) -> Family:
-    """The row of a family.
-
-    Args:
-        model_type (`str`): what its configurations call it.
-
-    Returns:
-        `Family`: its row.
-
-    Raises:
-        HfChainError: when the family is not in the table.
-    """
-    if model_type not in FAMILIES:
+    if model_type not in DECODERS and model_type not in COMPOSITES:
         raise HfChainError(
-            f"model_type {model_type!r} is not known to grafting: use one of {', '.join(FAMILIES)}, or add a row to"
-            " FAMILIES in hf_chain/grafting/anatomy.py"
+            f"model_type {model_type!r} is not known to grafting: use one of {', '.join((*DECODERS, *COMPOSITES))}, or"
+            " add a family (docs/families.md)"
         )
-    return FAMILIES[model_type]
+
+
+def decoder_family(config: PreTrainedConfig) -> Family:
+    """The family of a decoder, of a composite model too.
+
+    Args:
+        config (`PreTrainedConfig`): a model's configuration.
+
+    Raises:
+        HfChainError: when it is not described.
+    """
+    return FAMILIES[text_config(config).model_type]
 
 
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -113,7 +66,7 @@ def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
         HfChainError: when the decoder's family is not in the table.
     """
     found = decoder_config(config)
-    family(found)
+    check_described(found.model_type)
     return found
 
 
@@ -162,8 +115,7 @@ def layer_prefix(config: PreTrainedConfig) -> str:
     Returns:
         `str`: such as `"model.layers."`, before the layer's number.
     """
-    row = family(text_config(config))
-    return f"{row.decoder}.{row.layers}."
+    return decoder_family(config).streams[0].blocks
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -175,8 +127,8 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     Returns:
         `nn.ModuleList`: the layers themselves.
     """
-    row = family(model.config)
-    return cast("nn.ModuleList", getattr(_decoder(model), row.layers))
+    _, _, name = layer_prefix(model.config).rstrip(".").rpartition(".")
+    return cast("nn.ModuleList", getattr(_decoder(model), name))
 
 
 def final_norm(model: PreTrainedModel) -> nn.Module | None:
@@ -188,11 +140,12 @@ def final_norm(model: PreTrainedModel) -> nn.Module | None:
     Returns:
         `nn.Module`, *optional*: the norm itself.
     """
-    return cast("nn.Module | None", getattr(_decoder(model), family(model.config).norm))
+    _, _, name = str(decoder_family(model.config).streams[0].last_norm).rpartition(".")
+    return cast("nn.Module | None", getattr(_decoder(model), name))
 
 
 def lm_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """The model's prediction from a hidden state: final norm, projection, head and soft cap, as the model does it.
+    """The model's prediction from a hidden state: final norm, projection, head, scale and soft cap, as it does it.
 
     Args:
         model (`PreTrainedModel`): a model with a language-model head.
@@ -201,15 +154,31 @@ def lm_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
     Returns:
         `torch.Tensor` of shape `[..., V]`: the logits.
     """
-    row = family(text_config(model.config))
-    norm = final_norm(model)
+    norm, name = final_norm(model), decoder_family(model.config).project_out
     if norm is not None:
         hidden = norm(hidden)
-    projection = getattr(_decoder(model), row.project_out) if row.project_out else None
+    projection = getattr(_decoder(model), name) if name else None
     if projection is not None:
         hidden = projection(hidden)
     logits = model.get_output_embeddings()(hidden)
-    return capped(logits, getattr(text_config(model.config), row.soft_cap) if row.soft_cap else None)
+    return scaled_logits(logits, text_config(model.config))
+
+
+def scaled_logits(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
+    """What the stock classes do to logits behind the head, as the fields of their configurations say.
+
+    Args:
+        logits (`torch.Tensor`): of any shape.
+        config (`PreTrainedConfig`): the decoder's.
+
+    Returns:
+        `torch.Tensor`: of the same shape.
+    """
+    if factor := getattr(config, "logit_scale", None):  # Cohere
+        logits = logits * factor
+    if divisor := getattr(config, "logits_scaling", None):  # Granite
+        logits = logits / divisor
+    return capped(logits, getattr(config, "final_logit_softcapping", None))
 
 
 def capped(logits: torch.Tensor, cap: float | None) -> torch.Tensor:
@@ -242,4 +211,6 @@ def check_head(model: PreTrainedModel) -> None:
 
 def _decoder(model: PreTrainedModel) -> nn.Module:
     check_head(model)
-    return model.get_submodule(family(model.config).decoder)
+    composite = COMPOSITES.get(model.config.model_type)
+    prefix = composite.decoder if composite else layer_prefix(model.config).rstrip(".").rpartition(".")[0]
+    return model.get_submodule(prefix)

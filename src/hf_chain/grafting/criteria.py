@@ -5,14 +5,14 @@ A range's first layers stay as its translator, the rest of it is dropped, and wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from transformers.utils import logging
 
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.budget import Budget
-from hf_chain.grafting.ranges import LayerRange, as_ranges, check_ranges, kept_layers
+from hf_chain.grafting.ranges import LayerRange, Replaced, as_ranges, check_ranges, kept_layers
 from hf_chain.grafting.trajectory import Trajectory
 from hf_chain.grafting.two_segments import TwoSegments, fit_two_segments
 
@@ -30,7 +30,7 @@ class CutRequest:
     budget: Budget | None = None
     translators: int = 1
     keep_last: int = 1
-    ranges: str | LayerRange | Sequence[LayerRange] | None = None
+    ranges: Replaced | None = None
     splice_errors: SpliceErrors | None = None
 
     @property
@@ -208,7 +208,7 @@ def choose_ranges(
     budget: Budget | None = None,
     translators: int = 1,
     keep_last: int = 1,
-    ranges: str | LayerRange | Sequence[LayerRange] | None = None,
+    ranges: Replaced | None = None,
     splice_errors: SpliceErrors | None = None,
 ) -> tuple[LayerRange, ...]:
     """Chooses the layers that the surrogate replaces.

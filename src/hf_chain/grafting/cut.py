@@ -19,7 +19,7 @@ from hf_chain.grafting.budget import Budget
 from hf_chain.grafting.criteria import CRITERIA, choose_ranges
 from hf_chain.grafting.layer_config import surrogate_config
 from hf_chain.grafting.layer_dropping import drop_layers
-from hf_chain.grafting.ranges import LayerRange, as_ranges, check_ranges, kept_layers
+from hf_chain.grafting.ranges import LayerRange, Replaced, as_ranges, check_ranges, kept_layers
 from hf_chain.grafting.target import open_target
 from hf_chain.grafting.trajectory import Trajectory, measure_trajectory
 from hf_chain.grafting.translator.least_squares import closed_form
@@ -106,7 +106,7 @@ def choose_cut(
     return Cut(ranges, translators, trajectory.macs + (errors.macs if errors else 0), trajectory)
 
 
-def named_ranges(replaced: str | LayerRange | Sequence[LayerRange]) -> tuple[LayerRange, ...]:
+def named_ranges(replaced: Replaced) -> tuple[LayerRange, ...]:
     """Ranges that are named and not chosen by a criterion.
 
     Args:
@@ -136,6 +136,8 @@ def check_budget(config: PreTrainedConfig, replaced: str, budget: Budget | None,
     Raises:
         HfChainError: saying which.
     """
+    if budget is not None and not isinstance(budget, Budget):
+        raise HfChainError(f"budget is {budget!r}: give a Budget, such as Budget(layers=12)")
     layers = num_layers(config)
     if replaced in COMPARING and budget is None:
         raise HfChainError(

@@ -3,13 +3,15 @@
 What differs between the two, and how it is made up for without changing a logit:
 
 - image start and image end are vectors here and tokens there: two rows of the token embeddings;
-- the vision tower's last norm is a step here; there it becomes one more layer of the tower (`llava_tower.py`);
+- the vision tower's last norm is a step here; there it becomes one more layer of the tower, and the adapter reads the
+  difference that the layer makes (`llava_tower.py`);
 - a placeholder is never embedded here; there it needs a row.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,19 +19,25 @@ import torch
 from torch.nn import functional
 from transformers import AddedToken, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.utils import logging
 
+from hf_chain.adapters import check_no_adapter
 from hf_chain.errors import HfChainError
 from hf_chain.files import whole_folder
-from hf_chain.grafting.llava_tower import GAIN, LAYERS, tower_with_norm
+from hf_chain.finite import require_finite
+from hf_chain.grafting.llava_tower import DROWNING_GAIN, LAYERS, balanced_gain, tower_with_norm
+from hf_chain.models import GraftedVLMForConditionalGeneration, GraftedVLMProcessor
 from hf_chain.models.grafted_vlm.assembly import suppress
-from hf_chain.models.grafted_vlm.chat_template import with_images
+from hf_chain.models.grafted_vlm.processing_grafted_vlm import with_images
 from hf_chain.models.grafted_vlm.vision_towers import prefix_tokens, tower_family
 from hf_chain.module_modes import evaluation_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from hf_chain.models import GraftedVLMConfig, GraftedVLMForConditionalGeneration, GraftedVLMProcessor
+    from hf_chain.models import GraftedVLMConfig
+
+logger = logging.get_logger(__name__)
 
 IMAGE_START, IMAGE_END = "<image_start>", "<image_end>"
 """The tokens that image start and image end become. In a plain prompt they stand around the image token."""
@@ -38,7 +46,12 @@ State = dict[str, torch.Tensor]
 
 
 def export_llava(
-    vlm: GraftedVLMForConditionalGeneration, processor: GraftedVLMProcessor, output_dir: str | Path
+    vlm: GraftedVLMForConditionalGeneration,
+    processor: GraftedVLMProcessor,
+    output_dir: str | Path,
+    *,
+    serving: bool = False,
+    complete: Callable[[Path, LlavaForConditionalGeneration], object] | None = None,
 ) -> LlavaForConditionalGeneration:
     """Writes the folder of a `LlavaForConditionalGeneration` and its `LlavaProcessor` with the same logits.
 
@@ -49,6 +62,11 @@ def export_llava(
         vlm (`GraftedVLMForConditionalGeneration`): the model; not changed.
         processor (`GraftedVLMProcessor`): its processor.
         output_dir (`str` or `Path`): a new folder. It appears when all of it is written.
+        serving (`bool`): for engines that read a single hidden state, as vLLM does. What is written is for inference
+            in float32 and bfloat16 alone: an optimiser step, or float16, ruins it. No different where the model has
+            no norm to say (`post_layernorm=False`).
+        complete (`Callable`, *optional*): called with the folder, before it appears, and with what is in it, to add
+            a card.
 
     Returns:
         `LlavaForConditionalGeneration`: what was written. It shares weights with `vlm` and has no buffers: load the
@@ -57,6 +75,11 @@ def export_llava(
     Raises:
         HfChainError: when a stock Llava cannot say the same, or the folder exists or cannot be written.
     """
+    if not (isinstance(vlm, GraftedVLMForConditionalGeneration) and isinstance(processor, GraftedVLMProcessor)):
+        raise HfChainError(
+            f"a {type(vlm).__name__} with a {type(processor).__name__} cannot be exported: give a grafted model and"
+            " its processor"
+        )
     folder = Path(output_dir)
     if folder.exists():
         raise HfChainError(f"output_dir={folder} exists already: give a folder that does not")
@@ -71,7 +94,7 @@ def export_llava(
     tokenizer.add_tokens(added, special_tokens=True)
     ids = tuple(tokenizer.convert_tokens_to_ids([IMAGE_START, IMAGE_END]))
     with torch.no_grad():
-        llava = _llava(vlm, ids)
+        llava = _llava(vlm, ids, serving)
     around = f"{IMAGE_START}{processor.image_token}{IMAGE_END}"
     stock = LlavaProcessor(
         image_processor=processor.image_processor,
@@ -82,11 +105,18 @@ def export_llava(
         image_token=processor.image_token,
         num_additional_image_tokens=prefix_tokens(vlm.config.vision_config),
     )
-    _write(folder, llava, stock)
+    _write(folder, llava, stock, complete or (lambda *_: None))
+    if serving and vlm.config.post_layernorm:
+        logger.warning(
+            f"{folder} is for inference in float32 and bfloat16 alone: training or float16 ruins it; export without"
+            " serving for these"
+        )
     return llava
 
 
 def _check(vlm: GraftedVLMForConditionalGeneration) -> None:
+    check_no_adapter(vlm, vlm.name_or_path or type(vlm).__name__)
+    require_finite(vlm, vlm.name_or_path or type(vlm).__name__)
     config: GraftedVLMConfig = vlm.config
     row, prefix = tower_family(config.vision_config), prefix_tokens(config.vision_config)
     inner = config.adapter_hidden_size or config.embedding_size
@@ -114,11 +144,19 @@ def _check(vlm: GraftedVLMForConditionalGeneration) -> None:
         raise HfChainError(f"{refused}its patches are {config.vision_config.patch_size}, Llava's are square")
 
 
-def _llava(vlm: GraftedVLMForConditionalGeneration, ids: tuple[int, int]) -> LlavaForConditionalGeneration:
+def _llava(
+    vlm: GraftedVLMForConditionalGeneration, ids: tuple[int, int], serving: bool
+) -> LlavaForConditionalGeneration:
     config: GraftedVLMConfig = vlm.config
     vision_config, tower = config.vision_config, dict(vlm.vision_tower.state_dict())
+    projector = _projector(vlm)
+    layers: int | list[int] = -1
     if config.post_layernorm:
-        vision_config, tower = tower_with_norm(vlm.vision_tower)
+        gain = DROWNING_GAIN if serving else balanced_gain(vlm.vision_tower, config.image_height_and_width)
+        vision_config, tower = tower_with_norm(vlm.vision_tower, gain)
+        first = projector["linear_1.weight"] / gain
+        projector["linear_1.weight"] = first if serving else torch.cat([-first, first], dim=1)
+        layers = -1 if serving else [-2, -1]
     table, head, rows = _vocabulary(vlm, ids)
     base = getattr(vlm.language_model, vlm.language_model.base_model_prefix)
     _check_head(vlm.language_model, base)
@@ -132,7 +170,7 @@ def _llava(vlm: GraftedVLMForConditionalGeneration, ids: tuple[int, int]) -> Lla
                 text_config=text_config,
                 image_token_index=config.image_token_id,
                 image_seq_length=config.tokens_per_image,
-                vision_feature_layer=-1,
+                vision_feature_layer=layers,
                 vision_feature_select_strategy="default" if drops else "full",
                 tie_word_embeddings=False,
             )
@@ -143,7 +181,7 @@ def _llava(vlm: GraftedVLMForConditionalGeneration, ids: tuple[int, int]) -> Lla
     words[_name(base, base.get_input_embeddings().weight)] = table
     state = {f"model.vision_tower.{name}": weight for name, weight in tower.items()}
     state |= {f"model.language_model.{name}": weight for name, weight in words.items()}
-    state |= {f"model.multi_modal_projector.{name}": weight for name, weight in _projector(vlm).items()}
+    state |= {f"model.multi_modal_projector.{name}": weight for name, weight in projector.items()}
     state["lm_head.weight"] = head
     for name in sorted(_names(llava) - set(state)):
         if not name.startswith(_unused(config)):
@@ -183,10 +221,9 @@ def _projector(vlm: GraftedVLMForConditionalGeneration) -> State:
     first, second = vlm.adapter.linears
     size = vlm.config.embedding_size
     missing = size - first.out_features
-    factor = 1 / GAIN if vlm.config.post_layernorm else 1.0
     # Inner units that are always zero make up for an adapter that is narrower inside.
     return {
-        "linear_1.weight": functional.pad(first.weight * factor, (0, 0, 0, missing)),
+        "linear_1.weight": functional.pad(first.weight, (0, 0, 0, missing)),
         "linear_1.bias": functional.pad(first.bias, (0, missing)),
         "linear_2.weight": functional.pad(second.weight, (0, missing)),
         "linear_2.bias": second.bias.clone(),
@@ -229,10 +266,16 @@ def _published(llava: LlavaForConditionalGeneration) -> State:
     }
 
 
-def _write(folder: Path, llava: LlavaForConditionalGeneration, processor: LlavaProcessor) -> None:
+def _write(
+    folder: Path,
+    llava: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    complete: Callable[[Path, LlavaForConditionalGeneration], object],
+) -> None:
     try:
         with whole_folder(folder) as staging:
             llava.save_pretrained(staging, state_dict=_published(llava), max_shard_size="5GB")
             processor.save_pretrained(staging)
+            complete(staging, llava)
     except OSError as error:
         raise HfChainError(f"output_dir={folder} cannot be written ({error.strerror}): choose another") from error

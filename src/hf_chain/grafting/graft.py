@@ -16,7 +16,9 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import logging
 
+from hf_chain.adapters import HUB, check_model_files, check_no_adapter
 from hf_chain.errors import HfChainError
+from hf_chain.finite import require_finite
 from hf_chain.grafting.graft_fit import (
     embedding_differences,
     lineage_differences,
@@ -27,10 +29,11 @@ from hf_chain.grafting.lineage import FIELD, is_surrogate, read_lineage
 from hf_chain.grafting.shards import hub_commit, is_folder, open_checkpoint
 from hf_chain.grafting.trained_layers import carry_layers
 from hf_chain.grafting.whole_model import first_dtype, load_whole, named_dtype
-from hf_chain.models.grafted_vlm.assembly import with_image_half
+from hf_chain.models.grafted_vlm.assembly import check_at_hand, with_image_half
 from hf_chain.models.grafted_vlm.configuration_grafted_vlm import GraftedVLMConfig
-from hf_chain.models.grafted_vlm.language_models import cannot_load, load_language_model, load_tokenizer
-from hf_chain.models.grafted_vlm.modeling_grafted_vlm import GraftedVLMForConditionalGeneration, GraftedVLMImageModel
+from hf_chain.models.grafted_vlm.image_half import GraftedVLMImageModel
+from hf_chain.models.grafted_vlm.language_models import load_language_model, load_tokenizer, named_errors
+from hf_chain.models.grafted_vlm.modeling_grafted_vlm import GraftedVLMForConditionalGeneration
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,9 +42,6 @@ logger = logging.get_logger(__name__)
 
 COMPARED_ROWS = 128
 """Rows of the two token embeddings that are compared."""
-
-HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
-"""Arguments of `from_pretrained` about the Hub; they hold for a target's configuration and tokenizer as well."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,16 @@ def graft(
         `GraftedVLMForConditionalGeneration`: in evaluation mode. Its processor is the one of `vlm`.
 
     Raises:
-        HfChainError: when the two do not fit, naming everything that differs, when weights of `vlm` are missing, or
-            when the target cannot take layers that come along because it is quantised or offloaded.
+        HfChainError: when the two do not fit, naming everything that differs, when either has an adapter, when weights
+            of either are missing, too many or not finite, or when the target cannot take layers that come along
+            because it is quantised or offloaded.
     """
     if is_deepspeed_zero3_enabled():
         raise HfChainError("under ZeRO-3 no process sees whole weights: graft before the training arguments are made")
+    if not isinstance(target, (str, Path, PreTrainedModel)):
+        raise HfChainError(
+            f"the target is a {type(target).__name__}: give a transformers model, its folder or its Hub name"
+        )
     trained = _open(vlm)
     config = trained.images.config
     name = str(target) if isinstance(target, (str, Path)) else target.name_or_path or type(target).__name__
@@ -100,8 +105,12 @@ def graft(
             name, **{option: loading[option] for option in HUB if option in loading}
         )
     origin = {option: loading[option] for option in (*HUB, "subfolder") if option in loading}
+    if not isinstance(target, PreTrainedModel):
+        check_model_files(target, **origin)
     target_config = target.config if isinstance(target, PreTrainedModel) else _config(target, **origin)
     text = target_config.get_text_config(decoder=True)
+    if not hasattr(text, "vocab_size"):
+        raise HfChainError(f"{name} is a {text.model_type}, no language model: give the one that the surrogate is of")
     sizes = size_differences(config, text)
     rest = lineage_differences(config, text)
     theirs = _tokenizer(tokenizer, target, **origin)
@@ -111,12 +120,8 @@ def graft(
         rest += tokenizer_differences(config, theirs, trained.tokenizer)
     _report(trained.name, name, sizes, rest, strict)
     language_model = load_language_model(target, dtype, **loading)
+    check_at_hand(language_model)
     table = language_model.get_input_embeddings().weight
-    if table.is_meta:
-        raise HfChainError(
-            f"the token embeddings of {name} are offloaded, and images go where they are: keep them on a device, such"
-            " as by a device_map of your own"
-        )
     start = min(len(table), config.text_config.vocab_size) // 2
     rows = slice(start, start + COMPARED_ROWS)
     before = trained.rows(_name(language_model, table), rows)
@@ -144,9 +149,12 @@ def _open(vlm: str | Path | GraftedVLMForConditionalGeneration) -> _Trained:
     if isinstance(vlm, PreTrainedModel):
         if not isinstance(vlm, GraftedVLMForConditionalGeneration):
             raise HfChainError(f"{type(vlm).__name__} is no grafted model: give a GraftedVLMForConditionalGeneration")
+        name = vlm.name_or_path or type(vlm).__name__
+        check_no_adapter(vlm, name)
+        require_finite(vlm, name)
         table = vlm.get_input_embeddings().weight.detach()
         surrogate = vlm.language_model if _carries(vlm.config) else None
-        return _Trained(vlm.name_or_path or type(vlm).__name__, vlm, surrogate, None, lambda name, rows: table[rows])
+        return _Trained(name, vlm, surrogate, None, lambda name, rows: table[rows])
     if not isinstance(vlm, (str, Path)):
         raise HfChainError(
             f"{type(vlm).__name__} is no grafted model: merge adapters into it first, or give its folder"
@@ -173,10 +181,8 @@ def _carries(config: GraftedVLMConfig) -> bool:
 
 
 def _config(folder: str | Path, **origin: Any) -> Any:
-    try:
+    with named_errors("configuration of", folder):
         return AutoConfig.from_pretrained(str(folder), **origin)
-    except (OSError, ValueError) as error:
-        raise cannot_load("configuration of", folder, error) from error
 
 
 def _tokenizer(

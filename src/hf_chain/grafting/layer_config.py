@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hf_chain.errors import HfChainError
-from hf_chain.grafting.anatomy import text_config
+from hf_chain.grafting.anatomy import decoder_family, text_config
 from hf_chain.grafting.module_patterns import surrogate_module
 
 if TYPE_CHECKING:
@@ -42,10 +42,16 @@ def surrogate_config(config: PreTrainedConfig, places: Mapping[int, int]) -> Pre
         if value is not None:
             setattr(new, field, copy.deepcopy(value))
     new.num_hidden_layers = len(places)
+    for field in decoder_family(config).per_layer:
+        entries = getattr(old, field, None)
+        if entries:
+            setattr(new, field, [entries[layer] for layer in places])
     if getattr(old, "layer_types", None):
-        new.layer_types = [old.layer_types[layer] for layer in places]
         # The period that once made the list need not fit the shorter one; engines must read the list.
         _forget(new, "sliding_window_pattern")
+    if hasattr(old, "first_k_dense_replace"):
+        # Layers before this number have no experts.
+        new.first_k_dense_replace = sum(layer < old.first_k_dense_replace for layer in places)
     if hasattr(old, "max_window_layers"):
         # Layers from this number on have a sliding window.
         new.max_window_layers = sum(layer < old.max_window_layers for layer in places)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_chain.errors import HfChainError
+from hf_chain.errors import HfChainError, reason
 from hf_chain.grafting.ranges import LayerRange
 
 if TYPE_CHECKING:
@@ -92,5 +92,5 @@ def read_lineage(config: PreTrainedConfig) -> SurrogateLineage:
         return SurrogateLineage(**values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise HfChainError(
-            f"{FIELD} in the configuration cannot be read ({error}): cut the surrogate again"
+            f"{FIELD} in the configuration cannot be read ({reason(error)}): cut the surrogate again"
         ) from error

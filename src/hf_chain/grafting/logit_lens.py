@@ -12,7 +12,14 @@ from torch import nn
 
 from hf_chain.cost.transformer import layer_list
 from hf_chain.errors import HfChainError
-from hf_chain.grafting.anatomy import FAMILIES, capped, check_head, decoder_config, decoder_layers, lm_logits
+from hf_chain.grafting.anatomy import (
+    check_head,
+    decoder_config,
+    decoder_layers,
+    is_described,
+    lm_logits,
+    scaled_logits,
+)
 from hf_chain.grafting.batches import forward_inputs
 
 if TYPE_CHECKING:
@@ -48,7 +55,7 @@ def logit_lens(model: PreTrainedModel) -> LogitLens:
         HfChainError: when the model has no head or no list of its layers, or predicts in another way.
     """
     layers = layers_of(model)
-    if model.config.model_type in FAMILIES:
+    if is_described(model.config):
         return LogitLens(layers, partial(lm_logits, model))
     lens = LogitLens(layers, partial(_found_logits, model, _norm_after(layers, model)))
     _check(model, lens)
@@ -67,7 +74,7 @@ def layers_of(model: PreTrainedModel) -> nn.ModuleList:
     Raises:
         HfChainError: when the model has no head, or no list of its layers.
     """
-    if model.config.model_type in FAMILIES:
+    if is_described(model.config):
         return decoder_layers(model)
     check_head(model)
     return cast("nn.ModuleList", layer_list(model, decoder_config(model.config).num_hidden_layers))
@@ -83,11 +90,7 @@ def _norm_after(layers: nn.ModuleList, model: PreTrainedModel) -> nn.Module | No
 def _found_logits(model: PreTrainedModel, norm: nn.Module | None, hidden: torch.Tensor) -> torch.Tensor:
     config = decoder_config(model.config)
     logits = model.get_output_embeddings()(hidden if norm is None else norm(hidden))
-    if factor := getattr(config, "logit_scale", None):  # Cohere
-        logits = logits * factor
-    if divisor := getattr(config, "logits_scaling", None):  # Granite
-        logits = logits / divisor
-    return capped(logits, getattr(config, "final_logit_softcapping", None))
+    return scaled_logits(logits, config)
 
 
 @torch.no_grad()

@@ -18,7 +18,8 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from hf_chain.errors import HfChainError
-from hf_chain.grafting.anatomy import family, layer_prefix, text_config
+from hf_chain.families import COMPOSITES
+from hf_chain.grafting.anatomy import layer_prefix, text_config
 from hf_chain.grafting.weight_names import decoder_name, with_number
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ def surrogate_module(config: PreTrainedConfig, places: Mapping[int, int], module
         return _renumbered(name, numbers[0], places) if numbers else name
     numbers = numbers or list(_NUMBER.finditer(name))
     spoken = _spoken_of(config, name)
-    row = family(config)
-    if row.prefixes and row.decoder.rpartition(".")[2] in name:
+    composite = COMPOSITES.get(config.model_type)
+    if composite and composite.decoder.rpartition(".")[2] in name:
         numbers = []  # It speaks of the decoder by a name that the surrogate does not have.
     elif not spoken.some and (spoken.of_all or not _NUMERIC.search(name)):
         return name

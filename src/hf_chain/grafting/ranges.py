@@ -35,6 +35,10 @@ class LayerRange:
         return range(self.first, self.last + 1)
 
 
+Replaced = str | LayerRange | range | Sequence[str | LayerRange | range]
+"""Ranges as they may be given; see `as_ranges`."""
+
+
 def parse_ranges(text: str) -> tuple[LayerRange, ...]:
     """Reads ranges from text.
 
@@ -58,11 +62,12 @@ def parse_ranges(text: str) -> tuple[LayerRange, ...]:
     return tuple(ranges)
 
 
-def as_ranges(replaced: str | LayerRange | Sequence[str | LayerRange]) -> tuple[LayerRange, ...]:
-    """Ranges as they may be given: as text, one alone, or several of either.
+def as_ranges(replaced: Replaced) -> tuple[LayerRange, ...]:
+    """Ranges as they may be given: as text, one alone, or several.
 
     Args:
-        replaced (`str`, `LayerRange` or `Sequence`): such as `"16-26"`, `LayerRange(16, 26)` or `["3-5", "8-10"]`.
+        replaced (`str`, `LayerRange`, `range` or a sequence of them): such as `"16-26"`, `LayerRange(16, 26)`,
+            `range(16, 27)`, whose end does not belong to it, or `["3-5", "8-10"]`.
 
     Returns:
         `tuple[LayerRange]`: the ranges, in the order given.
@@ -74,7 +79,9 @@ def as_ranges(replaced: str | LayerRange | Sequence[str | LayerRange]) -> tuple[
         return parse_ranges(replaced)
     if isinstance(replaced, LayerRange):
         return (replaced,)
-    if isinstance(replaced, (list, tuple)) and all(isinstance(part, (str, LayerRange)) for part in replaced):
+    if isinstance(replaced, range) and replaced.step == 1:
+        return (LayerRange(replaced.start, replaced.stop - 1),)
+    if isinstance(replaced, (list, tuple)) and all(isinstance(part, (str, LayerRange, range)) for part in replaced):
         return tuple(span for part in replaced for span in as_ranges(part))
     raise HfChainError(f"layer range {replaced!r} cannot be read: write FIRST-LAST, such as 16-26, or 3-5,8-10")
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from transformers import PreTrainedModel
 
+from hf_chain.adapters import check_no_adapter
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.lineage import read_lineage, write_lineage
-from hf_chain.grafting.ranges import LayerRange, as_ranges
+from hf_chain.grafting.ranges import LayerRange, Replaced, as_ranges
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.grafting.trained_layers import carry_layers
 from hf_chain.models.grafted_vlm.assembly import with_image_half
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def recut(
     vlm: GraftedVLMForConditionalGeneration,
     target: PreTrainedModel,
-    replaced: str | LayerRange | Sequence[LayerRange],
+    replaced: Replaced,
     *,
     translators: int = 1,
 ) -> GraftedVLMForConditionalGeneration:
@@ -39,8 +40,8 @@ def recut(
     Args:
         vlm (`GraftedVLMForConditionalGeneration`): the model on its surrogate, LoRA merged; its image half is copied.
         target (`PreTrainedModel`): what the surrogate was cut from, in memory; it takes the trained layers.
-        replaced (`str`, `LayerRange` or `Sequence[LayerRange]`): the layers that the new surrogate replaces, in the
-            target's numbers.
+        replaced (`str`, `LayerRange`, `range` or a sequence of them): the layers that the new surrogate replaces, in
+            the target's numbers.
         translators (`int`): layers that stand in for each range.
 
     Returns:
@@ -53,6 +54,7 @@ def recut(
     for name, model in (("vlm", vlm), ("target", target)):
         if not isinstance(model, PreTrainedModel):
             raise HfChainError(f"{name} is a {type(model).__name__}: give the model itself, loaded")
+        check_no_adapter(model, name)
     before = read_lineage(vlm.config)
     check_larger(as_ranges(replaced), before.replaced)
     carry_layers(vlm.language_model, target)

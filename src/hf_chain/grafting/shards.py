@@ -14,7 +14,9 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from hf_chain.errors import HfChainError
+from hf_chain.adapters import check_model_files
+from hf_chain.errors import HfChainError, reason
+from hf_chain.files import check_as_written
 
 if TYPE_CHECKING:
     import torch
@@ -165,9 +167,11 @@ def open_checkpoint(target: str | Path, revision: str | None = None) -> Checkpoi
         `Checkpoint`: the checkpoint; no weights are read or downloaded yet.
 
     Raises:
-        HfChainError: when there is no such folder or repository, or it is no model.
+        HfChainError: when there is no such folder or repository, or it is no model, or one with an adapter.
     """
     name = str(target)
+    check_model_files(target, revision=revision)
+    check_as_written(target)
     if is_folder(target):
         found = Checkpoint(name, Path(target).expanduser(), None)
     else:
@@ -222,10 +226,9 @@ def _download(repo: str, revision: str | None, files: list[str], **loading: Any)
     except Exception as error:  # huggingface_hub has an error of its own for every refusal.
         # That no file is at hand is not why: what the Hub answered stands behind it.
         behind = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None
-        reason = " ".join(str(behind or error).split())[:200].rstrip(". ")
         raise HfChainError(
-            f"{repo} is no folder, and cannot be fetched from the Hub ({reason}): check name, revision, access and"
-            " network"
+            f"{repo} is no folder, and cannot be fetched from the Hub ({reason(behind or error)}): check name,"
+            " revision, access and network"
         ) from error
 
 
@@ -248,9 +251,9 @@ def _opened(path: Path) -> Iterator[Any]:
     except (SafetensorError, OSError) as error:
         if _is_pointer(path):
             raise HfChainError(f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` there") from error
-        reason = " ".join(str(error).split())[:200]
         raise HfChainError(
-            f"{path} is no readable safetensors file ({reason}): it is encrypted, cut short or damaged, get it again"
+            f"{path} is no readable safetensors file ({reason(error)}): it is encrypted, cut short or damaged,"
+            " get it again"
         ) from error
 
 

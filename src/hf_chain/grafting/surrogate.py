@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from hf_chain.grafting.batches import Batch, check_batches
 from hf_chain.grafting.budget import Budget
 from hf_chain.grafting.cut import CHOOSING, Cut, check_budget, choose_cut, named_ranges
 from hf_chain.grafting.layer_dropping import drop_layers
-from hf_chain.grafting.ranges import LayerRange
+from hf_chain.grafting.ranges import Replaced
 from hf_chain.grafting.shards import LICENSE_FILES, TOKENIZER_FILES
 from hf_chain.grafting.target import CheckpointTarget, Target, open_target
 from hf_chain.models.grafted_vlm.language_models import load_language_model
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def build_surrogate(
     target: str | Path | PreTrainedModel,
-    replaced: str | LayerRange | Sequence[LayerRange],
+    replaced: Replaced,
     *,
     text: Iterable[Batch] | None = None,
     budget: Budget | None = None,
@@ -47,9 +47,9 @@ def build_surrogate(
         target (`str`, `Path` or `PreTrainedModel`): folder or Hub name of a checkpoint in safetensors, or a model in
             memory, whose kept weights are copied; where it is partly offloaded, they are read from the checkpoint that
             it was loaded from. Of a composite model, the decoder is taken.
-        replaced (`str`, `LayerRange` or `Sequence[LayerRange]`): the ranges of layers to replace, such as `"16-26"`;
-            both ends belong to them, the first layer is 0. Or the criterion that chooses them: `"two_segment"`,
-            `"block_influence"` or `"splice_error"`.
+        replaced (`str`, `LayerRange`, `range` or a sequence of them): the ranges of layers to replace, such as
+            `"16-26"`, to which both ends belong, or `range(16, 27)`; the first layer is 0. Or the criterion that
+            chooses them: `"two_segment"`, `"block_influence"` or `"splice_error"`.
         text (`Iterable[Batch]`, *optional*): what a criterion measures the target on: batches of `input_ids` and
             `attention_mask` `[B, T]`, such as those of `token_batches`; see `measure_trajectory`. `splice_error` reads
             it several times.

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
-from hf_chain.errors import HfChainError
-from hf_chain.grafting.anatomy import family_named, text_config
+from hf_chain.adapters import check_no_adapter
+from hf_chain.errors import HfChainError, reason
+from hf_chain.grafting.anatomy import check_described, text_config
 from hf_chain.grafting.lineage import is_surrogate, read_lineage
 from hf_chain.grafting.shards import Checkpoint, LazyTensor, open_checkpoint
 from hf_chain.grafting.whole_model import first_dtype, named_dtype
@@ -141,8 +142,8 @@ def open_target(target: str | Path | PreTrainedModel, revision: str | None = Non
         `CheckpointTarget` or `ModelTarget`: the target; none of its weights are read yet.
 
     Raises:
-        HfChainError: when there is none, when it is of an unknown family or a surrogate itself, or when its weights
-            are out of reach.
+        HfChainError: when there is none, when it is of an unknown family or a surrogate itself, when it has an
+            adapter, or when its weights are out of reach.
     """
     if isinstance(target, (str, Path)):
         checkpoint = open_checkpoint(target, revision)
@@ -153,6 +154,7 @@ def open_target(target: str | Path | PreTrainedModel, revision: str | None = Non
         raise HfChainError(
             f"a {type(target).__name__} cannot be cut: give a transformers model, its folder or its Hub name"
         )
+    check_no_adapter(target, target.name_or_path or type(target).__name__)
     if getattr(target, "hf_quantizer", None) is not None:
         raise HfChainError(f"{type(target).__name__} is quantised in memory: give its folder or its Hub name instead")
     _check_no_surrogate(target.config, target.name_or_path or type(target).__name__)
@@ -193,7 +195,7 @@ def _check_no_surrogate(config: PreTrainedConfig, name: str) -> None:
 def _config(checkpoint: Checkpoint) -> PreTrainedConfig:
     path = checkpoint.folder / "config.json"
     try:
-        family_named(str(json.loads(path.read_text(encoding="utf-8"))["model_type"]))
+        check_described(str(json.loads(path.read_text(encoding="utf-8"))["model_type"]))
     except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise HfChainError(
             f"{path} names no model_type, so it is no transformers model: give the folder or the Hub name of one"
@@ -201,7 +203,7 @@ def _config(checkpoint: Checkpoint) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
     except Exception as error:  # Configuration classes raise errors of their own.
-        raise HfChainError(f"{path} cannot be read ({_short(error)}): put it right") from error
+        raise HfChainError(f"{path} cannot be read ({reason(error)}): put it right") from error
 
 
 def _generation_config(checkpoint: Checkpoint) -> GenerationConfig | None:
@@ -211,8 +213,4 @@ def _generation_config(checkpoint: Checkpoint) -> GenerationConfig | None:
     try:
         return GenerationConfig.from_pretrained(checkpoint.folder)
     except Exception as error:
-        raise HfChainError(f"{path} cannot be read ({_short(error)}): put it right or remove it") from error
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(". ")
+        raise HfChainError(f"{path} cannot be read ({reason(error)}): put it right or remove it") from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hf_chain.errors import HfChainError
+from hf_chain.errors import HfChainError, reason
 from hf_chain.grafting.anatomy import decoder_layers
 from hf_chain.grafting.lineage import read_lineage
 
@@ -42,5 +42,5 @@ def carry_layers(surrogate: PreTrainedModel, target: PreTrainedModel) -> None:
         except RuntimeError as error:
             raise HfChainError(
                 f"layer {number} of the target does not take what was trained on the surrogate: merge adapters first "
-                f"({' '.join(str(error).split())[:200]})"
+                f"({reason(error)})"
             ) from error

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM
 
 from hf_chain.cost.transformer import decoder_macs
-from hf_chain.errors import HfChainError
+from hf_chain.errors import HfChainError, reason
 from hf_chain.grafting.anatomy import decoder_config
 from hf_chain.grafting.batches import Batch, check_batches, real_tokens
 from hf_chain.grafting.layer_predictions import LayerPredictions, counted_positions, predict_from_layers
@@ -139,8 +139,9 @@ class Trajectory:
         except HfChainError:
             raise
         except (ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise HfChainError(f"this is no trajectory, {reason}: measure it again with measure_trajectory") from error
+            raise HfChainError(
+                f"this is no trajectory, {reason(error)}: measure it again with measure_trajectory"
+            ) from error
 
 
 def measure_trajectory(model: PreTrainedModel, batches: Iterable[Batch]) -> Trajectory:

@@ -13,7 +13,7 @@ from hf_chain.errors import HfChainError
 from hf_chain.grafting.criteria import fit_trajectory
 from hf_chain.grafting.ranges import LayerRange, check_ranges
 from hf_chain.grafting.trajectory import Trajectory
-from hf_chain.report.theme import LIGHT, Theme, applied
+from hf_chain.theme import LIGHT, Theme, applied
 
 
 def plot_trajectory(

@@ -10,6 +10,35 @@ from hf_chain.cost.units import human
 
 HEADER = ["translator", "splice error", "perplexity", "loss recovered", "MACs", "time"]
 
+NOTICEABLE = 0.01
+"""Share of the target's perplexity by which another has to be lower before that is more than noise."""
+
+
+def perplexity_remark(quality: Mapping[str, Any]) -> str | None:
+    """What to think of perplexities that make no sense: what lacks layers predicts better than the target does.
+
+    Args:
+        quality (`Mapping`): A `TranslatorQuality` as it is stored.
+
+    Returns:
+        `str`, or `None` where the target predicts best.
+    """
+    reference = quality["reference"]
+    target = reference["target_perplexity"]
+    found = {
+        "surrogate": quality["perplexity"],
+        "target without the replaced layers": reference["dropping_perplexity"],
+    }
+    better = [f"the {name} ({value:.4g})" for name, value in found.items() if value < (1 - NOTICEABLE) * target]
+    if not better:
+        return None
+    who = " and ".join(better)
+    return (
+        f"{who[0].upper()}{who[1:]} predict{'' if len(better) > 1 else 's'} this text better than the whole target"
+        f" ({target:.4g}): the text is not what the model speaks, so perplexities on it say nothing of the cut;"
+        " measure on text of the model's own kind, or on responses alone"
+    )
+
 
 def loss_recovered(target_perplexity: float, dropping_perplexity: float, perplexity: float) -> float | None:
     """Share of the nats a token that dropping the layers costs and the translator wins back; 1 is the target.

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from hf_chain.errors import HfChainError
-from hf_chain.grafting.anatomy import family, layer_prefix
+from hf_chain.families import COMPOSITES
+from hf_chain.grafting.anatomy import layer_prefix, num_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -26,7 +27,7 @@ def surrogate_names(config: PreTrainedConfig, places: Mapping[int, int], names: 
         a composite model are left out.
 
     Raises:
-        HfChainError: when a kept layer has no weights.
+        HfChainError: when a kept layer has no weights, or there are more layers than the configuration says.
     """
     # Checkpoints of the model without its head call `transformer.h.0` just `h.0`.
     *outer, layers = layer_prefix(config).rstrip(".").split(".")
@@ -40,6 +41,11 @@ def surrogate_names(config: PreTrainedConfig, places: Mapping[int, int], names: 
         match = pattern.match(own)
         if match is None:
             found[name] = own
+        elif int(match[1]) >= num_layers(config):
+            raise HfChainError(
+                f"the target holds {name}, but its configuration ends at layer {num_layers(config) - 1}: put its"
+                " config.json right"
+            )
         elif int(match[1]) in places:
             without_weights.discard(int(match[1]))
             found[name] = with_number(own, match, places[int(match[1])])
@@ -76,7 +82,8 @@ def decoder_name(config: PreTrainedConfig, name: str) -> str | None:
     Returns:
         `str`, *optional*: the decoder's own name.
     """
-    prefixes = family(config).prefixes
+    composite = COMPOSITES.get(config.model_type)
+    prefixes = composite.prefixes if composite else ()
     if not prefixes:
         return name
     return next((own + name.removeprefix(whole) for whole, own in prefixes if name.startswith(whole)), None)

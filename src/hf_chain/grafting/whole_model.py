@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from hf_chain.errors import HfChainError
+from hf_chain.errors import HfChainError, reason
+from hf_chain.loaded_weights import check_loaded, without_list_of_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -25,7 +26,7 @@ def load_whole(
     name: str,
     called: Callable[[str], str] = str,
 ) -> Model:
-    """Loads a model, one tensor after the other, and refuses one with weights that nothing gave.
+    """Loads a model, one tensor after the other, and refuses one whose weights `check_loaded` refuses.
 
     Args:
         model_class (`type`): its class.
@@ -39,10 +40,11 @@ def load_whole(
         `PreTrainedModel`: on the CPU, in evaluation mode.
 
     Raises:
-        HfChainError: when the model cannot be loaded, or a weight is missing or has another shape.
+        HfChainError: when the model cannot be loaded, or a weight is missing, too many, not finite or
+            of another shape.
     """
     try:
-        with _one_tensor_at_a_time():
+        with _one_tensor_at_a_time(), without_list_of_weights():
             model, report = model_class.from_pretrained(
                 None,
                 config=config,
@@ -54,17 +56,8 @@ def load_whole(
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, HfChainError):
             raise
-        reason = " ".join(str(error).split())[:200].rstrip(". ")
-        raise HfChainError(f"{name} cannot be loaded as {model_class.__name__}: {reason}") from error
-    # Transformers only warns of both.
-    for weight, found, expected in report["mismatched_keys"]:
-        raise HfChainError(
-            f"{called(weight)} of {name} has shape {list(found)}, but its configuration says {list(expected)}: the two"
-            " do not belong together"
-        )
-    missing = sorted(map(called, report["missing_keys"]))
-    if missing:
-        raise HfChainError(f"{name} lacks {missing[0]} and {len(missing) - 1} more weights: give a whole model")
+        raise HfChainError(f"{name} cannot be loaded as {model_class.__name__}: {reason(error)}") from error
+    check_loaded(model, report, name, called)
     return model
 
 

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from hf_chain.growth.depth import interpolated
-from hf_chain.growth.growth import Growth, Weights
+from hf_chain.growth.fused import Layout
+from hf_chain.growth.growth import Growth
 
 
-def copy(growth: Growth) -> Weights:
+def copy(growth: Growth) -> Iterator[tuple[str, torch.Tensor]]:
     """Every predecessor weight becomes the leading block of its successor; the rest stays randomly initialised.
 
     Depth: successor block l′ is predecessor block ⌊l′·L/L′⌋. Not function-preserving.
     """
-    grown = dict(growth.fresh)
-    for name, origin in copied_names(growth).items():
-        grown[name] = leading_block(growth.weights[origin], growth.fresh[name])
-    return grown
+    for name in growth.names:
+        old, fresh = growth.weight(origin(growth, name)), growth.fresh(name)
+        slot = growth.family.slot(name)
+        if slot is None:
+            yield name, old
+            continue
+        axes, stream = slot.weight.axes, slot.stream
+        parts = zip(
+            Layout(axes, stream.heads_of(growth.old), old.shape).split(old),
+            (layout := Layout(axes, stream.heads_of(growth.new), fresh.shape)).split(fresh),
+            strict=True,
+        )
+        yield name, layout.join([leading_block(*part) for part in parts])
 
 
-def copied_names(growth: Growth) -> dict[str, str]:
-    """The predecessor's weight for every weight of the successor, by name."""
-    names = {"logit_scale": "logit_scale"}
-    for tower in growth.towers:
-        old, new = (tower.config_of(config).num_hidden_layers for config in (growth.old, growth.new))
-        origins = interpolated(old, new)
-        for place in tower.places(new):
-            names[place.name] = place.in_block(None if place.block is None else origins[place.block].block)
-    return names
+def origin(growth: Growth, name: str) -> str:
+    """The predecessor's weight for a weight of the successor, by name."""
+    slot = growth.family.slot(name)
+    if slot is None or slot.block is None:
+        return name
+    old, new = (slot.stream.depth_of(config) for config in (growth.old, growth.new))
+    return slot.stream.in_block(name, interpolated(old, new)[slot.block].block)
 
 
 def leading_block(old: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:

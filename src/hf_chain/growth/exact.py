@@ -1,118 +1,248 @@
-"""`exact`: the successor computes what its predecessor computes, and every new unit can learn."""
+"""`exact`, `stack` and `interpolate`: the width grows so that the function stays, the depth by three rules."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
 import torch
 
-from hf_chain.growth.axes import Place, Tower
-from hf_chain.growth.depth import DepthRule, Origin, inserted
-from hf_chain.growth.growth import Growth, Weights, embedding_size
-from hf_chain.growth.pad import Padded
+from hf_chain.families import Family, Slot, Stream, Weight, value_of
+from hf_chain.growth.depth import DepthRule, inserted, interpolated, stacked
+from hf_chain.growth.fused import Layout
+from hf_chain.growth.growth import Growth
+from hf_chain.growth.inputs import longer
+from hf_chain.growth.pad import Centred, Isometric, MeanFilled, Padded
 from hf_chain.growth.pad_first_norm import PaddedBehindNorm
 from hf_chain.growth.tile import Tiled
-from hf_chain.growth.units import UnitRule, head_units, plain_units
+from hf_chain.growth.units import UnitRule, expert_units, head_units, plain_units
 from hf_chain.growth.width import WidthRule, normal, root_mean_square
 
 # Relative size of the random part of the reads of the second and later new blocks in one gap. Equal blocks in a row
 # get almost equal gradients and would learn the same; what they read does not matter while they write nothing.
 BLOCK_NOISE = 0.5
 
+# Relative size of new queries and keys where a norm over all heads would see them.
+FAINT_HEAD = 1e-6
 
-def exact(growth: Growth) -> Weights:
-    """Grow both towers by the exact rules, with new blocks that start as identity."""
+
+def exact(growth: Growth) -> Iterator[tuple[str, torch.Tensor]]:
+    """The successor computes what its predecessor computes: exact width, new blocks that start as identity."""
     return grow_exactly_wide(growth, inserted)
 
 
-def grow_exactly_wide(growth: Growth, depth: DepthRule) -> Weights:
-    """Grow both towers by the exact width rules and a depth rule.
+def stack(growth: Growth) -> Iterator[tuple[str, torch.Tensor]]:
+    """Exact width; successor block l′ is predecessor block l′ mod L, the whole stack again and again (G_stack)."""
+    return grow_exactly_wide(growth, stacked)
+
+
+def interpolate(growth: Growth) -> Iterator[tuple[str, torch.Tensor]]:
+    """Exact width; successor block l′ is predecessor block ⌊l′·L/L′⌋, every block repeated in place."""
+    return grow_exactly_wide(growth, interpolated)
+
+
+def grow_exactly_wide(growth: Growth, depth: DepthRule) -> Iterator[tuple[str, torch.Tensor]]:
+    """Grow every stream by the exact width rules and a depth rule.
 
     Args:
-        growth (`Growth`): the growth; the epsilons of its new configuration are set.
-        depth (`Callable`): which predecessor block each successor block comes from.
+        growth (`Growth`): The growth; the epsilons of its new configuration are set.
+        depth (`Callable`): Which predecessor block each successor block comes from.
 
-    Returns:
-        `dict[str, torch.Tensor]`: the successor's weights by name.
+    Yields:
+        `tuple[str, torch.Tensor]`: The successor's weights by name, float64.
     """
-    grown = {"logit_scale": growth.weights["logit_scale"]}
-    for tower in growth.towers:
-        grown |= _TowerGrowth(growth, tower).weights(depth)
-    return grown
+    streams = {id(stream): StreamGrowth(growth, stream, depth) for stream in growth.family.streams}
+    for name in growth.names:
+        slot = growth.family.slot(name)
+        yield name, growth.weight(name) if slot is None else streams[id(slot.stream)].weight(name, slot)
 
 
-class _TowerGrowth:
-    """The rules of one tower and the walk over its weights."""
+def set_epsilons(family: Family, old: Any, new: Any) -> None:
+    """Set the epsilons of norms in a configuration before the model is built: ε′ = ε·D/D′ where a stream is padded.
 
-    def __init__(self, growth: Growth, tower: Tower) -> None:
-        self.growth = growth
-        self.tower = tower
-        self.old = tower.config_of(growth.old)
-        self.new = tower.config_of(growth.new)
-        self.width = self._width_rule()
-        self.new.layer_norm_eps = self.old.layer_norm_eps * self.width.epsilon_scale
+    Args:
+        family (`Family`): What the weights are.
+        old (`PreTrainedConfig`): The predecessor's configuration.
+        new (`PreTrainedConfig`): The successor's; changed.
+    """
+    for stream in family.streams:
+        if stream.epsilon:
+            tiled = issubclass(width_rule(family, stream, old, new), Tiled)
+            scale = 1 if tiled else stream.width_of(old) / stream.width_of(new)
+            setattr(stream.config_of(new), stream.epsilon, getattr(stream.config_of(old), stream.epsilon) * scale)
 
-    def weights(self, depth: DepthRule) -> Weights:
-        origins = depth(self.old.num_hidden_layers, self.new.num_hidden_layers)
-        grown = {}
-        for place in self.tower.places(self.new.num_hidden_layers):
-            origin = None if place.block is None else origins[place.block]
-            name = place.in_block(origin.block if origin else None)
-            grown[place.name] = self._grow(place, self.growth.weights[name])
-            if origin and origin.inserted:
-                self._silence_block(grown[place.name], place, origin)
-        return grown
 
-    def _silence_block(self, weight: torch.Tensor, place: Place, origin: Origin) -> None:
+def width_rule(family: Family, stream: Stream, old: Any, new: Any) -> type[Tiled | Padded]:
+    """The rule by which a stream gets wider.
+
+    Args:
+        family (`Family`): What the weights are.
+        stream (`Stream`): One of its streams.
+        old (`PreTrainedConfig`): The predecessor's configuration.
+        new (`PreTrainedConfig`): The successor's.
+    """
+    before, after = stream.width_of(old), stream.width_of(new)
+    if before == after or (after % before == 0 and (stream.first_norm or not stream.epsilon)):
+        return Tiled
+    if stream.norm == "rms":
+        return Padded
+    if stream.first_norm:
+        return PaddedBehindNorm
+    if stream.output_is_stream:
+        return Isometric
+    return MeanFilled if _is_tied(family, old) or "scale" in stream.silenced else Centred
+
+
+def _is_tied(family: Family, config: Any) -> bool:
+    """Whether the embedding is the head as well."""
+    return family.kind == "language" and bool(value_of(config, "tie_word_embeddings"))
+
+
+class StreamGrowth:
+    """The rules of one stream, weight by weight.
+
+    Args:
+        growth (`Growth`): The growth.
+        stream (`Stream`): One of its family's.
+        depth (`Callable`): Which predecessor block each successor block comes from.
+    """
+
+    def __init__(self, growth: Growth, stream: Stream, depth: DepthRule) -> None:
+        self.growth, self.stream = growth, stream
+        self.old_heads, self.new_heads = stream.heads_of(growth.old), stream.heads_of(growth.new)
+        self.old_width, self.new_width = stream.width_of(growth.old), stream.width_of(growth.new)
+        self.origins = depth(stream.depth_of(growth.old), stream.depth_of(growth.new))
+        rule = width_rule(growth.family, stream, growth.old, growth.new)
+        found = [name for name in growth.names if stream.is_of(stream.first_norm, name) and name.endswith(".weight")]
+        first = [growth.weight(name) for name in found] if rule is PaddedBehindNorm else []
+        self.width: WidthRule = rule(self.old_width, self.new_width, growth.generator, *first)
+        self.tied = _is_tied(growth.family, growth.old)
+        # What the embedding is multiplied with, so that the model's own factor gives what it gave.
+        self.embedding_factor = (self.old_width / self.new_width) ** stream.embedding_power
+        slots = [growth.family.slot(name) for name in growth.names]
+        own = [slot.weight for slot in slots if slot is not None and slot.stream is stream]
+        self.normed = {weight.axes[0]: weight.role for weight in own if weight.role in ("unit_gain", "head_gain")}
+
+    def weight(self, name: str, slot: Slot) -> torch.Tensor:
+        """A weight of the successor, float64."""
+        spec, origin = slot.weight, None if slot.block is None else self.origins[slot.block]
+        source = self.stream.in_block(name, origin.block if origin else None)
+        old = self.growth.weight(source)
+        if spec.role in ("keep", "head_gain"):
+            return old
+        scale = self.growth.weight(self.stream.beside(source, spec.scaled_by)) if spec.scaled_by else None
+        layout = Layout(spec.axes, self.old_heads, old.shape)
+        larger = Layout(spec.axes, self.new_heads, self.growth.shape(name))
+        parts = zip(layout.parts, layout.split(old), larger.shapes, strict=True)
+        if self.stream.is_of(self.stream.first_norm, name):
+            grown = self.width.first_gain(old) if spec.role == "gain" else self.width.first_shift(old)
+        else:
+            grown = larger.join(
+                [self._part(replace(spec, axes=axes), part, shape, scale) for axes, part, shape in parts]
+            )
+        if self.tied and self.stream.is_of(self.stream.last_norm, name):
+            offset = self.stream.gain_offset
+            grown = (grown + offset) * self.width.head_scale / self.embedding_factor - offset
+        if origin and origin.inserted:
+            self._silence_block(grown, spec, origin.inserted)
+        return grown.contiguous()
+
+    def _silence_block(self, weight: torch.Tensor, spec: Weight, number: int) -> None:
         """Make a new block an identity, and tell it apart from other new blocks in the same gap."""
-        if place.weight.role == "write":
+        if spec.role == "post_gain":
+            # What is written to new channels is zero already; with a gain of zero as well they would never learn.
+            weight[: self.old_width] = -self.stream.gain_offset
+        elif spec.role in self.stream.silenced:
             weight.zero_()
-        elif place.weight.role == "read" and origin.inserted > 1:
+        elif spec.role == "read" and number > 1:
             noise = normal(self.growth.generator, *weight.shape)
             weight += noise * root_mean_square(weight) * BLOCK_NOISE
 
-    def _width_rule(self) -> WidthRule:
-        old, new, generator = self.old.hidden_size, self.new.hidden_size, self.growth.generator
-        first_norm = self.tower.first_norm
-        if new == old or (first_norm and new % old == 0):
-            return Tiled(old, new, generator)
-        if first_norm:
-            return PaddedBehindNorm(old, new, generator, self.growth.weights[f"{first_norm}.weight"])
-        return Padded(old, new, generator)
-
-    def _unit_rule(self, axis: str) -> UnitRule:
-        if axis == "mlp":
-            return plain_units(self.old.intermediate_size, self.new.intermediate_size)
-        if axis == "embedding":
-            return plain_units(embedding_size(self.growth.old), embedding_size(self.growth.new), silent=True)
-        old_heads, new_heads = self.old.num_attention_heads, self.new.num_attention_heads
-        return head_units(
-            axis, old_heads, new_heads, self.old.hidden_size // old_heads, self.new.hidden_size // new_heads
-        )
-
-    def _grow(self, place: Place, weight: torch.Tensor) -> torch.Tensor:
-        role, axes = place.weight.role, place.weight.axes
-        if role == "read":
-            return self._grow_read(weight, self._unit_rule(axes[0]))
+    def _part(
+        self, spec: Weight, weight: torch.Tensor, shape: Sequence[int], scale: torch.Tensor | None
+    ) -> torch.Tensor:
+        """One part of a weight, in which every axis is of one kind."""
+        axes, role = spec.axes, spec.role
+        if axes[0] == "expert" and len(axes) > (2 if role == "read" else 1):
+            return self._experts(spec, weight, shape, scale)
+        if role in ("embed", "probe"):
+            return self._grow_input(spec, weight, shape)
+        if role == "unit_gain":
+            units = self._units(axes[0], len(weight), shape[0])
+            share = len(units.places) / units.size
+            fresh = weight.abs().mean().expand(units.size).index_copy(0, units.places, weight[units.sources])
+            return fresh * share**0.5
         if role == "bias":
-            units = self._unit_rule(axes[0])
-            return weight.new_zeros(units.size).index_copy(0, units.old, weight * units.scale)
-        first = bool(self.tower.first_norm) and place.name.startswith(f"{self.tower.first_norm}.")
-        rule = getattr(self.width, f"first_{role}" if first else role)
-        residual = axes.index("residual")
-        grown = rule(weight.movedim(residual, 0)).movedim(0, residual)
-        if place.weight.inner:
-            units = self._unit_rule(place.weight.inner)
-            grown = grown.new_zeros(len(grown), units.size).index_copy(1, units.old, grown)
-        return grown.contiguous()
+            return self._units(axes[0], len(weight), shape[0]).bias(weight)
+        if role == "read":
+            return self._grow_read(spec, weight, shape)
+        if role == "write":
+            residual = axes.index("residual")
+            grown = self.width.write(weight.movedim(residual, 0), scale)
+            if len(axes) > 1:
+                units = self._units(axes[1 - residual], grown.shape[1], shape[1 - residual])
+                grown = units.placed(grown, 1)
+            return grown.movedim(0, residual)
+        offset = self.stream.gain_offset if role in ("gain", "post_gain") else 0.0
+        rule = getattr(self.width, "gain" if role == "post_gain" else role)
+        return rule(weight + offset) - offset
 
-    def _grow_read(self, weight: torch.Tensor, units: UnitRule) -> torch.Tensor:
-        width, scale = self.new.hidden_size, root_mean_square(weight)
-        grown = weight.new_zeros(units.size, width)
-        grown[units.old] = self.width.read(weight * units.scale)
+    def _grow_input(self, spec: Weight, weight: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        residual = spec.axes.index("residual")
+        for number, (axis, size) in enumerate(zip(spec.axes, shape, strict=False)):
+            if number != residual:
+                weight = self._longer(weight, number, size, axis)
+        grown = getattr(self.width, spec.role)(weight.movedim(residual, 0)) * self.embedding_factor
+        return grown.movedim(0, residual)
+
+    def _longer(self, weight: torch.Tensor, axis: int, size: int, kind: str) -> torch.Tensor:
+        return longer(weight, axis, size, kind)
+
+    def _grow_read(self, spec: Weight, weight: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        residual = spec.axes.index("residual")
+        weight = weight.movedim(residual, 1)
+        units = self._units(spec.axes[1 - residual], len(weight), shape[1 - residual])
+        if units.rotation:
+            return units.rotation(self.width.read(weight)).movedim(1, residual)
+        sigma = root_mean_square(weight)
+        read = self.width.read(weight if units.scale == 1 else weight * units.scale)
         count = len(units.fresh)
-        if units.silent:
-            grown[units.fresh] = self.width.silent_read(count, scale)
+        if units.leads and units.size == len(read):
+            return read.movedim(1, residual)
+        grown = units.placed(read)
+        if units.mean:
+            grown[units.fresh] = grown[units.places].mean(0)
+        elif units.silent:
+            grown[units.fresh] = self.width.silent_read(count, sigma)
         else:
             # The fan-in grew by 1/r, so the spread shrinks by √r, and a new unit is as loud as an old one.
-            fresh = normal(self.growth.generator, count, width)
-            grown[units.fresh] = fresh * scale * (self.old.hidden_size / width) ** 0.5
+            fresh = normal(self.growth.generator, count, self.new_width) * units.fresh_scale
+            grown[units.fresh] = fresh * sigma * (self.old_width / self.new_width) ** 0.5
+        return grown.movedim(1, residual)
+
+    def _experts(
+        self, spec: Weight, weight: torch.Tensor, shape: Sequence[int], scale: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Experts one by one; copies of one part by random writes that add up to zero."""
+        inner, old = replace(spec, axes=spec.axes[1:]), len(weight)
+        grown = torch.stack([self._part(inner, weight[number % old], shape[1:], scale) for number in range(shape[0])])
+        if spec.role == "write" and len(spec.axes) > 2 and shape[0] > old:
+            copies = grown.unflatten(0, (-1, old))
+            noise = normal(self.growth.generator, *copies.shape) * root_mean_square(weight)
+            grown += (noise - noise.mean(0)).flatten(0, 1)
         return grown
+
+    def _units(self, axis: str, old: int, new: int) -> UnitRule:
+        if axis in ("query", "key", "value", "context", "head"):
+            rule = head_units(axis, self.old_heads, self.new_heads)
+            if axis not in self.normed:
+                return rule
+            # A norm of queries or keys has the epsilon of the norms over the stream, which gets smaller.
+            whole = self.normed[axis] == "unit_gain"
+            share = len(rule.places) / rule.size if whole else 1.0
+            scale = rule.scale * (self.width.epsilon_scale / share) ** 0.5
+            return replace(rule, scale=scale, fresh_scale=FAINT_HEAD if whole else 1.0)
+        if axis == "expert":
+            return expert_units(old, new)
+        return plain_units(axis, old, new)

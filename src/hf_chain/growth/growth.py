@@ -1,21 +1,19 @@
-"""What every operator gets: the predecessor's weights in float64, both configurations and a source of randomness."""
+"""What every operator gets: the predecessor, both configurations, the successor to fill and a source of randomness."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
-from hf_chain.growth.axes import Tower
+from hf_chain.families import Family
 
 if TYPE_CHECKING:
-    from transformers import CLIPConfig, CLIPModel
-
-Weights = dict[str, torch.Tensor]
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -23,56 +21,78 @@ class Growth:
     """One growth.
 
     Args:
-        towers (`Sequence[Tower]`): the axis tables of the architecture.
-        old (`CLIPConfig`): the predecessor's configuration.
-        new (`CLIPConfig`): the successor's; an operator may set the epsilon of its norms.
-        weights (`dict[str, torch.Tensor]`): the predecessor's weights, float64 on the CPU.
-        seed (`int`): the seed of everything random.
+        family (`Family`): What the weights are.
+        predecessor (`PreTrainedModel`): The smaller model.
+        successor (`PreTrainedModel`): The larger one, random or not filled yet; an operator may set the epsilon of its
+            norms in `new`.
+        new (`PreTrainedConfig`): The configuration of the successor.
+        seed (`int`): The seed of everything random.
     """
 
-    towers: Sequence[Tower]
-    old: CLIPConfig
-    new: CLIPConfig
-    weights: Weights
+    family: Family
+    predecessor: PreTrainedModel
+    successor: PreTrainedModel
+    new: PreTrainedConfig
     seed: int
+
+    @property
+    def old(self) -> PreTrainedConfig:
+        """The predecessor's configuration."""
+        return self.predecessor.config
 
     @cached_property
     def generator(self) -> torch.Generator:
         """The source of random numbers, one sequence for the whole growth."""
         return torch.Generator().manual_seed(self.seed)
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the successor's parameters."""
+        return list(self._fresh)
+
+    def weight(self, name: str) -> torch.Tensor:
+        """A weight of the predecessor, float64 on the CPU, a copy."""
+        return _double(self._weights[name])
+
+    def fresh(self, name: str) -> torch.Tensor:
+        """A weight of the successor as its initialisation made it, float64 on the CPU, a copy."""
+        return _double(self._fresh[name])
+
+    def shape(self, name: str) -> torch.Size:
+        """The shape of a weight of the successor."""
+        return self._fresh[name].shape
+
     @cached_property
-    def fresh(self) -> Weights:
-        """A random successor's weights, float64 on the CPU."""
-        return float64_weights(fresh_model(self.new, self.seed, torch.float32))
+    def _weights(self) -> dict[str, torch.nn.Parameter]:
+        return dict(self.predecessor.named_parameters())
+
+    @cached_property
+    def _fresh(self) -> dict[str, torch.nn.Parameter]:
+        return dict(self.successor.named_parameters())
 
 
-Operator = Callable[[Growth], Weights]
+Operator = Callable[[Growth], Iterator[tuple[str, torch.Tensor]]]
+"""Yields the successor's weights one by one, by name, so that no second model is in memory."""
 
 
-def fresh_model(config: CLIPConfig, seed: int, dtype: torch.dtype) -> CLIPModel:
+def fresh_model(
+    config: PreTrainedConfig, kind: type[PreTrainedModel], seed: int, dtype: torch.dtype
+) -> PreTrainedModel:
     """A randomly initialised model that leaves the global random state as it was.
 
     Args:
-        config (`CLIPConfig`): what to build; copied, not kept.
-        seed (`int`): the seed of the initialisation.
-        dtype (`torch.dtype`): the type of the weights.
+        config (`PreTrainedConfig`): What to build; copied, not kept.
+        kind (`type`): The class of the model.
+        seed (`int`): The seed of the initialisation.
+        dtype (`torch.dtype`): The type of the weights.
 
     Returns:
-        `CLIPModel`: the model, on the CPU.
+        `PreTrainedModel`: The model, on the CPU.
     """
-    from transformers import CLIPModel
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return CLIPModel(copy.deepcopy(config)).to(dtype)
+        return kind(copy.deepcopy(config)).to(dtype)
 
 
-def embedding_size(config: CLIPConfig) -> int:
-    """The number of coordinates both towers project to."""
-    return cast(int, config.projection_dim)
-
-
-def float64_weights(model: CLIPModel) -> Weights:
-    """The parameters of a model, float64 on the CPU, detached copies."""
-    return {name: weight.detach().to("cpu", torch.float64, copy=True) for name, weight in model.named_parameters()}
+def _double(weight: torch.Tensor) -> torch.Tensor:
+    return weight.detach().to("cpu", torch.float64, copy=True)

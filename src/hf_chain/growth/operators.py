@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import copy as copying
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, overload
 
+import torch
+from accelerate import init_empty_weights
 from transformers.utils import logging
 
+from hf_chain.adapters import check_no_adapter
 from hf_chain.errors import HfChainError
-from hf_chain.growth.axes import CLIP, CLIP_VISION
+from hf_chain.families import Family, family_of
+from hf_chain.finite import require_finite
 from hf_chain.growth.copy import copy
 from hf_chain.growth.copy_fused import copy_fused
-from hf_chain.growth.exact import exact
-from hf_chain.growth.growth import Growth, Operator, float64_weights, fresh_model
-from hf_chain.growth.interpolate import interpolate
-from hf_chain.growth.measure import embedding_error
-from hf_chain.growth.random import random
-from hf_chain.growth.shapes import check_shapes, inexact_towers, nearest_exact_config
-from hf_chain.growth.stack import stack
+from hf_chain.growth.depth import DepthRule, inserted, interpolated, stacked
+from hf_chain.growth.exact import exact, interpolate, set_epsilons, stack
+from hf_chain.growth.growth import Growth, Operator, fresh_model
+from hf_chain.growth.measure import growth_error
+from hf_chain.growth.optimizer_state import grow_optimizer_state
+from hf_chain.growth.shapes import EXACT_IN_WIDTH, check_shapes, inexact_streams, nearest_exact_config
 
 if TYPE_CHECKING:
-    from transformers import CLIPConfig, CLIPModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 logger = logging.get_logger(__name__)
+
+
+def random(growth: Growth) -> Iterator[tuple[str, torch.Tensor]]:
+    """A fresh initialisation that inherits nothing, the control of every comparison."""
+    return ((name, growth.fresh(name)) for name in growth.names)
+
 
 OPERATORS: dict[str, Operator] = {
     "exact": exact,
@@ -33,56 +43,137 @@ OPERATORS: dict[str, Operator] = {
     "random": random,
 }
 
-# Operators that keep the function of the width, and so of every head.
-_EXACT_IN_WIDTH = ("exact", "stack", "interpolate")
+_DEPTH: dict[str, DepthRule] = {"exact": inserted, "stack": stacked}
 
 
-def grow(predecessor: CLIPModel, config: CLIPConfig, operator: str = "exact", seed: int = 0) -> CLIPModel:
-    """Make a successor from a trained predecessor.
+@overload
+def grow(
+    predecessor: PreTrainedModel, config: PreTrainedConfig, operator: str = "exact", seed: int = 0
+) -> PreTrainedModel: ...
 
-    Neither the predecessor, nor `config`, nor the global random state changes. The exact operators compute in float64
-    and set the successor's `layer_norm_eps` where a tower is padded (ε′ = ε·D/D′). Where `exact` cannot be exact, a
-    warning says how large the error is and which shape has none.
+
+@overload
+def grow(
+    predecessor: PreTrainedModel,
+    config: PreTrainedConfig,
+    operator: str = "exact",
+    seed: int = 0,
+    *,
+    optimizer_state: Mapping[str, Any],
+) -> tuple[PreTrainedModel, dict[str, Any]]: ...
+
+
+def grow(
+    predecessor: PreTrainedModel,
+    config: PreTrainedConfig,
+    operator: str = "exact",
+    seed: int = 0,
+    *,
+    optimizer_state: Mapping[str, Any] | None = None,
+) -> PreTrainedModel | tuple[PreTrainedModel, dict[str, Any]]:
+    """Make a successor from a trained predecessor, of any family that `hf_chain.families` describes.
+
+    Neither the predecessor, nor `config`, nor the global random state changes. The exact operators compute in float64,
+    one weight at a time, set the epsilon of the successor's norms where a stream is padded (ε′ = ε·D/D′), and let
+    lists such as `layer_types` follow the blocks. Where `exact` cannot be exact, a warning says how large the error is
+    and which shape has none.
 
     Args:
-        predecessor (`CLIPModel`): the smaller model.
-        config (`CLIPConfig`): the successor's configuration; no size smaller, the same input and activation.
-        operator (`str`, *optional*, defaults to `"exact"`): one of `OPERATORS`.
-        seed (`int`, *optional*, defaults to 0): the seed of everything random in the successor.
+        predecessor (`PreTrainedModel`): The smaller model, of a stock class.
+        config (`PreTrainedConfig`): The successor's configuration; no size smaller, the same kind of input and
+            activation.
+        operator (`str`, *optional*, defaults to `"exact"`): One of `OPERATORS`.
+        seed (`int`, *optional*, defaults to 0): The seed of everything random in the successor.
+        optimizer_state (`Mapping`, *optional*): AdamW's, by the names of weights, as
+            `torch.distributed.checkpoint.state_dict.get_optimizer_state_dict` gives it.
 
     Returns:
-        `CLIPModel`: a stock model with the dtype, device and mode of the predecessor.
+        `PreTrainedModel`: A model of the predecessor's class, with its dtype, device and mode. Where `optimizer_state`
+        is given, the successor's state stands beside it, for `set_optimizer_state_dict`.
 
     Raises:
-        HfChainError: for an unknown operator and for a shape that growth cannot reach.
+        HfChainError: For an unknown operator, for a family that is not described, for a shape that growth cannot
+            reach, and for a predecessor with an adapter or with weights that are not finite.
     """
     if operator not in OPERATORS:
         raise HfChainError(f"operator={operator!r} is unknown: use one of {', '.join(OPERATORS)}")
-    check_shapes(predecessor.config, config, keep_heads=operator in _EXACT_IN_WIDTH)
+    _check_kinds(predecessor, config)
+    family = family_of(predecessor.config)
+    floating = all(weight.is_floating_point() for weight in predecessor.parameters())
+    if not floating or getattr(predecessor.config, "quantization_config", None):
+        raise HfChainError("the predecessor is quantised: grow the model that it was made of, or its dequantize()")
+    require_finite(predecessor, "the predecessor")
+    check_no_adapter(predecessor, "the predecessor")
+    check_shapes(predecessor.config, config, keep_heads=operator in EXACT_IN_WIDTH)
+    if optimizer_state is not None and operator not in EXACT_IN_WIDTH:
+        raise HfChainError(f"operator={operator!r} keeps no function, so no optimizer state: use 'exact' or give none")
 
     config = copying.deepcopy(config)
-    growth = Growth(
-        towers=CLIP,
-        old=predecessor.config,
-        new=config,
-        weights=float64_weights(predecessor),
-        seed=seed,
-    )
-    weights = OPERATORS[operator](growth)
-    successor = fresh_model(config, seed, predecessor.dtype)
-    successor.load_state_dict(weights, strict=True)
+    if operator != "random":
+        _follow_blocks(family, predecessor.config, config, _DEPTH.get(operator, interpolated))
+    kind = type(predecessor)
+    if operator in EXACT_IN_WIDTH:
+        set_epsilons(family, predecessor.config, config)
+        with init_empty_weights(include_buffers=False), torch.random.fork_rng(devices=[]):
+            successor = kind(config)
+        successor.tie_weights()
+    else:
+        successor = fresh_model(config, kind, seed, torch.float32)
+    growth = Growth(family, predecessor, successor, config, seed)
+    weights = {name: weight.to(predecessor.dtype) for name, weight in OPERATORS[operator](growth)}
+    successor.load_state_dict(weights, strict=False, assign=True)
+    successor.tie_weights()
+    _take_buffer_types(successor, predecessor)
+    if getattr(predecessor, "generation_config", None) is not None:
+        successor.generation_config = copying.deepcopy(predecessor.generation_config)
+    require_finite(successor, f"the successor in {predecessor.dtype}")
     successor.to(predecessor.device).train(predecessor.training)
-    if operator == "exact" and any(inexact_towers(predecessor.config, config)):
+    if operator == "exact" and any(inexact_streams(predecessor.config, config)):
         _warn_of_error(predecessor, successor)
+    if optimizer_state is not None:
+        return successor, grow_optimizer_state(growth, optimizer_state, _DEPTH.get(operator, interpolated))
     return successor
 
 
-def _warn_of_error(predecessor: CLIPModel, successor: CLIPModel) -> None:
-    nearest = CLIP_VISION.config_of(nearest_exact_config(predecessor.config, successor.config))
-    old, new = (CLIP_VISION.config_of(model.config).hidden_size for model in (predecessor, successor))
-    error = embedding_error(predecessor, successor)["image"]
-    logger.warning(
-        f"vision_config.hidden_size={new} is not a multiple of the predecessor's {old}: image embeddings start with a"
-        f" relative error of {error:.1e}; every multiple is exact, the nearest is hidden_size={nearest.hidden_size}"
-        f" with num_attention_heads={nearest.num_attention_heads} and intermediate_size={nearest.intermediate_size}"
-    )
+def _check_kinds(predecessor: PreTrainedModel, config: PreTrainedConfig) -> None:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    for what, value, kind in (
+        ("predecessor", predecessor, PreTrainedModel),
+        ("configuration", config, PreTrainedConfig),
+    ):
+        if not isinstance(value, kind):
+            raise HfChainError(f"the {what} is a {type(value).__name__}: give a {kind.__name__}")
+
+
+def _follow_blocks(family: Family, old: PreTrainedConfig, new: PreTrainedConfig, depth: DepthRule) -> None:
+    """Lists with an entry a block, such as which attention it has, follow the blocks."""
+    for stream in family.streams:
+        before, after = stream.config_of(old), stream.config_of(new)
+        origins = depth(stream.depth_of(old), stream.depth_of(new))
+        for field in family.per_layer:
+            entries = getattr(before, field, None)
+            if isinstance(entries, list) and len(entries) == stream.depth_of(old):
+                setattr(after, field, [entries[origin.block] for origin in origins])
+
+
+def _take_buffer_types(successor: PreTrainedModel, predecessor: PreTrainedModel) -> None:
+    """Give buffers the types that the predecessor has them in: frequencies stay in float32 beside bfloat16 weights."""
+    types = {name: buffer.dtype for name, buffer in predecessor.named_buffers()}
+    for name, buffer in successor.named_buffers():
+        if name in types and buffer.dtype != types[name]:
+            buffer.data = buffer.data.to(types[name])
+
+
+def _warn_of_error(predecessor: PreTrainedModel, successor: PreTrainedModel) -> None:
+    old, new = predecessor.config, successor.config
+    advised = nearest_exact_config(old, new)
+    error = max(growth_error(predecessor, successor).values())
+    for stream in inexact_streams(old, new):
+        width, nearest = stream.field(stream.width), stream.config_of(advised)
+        logger.warning(
+            f"{width}={stream.width_of(new)} is not a multiple of the predecessor's {stream.width_of(old)}: the"
+            f" successor starts with a relative error of {error:.1e}; every multiple is exact, the nearest is"
+            f" {stream.width}={stream.width_of(advised)} with {stream.heads}={getattr(nearest, stream.heads)} and"
+            f" {stream.mlp}={getattr(nearest, stream.mlp)}"
+        )

@@ -1,4 +1,4 @@
-"""Width by padding, any D′ > D: new channels hold the stream's mean, which a layer norm turns into zeros."""
+"""Width by padding, any D′ > D: old channels stay what they are, new ones are zero behind every norm."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from hf_chain.growth.width import normal, root_mean_square
 
 
 class Padded:
-    """Writes are centred and get zero rows: old channels keep what the norms see, new ones normalise to zero.
+    """Zero rows: the rule for norms that do not subtract the mean, and what the other padding rules share.
 
-    The variance over D′ channels is r times the one over D, which γ′ = γ√r and ε′ = rε undo. Reads of the new channels
-    are random: they read zeros at first, and carry a gradient to the zero rows at once.
-    Exact in a tower without a norm before the first block.
+    The mean square over D′ channels is r times the one over D, which γ′ = γ√r and ε′ = rε undo. Reads of the new
+    channels are random: they read zeros at first, and carry a gradient to the zero rows at once.
 
     Args:
         old (`int`): D.
         new (`int`): D′.
-        generator (`torch.Generator`): the source of the new reads.
+        generator (`torch.Generator`): The source of the new reads.
     """
+
+    how = "zeros are added"
+    head_scale = 1.0
 
     def __init__(self, old: int, new: int, generator: torch.Generator) -> None:
         self.old = old
@@ -27,16 +29,22 @@ class Padded:
         self.generator = generator
 
     def embed(self, weight: torch.Tensor) -> torch.Tensor:
-        return torch.cat([weight - weight.mean(0), weight.new_zeros(self.extra, *weight.shape[1:])])
+        return self.write(weight)
 
-    def write(self, weight: torch.Tensor) -> torch.Tensor:
-        return Padded.embed(self, weight)
+    def write(self, weight: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
+        return self.shift(weight)
+
+    def probe(self, weight: torch.Tensor) -> torch.Tensor:
+        return self.shift(weight)
 
     def gain(self, weight: torch.Tensor) -> torch.Tensor:
-        return torch.cat([weight, weight.abs().mean().expand(self.extra)]) * self.epsilon_scale**0.5
+        return self.scale(weight) * self.epsilon_scale**0.5
 
     def shift(self, weight: torch.Tensor) -> torch.Tensor:
-        return torch.cat([weight, weight.new_zeros(self.extra)])
+        return torch.cat([weight, weight.new_zeros(self.extra, *weight.shape[1:])])
+
+    def scale(self, weight: torch.Tensor) -> torch.Tensor:
+        return torch.cat([weight, weight.abs().mean().expand(self.extra)])
 
     first_gain = gain
     first_shift = shift
@@ -48,3 +56,50 @@ class Padded:
     def silent_read(self, units: int, scale: float) -> torch.Tensor:
         fresh = normal(self.generator, units, self.extra) * scale
         return torch.cat([fresh.new_zeros(units, self.old), fresh], dim=1)
+
+
+class Centred(Padded):
+    """For norms that subtract the mean: every write loses its mean, so that the zeros of new channels *are* the mean.
+
+    Exact in a stream without a norm before the first block, whose embedding is not the head as well.
+    """
+
+    how = "writes are centred, zeros are added"
+
+    def embed(self, weight: torch.Tensor) -> torch.Tensor:
+        return Centred.write(self, weight)
+
+    def write(self, weight: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
+        return self.shift(weight - weight.mean(0))
+
+
+class MeanFilled(Padded):
+    """For norms that subtract the mean, where writes cannot be centred: new channels hold the mean of the old ones.
+
+    Old channels keep their values, so that the embedding may be the head as well, and layer scales may differ: the
+    mean is that of what reaches the stream.
+    """
+
+    how = "new channels hold the mean"
+
+    def write(self, weight: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
+        if scale is None:
+            mean = weight.mean(0)
+        else:
+            of_new = scale.abs().mean()
+            mean = torch.tensordot(scale, weight, dims=1) / (len(weight) * of_new)
+        return torch.cat([weight, mean.expand(self.extra, *mean.shape)])
+
+
+class Isometric(Padded):
+    """For a stream whose channels are compared: y′ = (y − m + m√r, m√r, …) with m the mean of y has its length.
+
+    The mean is m√r, so that the variance is r times the old one, and products of two such vectors are the old ones.
+    """
+
+    how = "the embedding turns, lengths and angles stay"
+
+    def write(self, weight: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
+        mean = weight.mean(0)
+        moved = mean * self.epsilon_scale**0.5
+        return torch.cat([weight - mean + moved, moved.expand(self.extra, *mean.shape)])

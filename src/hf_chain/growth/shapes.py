@@ -3,96 +3,176 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hf_chain.errors import HfChainError
-from hf_chain.growth.axes import CLIP, Tower
-from hf_chain.growth.growth import embedding_size
+from hf_chain.families import Family, Stream, family_of, value_of
 
 if TYPE_CHECKING:
-    from transformers import CLIPConfig, PreTrainedConfig
+    from transformers import PreTrainedConfig
 
-# Fields that say what goes in and how it is computed; a grown model keeps them.
-_KEPT = {
-    "text_config": ("vocab_size", "max_position_embeddings", "eos_token_id", "hidden_act"),
-    "vision_config": ("image_size", "patch_size", "num_channels", "hidden_act"),
-}
-_SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+Config = TypeVar("Config", bound="PreTrainedConfig")
+
+EXACT_IN_WIDTH = ("exact", "stack", "interpolate")
+"""Operators that keep the function of the width, and so of every head."""
+
+_FREE = re.compile(
+    r"(?:\w+_config\.)?(?:_\w+|architectures|transformers_version|dtype|torch_dtype|attn_implementation|\w*drop\w*|init\w*"
+    r"|(?:bos|pad|sep|cls|mask|unk)_token_id|id2label|label2id|num_labels|problem_type|use_cache|output_\w+|return_dict"
+    r"|out_features|out_indices|stage_names|max_window_layers|is_decoder|model_type|task_specific_params)"
+)
+"""Fields that no output depends on, or that follow from the sizes; every other field that is no size stays."""
+
+_EXPERTS = ("num_local_experts", "num_experts", "num_experts_per_tok", "moe_intermediate_size")
+
+_INPUTS = ("vocab_size", "max_position_embeddings", "image_size", "num_patches")
+"""Fields of the input that may grow: words are added, positions interpolated."""
 
 
-def check_shapes(old: CLIPConfig, new: CLIPConfig, keep_heads: bool) -> None:
+def check_shapes(old: PreTrainedConfig, new: PreTrainedConfig, keep_heads: bool) -> None:
     """Refuse a successor that growth cannot reach.
 
     Args:
-        old (`CLIPConfig`): the predecessor's configuration.
-        new (`CLIPConfig`): the successor's.
-        keep_heads (`bool`): the operator keeps the function of every head, so a head must not get smaller.
+        old (`PreTrainedConfig`): The predecessor's configuration.
+        new (`PreTrainedConfig`): The successor's.
+        keep_heads (`bool`): The operator keeps the function of every head, so a head must not get smaller.
 
     Raises:
-        HfChainError: when something shrinks, when the input or the activation differs, or when heads do not fit.
+        HfChainError: When the families differ or are unknown, something shrinks, the input or the activation differs,
+            or heads do not fit.
     """
-    _check_grows("projection_dim", embedding_size(old), embedding_size(new))
-    for part, kept in _KEPT.items():
-        before, after = getattr(old, part), getattr(new, part)
-        for field in kept:
-            _check_kept(f"{part}.{field}", getattr(before, field), getattr(after, field))
-        for field in _SIZES:
-            _check_grows(f"{part}.{field}", getattr(before, field), getattr(after, field))
-        if after.hidden_size % after.num_attention_heads:
+    if old.model_type != new.model_type:
+        raise HfChainError(f"the configuration is a {type(new).__name__}: give a {type(old).__name__}")
+    family = family_of(old)
+    if family.cut_only:
+        raise HfChainError(f"{old.model_type} models cannot grow: {family.cut_only}")
+    for name, value, reason in family.refused:
+        if value_of(old, name) == value:
+            raise HfChainError(f"{name}={value!r} cannot grow: {reason}")
+    if family.embedding:
+        _check_grows(old, new, family.embedding)
+    free = {family.embedding, *(name for name, _ in family.linked), *_sizes(family, old)}
+    # A CLIP's text tower is read at its end token.
+    free |= {"eos_token_id"} if family.kind == "language" else set()
+    for name, before, after in _differences(old, new):
+        if name not in free and not _FREE.fullmatch(name):
             raise HfChainError(
-                f"{part}.hidden_size={after.hidden_size} is not a multiple of"
-                f" num_attention_heads={after.num_attention_heads}: choose a number of heads that divides the width"
+                f"{name}={after!r} differs from the predecessor's {before!r}: growth keeps it, use {before!r}"
             )
-        if keep_heads and _head_size(after) < _head_size(before):
-            raise HfChainError(
-                f"{part}.num_attention_heads={after.num_attention_heads} makes heads of size {_head_size(after)},"
-                f" smaller than the predecessor's {_head_size(before)}: use at most"
-                f" {after.hidden_size // _head_size(before)} heads, or operator 'copy'"
-            )
+    for name, other in family.linked:
+        value, wanted = value_of(new, name), value_of(new, other)
+        # No weight depends on what CLIP's towers say of the embedding.
+        if other != family.embedding and value_of(old, name) == value_of(old, other) and value != wanted:
+            raise HfChainError(f"{name}={value} differs from {other}={wanted}: set it to {wanted}")
+    for stream in family.streams:
+        for name in (*_INPUTS, stream.width, stream.mlp, stream.depth, stream.heads, stream.key_value_heads):
+            _check_grows(old, new, stream.field(name))
+        _check_heads(stream, old, new, keep_heads)
+        _check_experts(stream, old, new)
 
 
-def inexact_towers(old: CLIPConfig, new: CLIPConfig, towers: Sequence[Tower] = CLIP) -> Iterator[Tower]:
-    """The towers whose width cannot grow exactly: a norm before the first block and a width that is no multiple."""
-    for tower in towers:
-        before, after = (tower.config_of(config).hidden_size for config in (old, new))
-        if tower.first_norm and after % before:
-            yield tower
+def inexact_streams(old: PreTrainedConfig, new: PreTrainedConfig) -> Iterator[Stream]:
+    """The streams whose width cannot grow exactly.
+
+    A norm before the first block, or norms whose epsilon no configuration holds, and a width that is no multiple.
+    """
+    for stream in family_of(old).streams:
+        if (stream.first_norm or not stream.epsilon) and stream.width_of(new) % stream.width_of(old):
+            yield stream
 
 
-def nearest_exact_config(old: CLIPConfig, new: CLIPConfig) -> CLIPConfig:
+def nearest_exact_config(old: Config, new: Config) -> Config:
     """The configuration closest to `new` in which exact growth from `old` is exact.
 
     Args:
-        old (`CLIPConfig`): the predecessor's configuration.
-        new (`CLIPConfig`): the wished successor's.
+        old (`PreTrainedConfig`): The predecessor's configuration.
+        new (`PreTrainedConfig`): The wished successor's.
 
     Returns:
-        `CLIPConfig`: a copy of `new` in which a width that had no exact rule is the nearest multiple of the
+        `PreTrainedConfig`: A copy of `new` in which a width that had no exact rule is the nearest multiple of the
         predecessor's (at least twice it, the larger of two equally near), heads keep their size and the MLP its ratio.
     """
     config = copy.deepcopy(new)
-    for tower in inexact_towers(old, new):
-        before, after = tower.config_of(old), tower.config_of(config)
-        wished = after.hidden_size
-        copies = max(2, (2 * wished + before.hidden_size) // (2 * before.hidden_size))
-        after.hidden_size = copies * before.hidden_size
-        after.num_attention_heads = copies * before.num_attention_heads
-        after.intermediate_size = max(
-            before.intermediate_size, round(after.intermediate_size * after.hidden_size / wished)
-        )
+    for stream in inexact_streams(old, new):
+        before, after = stream.config_of(old), stream.config_of(config)
+        width, wished = stream.width_of(old), stream.width_of(new)
+        copies = max(2, (2 * wished + width) // (2 * width))
+        mlp = round(getattr(after, stream.mlp) * copies * width / wished)
+        setattr(after, stream.width, copies * width)
+        setattr(after, stream.heads, copies * getattr(before, stream.heads))
+        setattr(after, stream.mlp, max(getattr(before, stream.mlp), mlp))
     return config
 
 
-def _head_size(config: PreTrainedConfig) -> int:
-    return config.hidden_size // config.num_attention_heads
+def _sizes(family: Family, config: Any) -> Iterator[str]:
+    """Fields that may grow or that growth sets, by their names in a `config.json`."""
+    for stream in family.streams:
+        sizes = (stream.width, stream.depth, stream.heads, stream.key_value_heads, stream.head_size, stream.mlp)
+        stored = getattr(stream.config_of(config), "attribute_map", {})
+        for name in (*sizes, *_INPUTS, *_EXPERTS, *family.per_layer, stream.epsilon):
+            if name:
+                yield stream.field(stored.get(name, name))
 
 
-def _check_kept(field: str, old: object, new: object) -> None:
-    if old != new:
-        raise HfChainError(f"{field}={new!r} differs from the predecessor's {old!r}: growth keeps it, use {old!r}")
+def _differences(old: Any, new: Any, part: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Fields in which two configurations differ: their names behind their part, and both values."""
+    before, after = (config.to_dict() if hasattr(config, "to_dict") else vars(config) for config in (old, new))
+    # A shape that is only counted has a few of the fields.
+    whole = hasattr(old, "to_dict") and hasattr(new, "to_dict")
+    for name in before.keys() | after.keys() if whole else before.keys() & after.keys():
+        if name.endswith("_config") and hasattr(getattr(old, name, None), "__dict__"):
+            yield from _differences(getattr(old, name), getattr(new, name), f"{name}.")
+        elif before.get(name) != after.get(name):
+            yield f"{part}{name}", before.get(name), after.get(name)
 
 
-def _check_grows(field: str, old: int, new: int) -> None:
-    if new < old:
-        raise HfChainError(f"{field}={new} is smaller than the predecessor's {old}: use {old} or more")
+def _check_grows(old: PreTrainedConfig, new: PreTrainedConfig, name: str) -> None:
+    before, after = value_of(old, name), value_of(new, name)
+    if isinstance(before, int) and isinstance(after, int) and after < before:
+        raise HfChainError(f"{name}={after} is smaller than the predecessor's {before}: use {before} or more")
+
+
+def _check_heads(stream: Stream, old: PreTrainedConfig, new: PreTrainedConfig, keep_heads: bool) -> None:
+    before, after, width = stream.heads_of(old), stream.heads_of(new), stream.width_of(new)
+    name = stream.field(stream.heads)
+    if not getattr(stream.config_of(new), stream.head_size, None) and width % after.number:
+        raise HfChainError(
+            f"{stream.field(stream.width)}={width} is not a multiple of {stream.heads}={after.number}:"
+            " choose a number of heads that divides the width"
+        )
+    groups = stream.field(stream.key_value_heads)
+    if after.number % after.key_value:
+        raise HfChainError(f"{name}={after.number} is not a multiple of {groups}={after.key_value}: choose one")
+    if not keep_heads:
+        return
+    if after.size < before.size:
+        raise HfChainError(
+            f"{name}={after.number} makes heads of size {after.size}, smaller than the predecessor's {before.size}:"
+            f" use at most {width // before.size} heads, or operator 'copy'"
+        )
+    if stream.rotary and after.size != before.size:
+        raise HfChainError(
+            f"{name}={after.number} makes heads of size {after.size} of {before.size}, and rotary positions need the"
+            f" size: use {width // before.size} heads, or set {stream.field(stream.head_size)}={before.size}"
+        )
+    needed = before.key_value * -(-(before.number // before.key_value) // (after.number // after.key_value))
+    if after.key_value < needed:
+        raise HfChainError(
+            f"{groups}={after.key_value} is too few for {name}={after.number}, as every key–value head serves"
+            f" {after.number // after.key_value} of them: use {needed} or more"
+        )
+
+
+def _check_experts(stream: Stream, old: PreTrainedConfig, new: PreTrainedConfig) -> None:
+    for name in ("num_local_experts", "num_experts"):
+        before, after = (value_of(config, stream.field(name)) for config in (old, new))
+        if not isinstance(before, int):
+            continue
+        chosen = [value_of(config, stream.field("num_experts_per_tok")) for config in (old, new)]
+        if after % before or chosen[0] * after != chosen[1] * before:
+            raise HfChainError(
+                f"{name}={after} with num_experts_per_tok={chosen[1]} cannot be reached from {before} with"
+                f" {chosen[0]}: multiply both by the same whole number"
+            )

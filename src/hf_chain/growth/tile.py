@@ -23,22 +23,29 @@ class Tiled:
     Args:
         old (`int`): D.
         new (`int`): D′, a multiple of D.
-        generator (`torch.Generator`): the source of the noise.
+        generator (`torch.Generator`): The source of the noise.
     """
 
+    how = "channels are repeated"
     epsilon_scale = 1.0
 
     def __init__(self, old: int, new: int, generator: torch.Generator) -> None:
         self.width = old
         self.copies = new // old
+        self.head_scale = 1 / self.copies
         self.generator = generator
 
     def embed(self, weight: torch.Tensor) -> torch.Tensor:
         return torch.cat([weight] * self.copies)
 
-    write = gain = shift = first_gain = first_shift = embed
+    probe = gain = shift = scale = first_gain = first_shift = embed
+
+    def write(self, weight: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
+        return self.embed(weight)
 
     def read(self, weight: torch.Tensor) -> torch.Tensor:
+        if self.copies == 1:
+            return weight
         noise = self._cancelling(len(weight), root_mean_square(weight) * SYMMETRY_NOISE)
         return (weight / self.copies).repeat(1, self.copies) + noise
 

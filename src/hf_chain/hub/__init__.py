@@ -1,4 +1,4 @@
-"""The Hub: a repository and a model card for every member, pushed without ever stopping the training.
+"""The Hub: a repository for every member or stage, pushed without ever stopping the training.
 
 Names are imported when they are used: a recipe needs `HubSettings` alone, which must not start the Hub's client.
 """
@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 from hf_chain.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from hf_chain.hub.card import member_card, write_member_card
-    from hf_chain.hub.catch_up import PushReport, pending, push_pending
-    from hf_chain.hub.graft_card import write_graft_card
+    from hf_chain.hub.catch_up import CardWriter, PushReport, check_pushed, mend_card, pending, push_what_is_left
     from hf_chain.hub.lineage import Ancestor, ancestors, predecessor_revision
-    from hf_chain.hub.push import PushResult, check_login, push_member
+    from hf_chain.hub.push import PushResult, check_login, check_private, push_member
     from hf_chain.hub.queue import PushQueue
     from hf_chain.hub.retry import PushError, RetryPolicy
     from hf_chain.hub.settings import HubSettings
 
 _MODULES = {
     "Ancestor": "lineage",
+    "CardWriter": "catch_up",
     "HubSettings": "settings",
     "PushError": "retry",
     "PushQueue": "queue",
@@ -29,17 +28,18 @@ _MODULES = {
     "RetryPolicy": "retry",
     "ancestors": "lineage",
     "check_login": "push",
-    "member_card": "card",
+    "check_private": "push",
+    "check_pushed": "catch_up",
+    "mend_card": "catch_up",
     "pending": "catch_up",
     "predecessor_revision": "lineage",
     "push_member": "push",
-    "push_pending": "catch_up",
-    "write_graft_card": "graft_card",
-    "write_member_card": "card",
+    "push_what_is_left": "catch_up",
 }
 
 __all__ = [
     "Ancestor",
+    "CardWriter",
     "HubSettings",
     "PushError",
     "PushQueue",
@@ -48,13 +48,20 @@ __all__ = [
     "RetryPolicy",
     "ancestors",
     "check_login",
-    "member_card",
+    "check_private",
+    "check_pushed",
+    "mend_card",
     "pending",
     "predecessor_revision",
     "push_member",
-    "push_pending",
-    "write_graft_card",
-    "write_member_card",
+    "push_what_is_left",
 ]
 
-__getattr__ = lazy_names(__name__, _MODULES)
+_MOVED = {
+    "member_card": "hf_chain.methods.chain.card.member_card",
+    "push_pending": "hf_chain.commands.push.push_pending",
+    "write_graft_card": "hf_chain.methods.graft.card.stage_card.write_graft_card",
+    "write_member_card": "hf_chain.methods.chain.card.write_member_card",
+}
+
+__getattr__ = lazy_names(__name__, _MODULES, _MOVED)

@@ -1,188 +1,53 @@
-"""The model card of one member: Hub metadata, results, lineage, cost and the recipe that made it."""
+"""What cards of all methods are made of: a template that is filled in, and names that give nothing away."""
 
 from __future__ import annotations
 
-import math
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
-
-from hf_chain.cost.table import markdown_table
-from hf_chain.cost.units import human
-from hf_chain.errors import HfChainError
-from hf_chain.files import write_text
-from hf_chain.hub.card_template import render_card
-from hf_chain.hub.lineage import ancestors
-from hf_chain.hub.settings import HubSettings
-from hf_chain.stages.ledger import FamilyRecord, MemberRecord
-
-if TYPE_CHECKING:
-    from transformers import CLIPConfig
-
-TEMPLATE = "member_card.md.jinja"
-TAGS = ["hf_chain", "chain-of-models", "clip"]
-
-BASE_MODEL_RELATION = "finetune"
-"""The Hub knows adapter, merge, quantized and finetune. A member is a full model trained on from its predecessor's
-weights: nothing is attached to the predecessor, mixed with it or compressed, so of the four it is a finetune."""
-
-_CLASSIFICATION = "zero-shot-image-classification"
-_TOP_K = re.compile(r"zero_shot_top(?P<k>\d+)")
-_RECALL = re.compile(r"(?P<way>image_to_text|text_to_image)_r(?P<k>\d+)")
+import jinja2
+import yaml
 
 
-def write_member_card(
-    folder: str | Path, family: FamilyRecord, member: MemberRecord, hub: HubSettings, recipe_yaml: str
-) -> Path:
-    """Writes `README.md` into the folder of a saved member.
+def render_card(package: str, template: str, **values: Any) -> str:
+    """Fills in the body of a card.
 
     Args:
-        folder (`str` or `Path`): Folder with the member's `config.json`.
-        family (`FamilyRecord`): The run so far, for the ancestors and the plan.
-        member (`MemberRecord`): The member, evaluated.
-        hub (`HubSettings`): Licence, data set and so on; repository names are used only when `hub.push` is set, as
-            otherwise nothing is there.
-        recipe_yaml (`str`): The recipe that made the member, as YAML.
-
-    Returns:
-        `Path`: The card.
-
-    Raises:
-        HfChainError: when `folder` holds no saved member.
+        package (`str`): Package that has the template.
+        template (`str`): File in its `templates`.
+        **values: What the template needs, all of it.
     """
-    from transformers import CLIPConfig  # starts torch
-
-    folder = Path(folder)
-    try:
-        config = CLIPConfig.from_pretrained(folder, local_files_only=True)
-    except OSError as error:
-        raise HfChainError(f"No saved member in {folder}: its config.json cannot be read") from error
-    path = folder / "README.md"
-    write_text(path, str(member_card(config, family, member, hub, recipe_yaml)))
-    return path
-
-
-def member_card(
-    config: CLIPConfig, family: FamilyRecord, member: MemberRecord, hub: HubSettings, recipe_yaml: str
-) -> ModelCard:
-    """Builds the card of `member`, a model of configuration `config`; see `write_member_card`."""
-    repo_id = hub.repo_id(member.name) if hub.push else None
-    chain = ancestors(family, member, hub)
-    data = _data_name(family, hub)
-    body = render_card(
-        TEMPLATE,
-        title=repo_id.partition("/")[2] if repo_id else member.name,
-        location=repo_id or ".",
-        local=repo_id is None,
-        member=member,
-        config=config,
-        parameters=human(member.parameters),
-        chain=chain,
-        data=data,
-        rendered=(family.recipe.get("data") or {}).get("source") == "scenes",
-        outside=chain[0].name if chain and chain[0].name not in {m.name for m in family.members} else None,
-        results=_results_table(member),
-        counted={name: human(macs) for name, macs in member.training_macs.items() if macs},
-        evaluation=human(member.evaluation_macs) if member.evaluation_macs else None,
-        planned=_planned(family, member),
-        environment=family.environment,
-        recipe=recipe_yaml.strip(),
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(package),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
-    metadata = _metadata(member, hub, chain[-1].repo_id if chain else None, data)
-    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}")
+    return environment.get_template(template).render(**values)
 
 
-def _metadata(member: MemberRecord, hub: HubSettings, base_model: str | None, data: str | None) -> ModelCardData:
-    results = _eval_results(member, hub.dataset or data, data) if data else []
-    repo_id = hub.repo_id(member.name)
-    methods = {"model-growth": member.operator, "distillation": member.training_macs.get("teacher")}
-    metadata = ModelCardData(
-        language=hub.language,
-        license=hub.license,
-        library_name="transformers",
-        pipeline_tag=_CLASSIFICATION,
-        tags=[*TAGS, *(tag for tag, used in methods.items() if used), *hub.tags],
-        datasets=[hub.dataset] if hub.dataset else None,
-        base_model=base_model,
-        model_name=(repo_id.partition("/")[2] if repo_id else member.name) if results else None,
-        eval_results=results or None,
-    )
-    if base_model:
-        metadata["base_model_relation"] = BASE_MODEL_RELATION
-    return metadata
+def public_name(source: str) -> str:
+    """A Hub name as it is; of a local path only the last part."""
+    return Path(source).name if Path(source).exists() or Path(source).is_absolute() else str(source)
 
 
-def _eval_results(member: MemberRecord, dataset: str, name: str) -> list[EvalResult]:
-    results = []
-    for split, metrics in member.metrics_after.items():
-        for metric, value in metrics.items():
-            top, recall = _TOP_K.fullmatch(metric), _RECALL.fullmatch(metric)
-            if not (top or recall) or not math.isfinite(value):
-                continue
-            results.append(
-                EvalResult(
-                    task_type=_CLASSIFICATION if top else "image-text-retrieval",
-                    task_name="Zero-shot image classification" if top else "Image-text retrieval",
-                    dataset_type=dataset,
-                    dataset_name=name,
-                    dataset_split=split,
-                    metric_type="accuracy" if top else "recall",
-                    metric_name=metric_title(metric),
-                    metric_value=round(value, 4),
-                )
-            )
-    return results
+def public_path(text: str) -> str:
+    """Of an absolute path the last part; any other text as it is."""
+    return Path(text).name if Path(text).is_absolute() else text
 
 
-def metric_title(metric: str) -> str:
-    """The name readers know: `top-1 accuracy` for `zero_shot_top1`, `image-to-text R@5` for `image_to_text_r5`."""
-    if top := _TOP_K.fullmatch(metric):
-        return f"top-{top['k']} accuracy"
-    if recall := _RECALL.fullmatch(metric):
-        return f"{recall['way'].replace('_', '-')} R@{recall['k']}"
-    return metric.replace("_", " ")
+def public_recipe(recipe: dict[str, Any]) -> str:
+    """A recipe as YAML, with the last part alone of every absolute path in it.
+
+    Args:
+        recipe (`dict`): As `model_dump` gives it.
+    """
+    return yaml.safe_dump(_public(recipe), sort_keys=False, allow_unicode=True)
 
 
-def _results_table(member: MemberRecord) -> str:
-    rows = [
-        [
-            f"{split}: {metric_title(metric)}",
-            _percent(member.metrics_before.get(split, {}).get(metric)),
-            _percent(value),
-        ]
-        for split, metrics in member.metrics_after.items()
-        for metric, value in metrics.items()
-    ]
-    return markdown_table(["split and metric", "before training", "after training"], rows) if rows else ""
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
-
-
-def _planned(family: FamilyRecord, member: MemberRecord) -> dict[str, str] | None:
-    """Planned cost of the chain up to `member` and of training `member` from scratch, evaluation included in both."""
-    rows = family.plan.get("members", [])
-    names = [row["name"] for row in rows]
-    if member.name not in names:
-        return None
-    row = rows[names.index(member.name)]
-    chain = sum(r["training_macs"] + r["evaluation_macs"] for r in rows[: names.index(member.name) + 1])
-    alone = row["independent_training_macs"] + row["evaluation_macs"]
-    return {
-        "chain": human(chain),
-        "alone": human(alone),
-        "epochs": f"{family.plan['baseline_epochs']:g}",
-        "share": f"{100 * chain / alone:.1f} %",
-        "family_ratio": f"{family.plan['family_ratio']:.2f}",
-    }
-
-
-def _data_name(family: FamilyRecord, hub: HubSettings) -> str | None:
-    """Name of the training data that readers can follow: of a local path only the last part is given away."""
-    source = (family.recipe.get("data") or {}).get("source")
-    if source is None or hub.dataset:
-        return hub.dataset
-    return Path(source).name if Path(source).exists() or Path(source).is_absolute() else source
+def _public(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _public(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_public(item) for item in value]
+    return public_path(value) if isinstance(value, str) else value

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import HfApi
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from hf_chain.errors import HfChainError
-from hf_chain.hub.card import write_member_card
-from hf_chain.hub.graft_card import write_graft_card
+from hf_chain.files import CARD_NAME, file_sha256
 from hf_chain.hub.push import PushResult, push_member, record_push
 from hf_chain.hub.retry import RetryPolicy
 from hf_chain.hub.settings import HubSettings
-from hf_chain.stages.graft.record import is_graft
-from hf_chain.stages.ledger import FamilyRecord, Ledger, MemberRecord, read_family
+from hf_chain.runs.ledger import FamilyRecord, Ledger, MemberRecord, read_family
+from hf_chain.runs.saved import check_saved
+
+logger = logging.get_logger(__name__)
+
+CardWriter = Callable[[Path, FamilyRecord, MemberRecord, HubSettings, str], Path]
+"""Writes the card of a saved member or stage: folder, run, what is known of it, where it is pushed, recipe as YAML."""
 
 
 @dataclass
 class PushReport:
-    """Outcome of `push_pending`: what was pushed, and for each member that was not the reason in one line."""
+    """Outcome of `push_what_is_left`: what was pushed, and for each member that was not the reason in one line."""
 
     pushed: list[PushResult] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
@@ -39,8 +45,28 @@ def pending(run_dir: str | Path, prefix: str | None = None) -> list[MemberRecord
     return [record for record in read_family(run_dir).members if _is_pending(record, prefix)]
 
 
-def push_pending(
+def check_pushed(run_dir: Path, hub: HubSettings) -> None:
+    """Says at the end of a run that pushes what is not on the Hub, and the command that brings it there.
+
+    Args:
+        run_dir (`Path`): Folder of the run.
+        hub (`HubSettings`): Where it pushes.
+
+    Raises:
+        HfChainError: when a member or stage is missing there.
+    """
+    missing = pending(run_dir, hub.prefix) if hub.push else []
+    if missing:
+        names, reason = ", ".join(record.name for record in missing), missing[0].push.get("error", "not pushed yet")
+        raise HfChainError(
+            f"everything is saved in {run_dir}, but {names} could not be pushed ({reason}): `hf-chain push {run_dir}` "
+            "makes up for it"
+        )
+
+
+def push_what_is_left(
     run_dir: str | Path,
+    write_card: CardWriter,
     hub: HubSettings | None = None,
     api: HfApi | None = None,
     policy: RetryPolicy | None = None,
@@ -51,6 +77,7 @@ def push_pending(
 
     Args:
         run_dir (`str` or `Path`): Folder of the run.
+        write_card (`CardWriter`): How the run's method writes a card.
         hub (`HubSettings`, *optional*): Where to push; by default as the run's recipe says.
         api (`HfApi`, *optional*): Client to push with.
         policy (`RetryPolicy`, *optional*): How patiently to repeat; by default within `hub.timeout`.
@@ -70,7 +97,7 @@ def push_pending(
     report = PushReport()
     for record in tqdm(pending(run_dir, hub.prefix), desc="Pushing", unit="member"):
         # Read anew, so that the card of a member links to the commit of its predecessor that was just pushed.
-        outcome = _push(read_family(run_dir), record, hub, api, policy)
+        outcome = _push(read_family(run_dir), record, hub, write_card, api, policy)
         record_push(ledger, record.name, record.weights_sha256, outcome, f"{hub.prefix}-{record.name}")
         if isinstance(outcome, PushResult):
             report.pushed.append(outcome)
@@ -79,26 +106,49 @@ def push_pending(
     return report
 
 
-def refresh_card(family: FamilyRecord, record: MemberRecord, hub: HubSettings, always: bool = False) -> bool:
+def refresh_card(
+    family: FamilyRecord, record: MemberRecord, hub: HubSettings, write_card: CardWriter, always: bool = False
+) -> bool:
     """Writes a card anew when it is not there or does not know its repository; others may have been edited by hand.
 
     Args:
         family (`FamilyRecord`): The run.
         record (`MemberRecord`): A saved member or stage.
         hub (`HubSettings`): Where it is pushed.
+        write_card (`CardWriter`): How the run's method writes a card.
         always (`bool`): Write it whatever it says now.
 
     Returns:
         `bool`: Whether the card has changed.
     """
     folder = family.run_dir / record.folder
-    card, recipe = folder / "README.md", folder / "recipe.yaml"
-    before = card.read_text(encoding="utf-8") if card.exists() else None
-    if not recipe.exists() or (before is not None and f'"{hub.prefix}-{record.name}"' in before and not always):
+    card, recipe = folder / CARD_NAME, folder / "recipe.yaml"
+    before = card.read_bytes() if card.is_file() else None
+    known = before is not None and f'"{hub.prefix}-{record.name}"'.encode() in before
+    if not recipe.exists() or (known and not always):
         return False
-    write_card = write_graft_card if is_graft(family) else write_member_card
     write_card(folder, family, record, hub, recipe.read_text(encoding="utf-8"))
-    return card.read_text(encoding="utf-8") != before
+    Ledger(family.run_dir).append("card_written", record.name, card_sha256=file_sha256(card))
+    return card.read_bytes() != before
+
+
+def mend_card(family: FamilyRecord, record: MemberRecord, hub: HubSettings, write_card: CardWriter) -> None:
+    """Writes a card anew that is gone or no text, and says of one that has changed that it is kept: people edit cards.
+
+    Args:
+        family (`FamilyRecord`): The run.
+        record (`MemberRecord`): A saved member or stage.
+        hub (`HubSettings`): Where it is pushed.
+        write_card (`CardWriter`): How the run's method writes a card.
+    """
+    card = family.run_dir / record.folder / CARD_NAME
+    if not record.card_sha256 or (card.is_file() and file_sha256(card) == record.card_sha256):
+        return
+    if card.is_file() and card.read_bytes().startswith(b"---"):
+        logger.warning(f"{card} is not as it was written: it is kept as edited; remove it to have it written anew")
+    else:
+        logger.warning(f"{card} is gone or damaged: it is written anew")
+        refresh_card(family, record, hub, write_card, always=True)
 
 
 def _is_pending(record: MemberRecord, prefix: str | None) -> bool:
@@ -110,11 +160,18 @@ def _is_pending(record: MemberRecord, prefix: str | None) -> bool:
 
 
 def _push(
-    family: FamilyRecord, record: MemberRecord, hub: HubSettings, api: HfApi | None, policy: RetryPolicy
+    family: FamilyRecord,
+    record: MemberRecord,
+    hub: HubSettings,
+    write_card: CardWriter,
+    api: HfApi | None,
+    policy: RetryPolicy,
 ) -> PushResult | Exception:
     try:
-        refresh_card(family, record, hub)
+        check_saved(record, family.run_dir / record.folder)
+        mend_card(family, record, hub, write_card)
+        refresh_card(family, record, hub, write_card)
         folder, repo_id = family.run_dir / record.folder, f"{hub.prefix}-{record.name}"
-        return push_member(folder, repo_id, hub.private, api=api, policy=policy)
+        return push_member(folder, repo_id, hub.private, trainable=hub.trainable, api=api, policy=policy)
     except (HfChainError, OSError) as error:
         return error

@@ -10,7 +10,7 @@ from huggingface_hub import HfApi, hf_hub_download
 
 from hf_chain.hub.retry import RetryPolicy, call_hub
 from hf_chain.hub.settings import HubSettings
-from hf_chain.stages.ledger import FamilyRecord, MemberRecord
+from hf_chain.runs.ledger import FamilyRecord, MemberRecord
 
 HUB_URL = "https://huggingface.co"
 """Cards link to the Hub itself, also where `HF_ENDPOINT` names a mirror."""

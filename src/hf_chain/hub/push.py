@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalTokenNotFoundError
+from huggingface_hub.utils import filter_repo_objects
 from transformers.utils import logging
 
-from hf_chain.errors import HfChainError
+from hf_chain.cost.units import human
+from hf_chain.errors import HfChainError, one_line
+from hf_chain.files import MANIFEST_NAME, check_whole
 from hf_chain.hub.retry import PushError, RetryPolicy, call_hub
-from hf_chain.stages.ledger import Ledger
+from hf_chain.hub.settings import HubSettings
+from hf_chain.runs.ledger import Ledger
 
 logger = logging.get_logger(__name__)
 
-IGNORED = ["checkpoint-*", ".*", "*.tmp"]
-"""Training checkpoints and unfinished files that are no part of a member."""
+IGNORED = ["checkpoint-*", ".*", "*.tmp", MANIFEST_NAME]
+"""What is no part of a member on the Hub, which keeps checksums of its own."""
+TRAINABLE = ["trainable.*"]
+"""What is in the model's weights already."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +66,26 @@ def check_login(prefix: str | None = None, api: HfApi | None = None, policy: Ret
                 "Not logged in to the Hub: run `hf auth login`, set HF_TOKEN, or switch hub.push off"
             ) from error
         raise
-    names = [identity["name"], *(organisation["name"] for organisation in identity.get("orgs", []))]
-    namespace = prefix.partition("/")[0] if prefix else identity["name"]
+    try:
+        names = [identity["name"], *(organisation["name"] for organisation in identity.get("orgs") or [])]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise HfChainError(
+            "The Hub's answer does not say who is logged in: check HF_ENDPOINT, and the proxy if there is one"
+        ) from error
+    namespace = prefix.partition("/")[0] if prefix else names[0]
     if namespace not in names:
         logger.warning(
             f"hub.prefix: {prefix!r} is in the namespace of neither {', '.join(names)}: pushes may be refused"
         )
-    return identity["name"]
+    return names[0]
 
 
 def push_member(
     folder: str | Path,
     repo_id: str,
-    private: bool = False,
+    private: bool | None = None,
     message: str | None = None,
+    trainable: bool = False,
     api: HfApi | None = None,
     policy: RetryPolicy | None = None,
 ) -> PushResult:
@@ -83,31 +97,75 @@ def push_member(
     Args:
         folder (`str` or `Path`): Folder of a saved member.
         repo_id (`str`): Repository, `user/name`.
-        private (`bool`): Whether a new repository is private.
+        private (`bool`, *optional*): Whether a new repository is private; by default as its namespace rules. If so,
+            nothing is pushed to one that is there and public.
         message (`str`, *optional*): Title of the commit.
+        trainable (`bool`): Whether `trainable.safetensors` and `.json`, which a stage of a graft leaves, go along.
         api (`HfApi`, *optional*): Client to push with.
         policy (`RetryPolicy`, *optional*): How patiently to repeat what fails for the moment.
 
     Raises:
         PushError: one line, when the Hub refuses the push or stays out of reach.
-        HfChainError: when there is no such folder.
+        HfChainError: when there is no such folder, it is not as its manifest says, or the repository is public
+            although it should be private.
     """
     folder, api = Path(folder), api or hub_api()
     if not (folder / "config.json").is_file():
         raise HfChainError(f"No saved member in {folder}: it has no config.json")
+    if (folder / MANIFEST_NAME).exists():
+        check_whole(folder, "it is not pushed; restore it, or remove that folder to make it again")
+
+    ignored = IGNORED if trainable else IGNORED + TRAINABLE
+    logger.warning(f"Pushing {_contents(folder, ignored)} of {folder.name} to {repo_id}")
 
     def push() -> tuple[str, str]:
         url = api.create_repo(repo_id, private=private, exist_ok=True)
+        if private:
+            # It may have been there before, or have been made public since.
+            _refuse_public(api, repo_id)
         commit = api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
             commit_message=message or f"Upload {folder.name} with hf_chain",
-            ignore_patterns=list(IGNORED),
+            ignore_patterns=ignored,
         )
         return str(url), commit.oid
 
     (url, revision), attempts = call_hub(push, repo_id, policy or RetryPolicy())
     return PushResult(repo_id, url, revision, attempts)
+
+
+def _contents(folder: Path, ignored: list[str]) -> str:
+    """How many files are pushed, and what the largest is."""
+    names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    sizes = {name: (folder / name).stat().st_size for name in filter_repo_objects(names, ignore_patterns=ignored)}
+    largest = max(sizes, key=lambda name: sizes[name])
+    return f"{len(sizes)} files ({human(sum(sizes.values()))}B, the largest {largest})"
+
+
+def check_private(hub: HubSettings, names: Iterable[str], api: HfApi | None = None) -> None:
+    """Refuses, before anything is trained, `private: true` for repositories that are there and public.
+
+    Args:
+        hub (`HubSettings`): Where to push.
+        names (`Iterable[str]`): Members or stages that are to be pushed.
+        api (`HfApi`, *optional*): Client to ask with.
+
+    Raises:
+        HfChainError: naming the repository, or when the Hub cannot be reached.
+    """
+    api = api or hub_api()
+    for repo_id in (hub.repo_id(name) for name in names) if hub.private else ():
+        if repo_id is not None and call_hub(partial(api.repo_exists, repo_id), repo_id, RetryPolicy(4, total=30.0))[0]:
+            call_hub(partial(_refuse_public, api, repo_id), repo_id, RetryPolicy(4, total=30.0))
+
+
+def _refuse_public(api: HfApi, repo_id: str) -> None:
+    if not api.repo_info(repo_id).private:
+        raise HfChainError(
+            f"hub.private is true but {repo_id} is public: make it private in its settings on the Hub, or choose "
+            "another hub.prefix"
+        )
 
 
 def record_push(
@@ -120,6 +178,6 @@ def record_push(
         logger.info(f"Pushed {member} to {outcome.url}")
         return
     attempts = outcome.attempts if isinstance(outcome, PushError) else 1
-    reason = " ".join(str(outcome).split())
+    reason = one_line(outcome)
     ledger.append("push_failed", member, **fields, error=reason, attempts=attempts)
     logger.warning(f"{reason}; {member} stays in the run's folder, push it later with `hf-chain push`")

@@ -10,12 +10,15 @@ from pathlib import Path
 from types import TracebackType
 
 from huggingface_hub import HfApi
+from transformers.utils import logging
 
 from hf_chain.errors import HfChainError
 from hf_chain.hub.push import PushResult, push_member, record_push
 from hf_chain.hub.retry import RetryPolicy
 from hf_chain.hub.settings import HubSettings
-from hf_chain.stages.ledger import Ledger
+from hf_chain.runs.ledger import Ledger
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class PushQueue:
     def collect(self, wait: float = 0.0) -> None:
         """Records what is finished; with `wait`, until nothing is open or that many seconds have passed."""
         deadline = time.monotonic() + wait
+        if wait and self._open:
+            logger.warning(f"waiting for {len(self._open)} pushes to end, for at most {wait:g} s")
         while self._open:
             try:
                 left = deadline - time.monotonic()
@@ -99,6 +104,13 @@ class PushQueue:
 
     def _push(self, job: _Job) -> PushResult | Exception:
         try:
-            return push_member(job.folder, job.repo_id, self._hub.private, api=self._api, policy=self._policy)
+            return push_member(
+                job.folder,
+                job.repo_id,
+                self._hub.private,
+                trainable=self._hub.trainable,
+                api=self._api,
+                policy=self._policy,
+            )
         except Exception as error:
             return error

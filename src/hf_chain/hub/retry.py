@@ -23,7 +23,7 @@ from tenacity import (
 )
 from transformers.utils import logging
 
-from hf_chain.errors import HfChainError
+from hf_chain.errors import HfChainError, reason
 
 logger = logging.get_logger(__name__)
 
@@ -133,6 +133,8 @@ def asked_wait(error: BaseException) -> float:
 def explain(error: BaseException, subject: str) -> str:
     """One line on why a call about `subject` failed and what to do."""
     error = _root(error)
+    if isinstance(error, HfChainError):
+        return str(error)
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if status == 401:
         return f"The Hub refused the token (401) for {subject}: run `hf auth login` with a token that may write"
@@ -142,8 +144,11 @@ def explain(error: BaseException, subject: str) -> str:
         return f"The Hub finds no {subject} (404): check the name and that the token may see it"
     if status == 429:
         return f"The Hub limits the rate of requests (429) for {subject}: push again later"
-    text = " ".join(str(error).split()) or type(error).__name__
-    return f"The Hub call for {subject} failed: {text}"[:_LONGEST_LINE]
+    if isinstance(error, json.JSONDecodeError):
+        return (
+            f"What answers for the Hub about {subject} is a page, such as a proxy's: check HF_ENDPOINT and the network"
+        )
+    return f"The Hub call for {subject} failed: {reason(error, _LONGEST_LINE)}"[:_LONGEST_LINE]
 
 
 def _root(error: BaseException) -> BaseException:

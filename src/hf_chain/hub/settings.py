@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -18,13 +19,20 @@ class HubSettings(Settings):
     prefix: str | None = Field(
         None, description="Start of the repository names: with user/scenes the member tiny goes to user/scenes-tiny."
     )
-    private: bool = Field(False, description="Create the repositories as private ones.")
+    private: bool | None = Field(
+        None,
+        description="Create private repositories, and push to no public one; false creates public ones, and null what "
+        "the namespace's own rule says.",
+    )
     license: str | None = Field(
         None, description="Licence of the weights as the Hub writes it, such as apache-2.0; null leaves it out."
     )
     dataset: str | None = Field(None, description="Hub name of the training data, for the card; null leaves it out.")
     language: str | None = Field(None, description="Language code of the captions, such as en; null leaves it out.")
     tags: list[str] = Field([], description="Further tags for the card.")
+    trainable: bool = Field(
+        False, description="Push `trainable.safetensors` too: what a stage of a graft trained, once more by itself."
+    )
     timeout: float = Field(600.0, gt=0, description="Seconds after which one push is given up and left for later.")
 
     @field_validator("prefix", "dataset")
@@ -50,6 +58,15 @@ class HubSettings(Settings):
     def repo_id(self, member: str) -> str | None:
         """Repository of the member called `member`: `<prefix>-<member>`, or `None` while no prefix is set."""
         return f"{self.prefix}-{member}" if self.prefix else None
+
+    def check_names(self, names: Iterable[str], section: str) -> None:
+        """Checks, where members are pushed, that each can have a repository.
+
+        Raises:
+            ValueError: naming the member of the section whose name does not fit.
+        """
+        for name in names if self.push else ():
+            check_repo_id(f"{self.prefix}-{name}", f"{section}.{name}.name")
 
 
 def check_repo_id(value: str, field: str, namespaced: bool = True) -> None:

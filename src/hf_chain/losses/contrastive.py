@@ -2,10 +2,60 @@
 
 from __future__ import annotations
 
-import torch
-from torch.nn.functional import cross_entropy, softplus
+from typing import Any
 
-from hf_chain.losses.gather import gather, process_rank
+import torch
+import torch.distributed as dist
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import softplus
+
+
+class _AllGather(torch.autograd.Function):
+    """`all_gather` whose backward sums what every process wants of this one's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+        ctx.rows = tensor.shape[0]
+        return _concatenate(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        # An all-reduce instead of a reduce-scatter, which gloo lacks.
+        gradient = gradients[0].contiguous()
+        dist.all_reduce(gradient)
+        return gradient.narrow(0, dist.get_rank() * ctx.rows, ctx.rows)
+
+
+def gather(tensor: torch.Tensor) -> torch.Tensor:
+    """Rows of all processes, in rank order; the tensor itself when there is one process.
+
+    Every process computes its own part of a loss whose mean over processes is the loss of the global batch. As the
+    engines average gradients over processes, summing in the backward pass gives exactly the global batch's gradient.
+
+    Args:
+        tensor (`torch.Tensor`): shape `[B, ...]`, with the same `B` on every process.
+
+    Returns:
+        `torch.Tensor`: shape `[world size × B, ...]`.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return tensor
+    return _AllGather.apply(tensor) if tensor.requires_grad else _concatenate(tensor)
+
+
+def _concatenate(tensor: torch.Tensor) -> torch.Tensor:
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
+
+
+def process_rank() -> int:
+    """Rank of this process, 0 without a process group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+LARGEST_BLOCK = 1 << 22
+"""Logits that are there at once."""
 
 
 def contrastive_loss(
@@ -22,8 +72,8 @@ def contrastive_loss(
 
     Where captions are identical, every image of the caption is a positive of it: the loss of a row is the mean over
     its positives of the cross-entropy of that positive against all negatives, so that positives do not compete with
-    each other. (Sharing the target equally among identical captions, as UniCL does, would change nothing: their logits
-    are equal, and the mean of the cross-entropies is the same.)
+    each other. (UniCL, arXiv 2204.03610, has them compete in one softmax, where m equal captions leave a loss of at
+    least log m.) The formula stands in docs/method.md.
 
     Args:
         image_embeds (`torch.Tensor`): shape `[B, D]`, L2-normalised.
@@ -37,27 +87,99 @@ def contrastive_loss(
     """
     all_images, all_texts = gather(image_embeds), gather(text_embeds)
     all_ids = None if caption_ids is None else gather(caption_ids)
-    rows = image_embeds.shape[0]
-    diagonal = torch.arange(rows, device=image_embeds.device) + rows * process_rank()
-
-    losses = []
-    for k in range(text_embeds.shape[1]):
-        image_logits = logit_scale * image_embeds @ all_texts[:, k].T
-        text_logits = logit_scale * text_embeds[:, k] @ all_images.T
-        if caption_ids is None or all_ids is None:
-            pair = cross_entropy(image_logits, diagonal) + cross_entropy(text_logits, diagonal)
-        else:
-            positive = caption_ids[:, k, None] == all_ids[None, :, k]
-            pair = _cross_entropy_of_positives(image_logits, positive) + _cross_entropy_of_positives(
-                text_logits, positive
-            )
-        losses.append(pair / 2)
-    return torch.stack(losses).mean()
+    return _Contrast.apply(image_embeds, text_embeds, all_images, all_texts, logit_scale, caption_ids, all_ids)
 
 
-def _cross_entropy_of_positives(logits: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
-    """Mean over rows and their positives of `-log(exp(p) / (exp(p) + Σ exp(negatives)))`; of one: cross-entropy."""
+class _Contrast(torch.autograd.Function):
+    """The loss and, with it, its gradient, a block of rows after the other, so that no matrix of logits stays."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        images: torch.Tensor,
+        texts: torch.Tensor,
+        all_images: torch.Tensor,
+        all_texts: torch.Tensor,
+        scale: torch.Tensor,
+        ids: torch.Tensor | None,
+        all_ids: torch.Tensor | None,
+    ) -> torch.Tensor:
+        dtype = torch.promote_types(images.dtype, torch.float32)
+        given = (images, texts, all_images, all_texts, scale)
+        gradients = [
+            torch.zeros_like(tensor, dtype=dtype) if needed else None
+            for tensor, needed in zip(given, ctx.needs_input_grad, strict=False)
+        ]
+        of_images, of_texts, of_all_images, of_all_texts, of_scale = gradients
+        loss = torch.zeros((), dtype=dtype, device=images.device)
+        (rows, sets), chunk = texts.shape[:2], max(1, LARGEST_BLOCK // len(all_images))
+        diagonal = torch.arange(rows, device=images.device) + rows * process_rank()
+        for k in range(sets):
+            for start in range(0, rows, chunk):
+                part = slice(start, min(start + chunk, rows))
+                positives = _positives(ids, all_ids, k, part, diagonal)
+                for left, columns, of_left, of_columns in (
+                    (images, all_texts[:, k], of_images, None if of_all_texts is None else of_all_texts[:, k]),
+                    (texts[:, k], all_images, None if of_texts is None else of_texts[:, k], of_all_images),
+                ):
+                    of_part = None if of_left is None else of_left[part]
+                    loss += _add_block(left[part], columns, scale, positives, of_part, of_columns, of_scale)
+        ctx.share = 1 / (2 * sets * rows)
+        ctx.save_for_backward(*gradients)
+        return loss * ctx.share
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        # The mean is taken last, so that float16 has no numbers that are too small for it.
+        factor = gradient * ctx.share
+        return *(None if own is None else factor * own for own in ctx.saved_tensors), None, None
+
+
+def _positives(
+    ids: torch.Tensor | None, all_ids: torch.Tensor | None, k: int, part: slice, own: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row in the block and column of every positive."""
+    if ids is None or all_ids is None:
+        return own[part] - own[part.start], own[part]
+    row, column = (ids[part, k, None] == all_ids[None, :, k]).nonzero(as_tuple=True)
+    return row, column
+
+
+def _add_block(
+    left: torch.Tensor,
+    columns: torch.Tensor,
+    scale: torch.Tensor,
+    positives: tuple[torch.Tensor, torch.Tensor],
+    of_left: torch.Tensor | None,
+    of_columns: torch.Tensor | None,
+    of_scale: torch.Tensor | None,
+) -> torch.Tensor:
+    """Sum over rows of the mean over their positives of `-log(exp(p) / (exp(p) + Σ exp(negatives)))`.
+
+    Gradients of the sum are added to the last three.
+    """
+    scaled = scale * left
+    logits = (scaled @ columns.T).to(torch.promote_types(left.dtype, torch.float32))
+    right = logits[positives]
     # The smallest number instead of minus infinity, whose gradient is not a number in a row without negatives.
-    negatives = logits.masked_fill(positive, torch.finfo(logits.dtype).min).logsumexp(dim=1, keepdim=True)
-    loss = softplus(negatives - logits) * positive
-    return (loss.sum(dim=1) / positive.sum(dim=1)).mean()
+    logits[positives] = torch.finfo(logits.dtype).min
+    largest = logits.amax(dim=1, keepdim=True)
+    total = logits.sub_(largest).exp_().sum(dim=1)
+    row = positives[0]
+    share = 1 / torch.bincount(row, minlength=len(left)).to(logits.dtype)[row]
+    margin = (largest[:, 0] + total.log())[row] - right
+    wrong = margin.sigmoid() * share
+    # From here on, the gradient of each logit.
+    logits.mul_((torch.zeros_like(total).index_add_(0, row, wrong) / total)[:, None])
+    logits[positives] = -wrong
+    logits = logits.to(left.dtype)
+    if of_left is not None or of_scale is not None:
+        of_scaled = (logits @ columns).to(total.dtype)
+        if of_left is not None:
+            of_left += of_scaled * scale
+        if of_scale is not None:
+            of_scale += (of_scaled * left).sum()
+    if of_columns is not None:
+        of_columns += logits.T @ scaled
+    return (softplus(margin) * share).sum()

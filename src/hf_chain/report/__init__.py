@@ -1,8 +1,16 @@
-"""Report of a run: tables, plots and one self-contained HTML page, made from the ledger and the training logs."""
+"""Report of a run: one self-contained HTML page, tables and plots, of what a method hands it."""
 
 from __future__ import annotations
 
-from hf_chain.report.summary import FamilySummary, MemberSummary, summarize
-from hf_chain.report.write import write_report
+from hf_chain.lazy import lazy_names
+from hf_chain.report.sheet import Plot, Sheet, ShownTable, Table
+from hf_chain.report.write import try_report, write_sheet
 
-__all__ = ["FamilySummary", "MemberSummary", "summarize", "write_report"]
+__all__ = ["Plot", "Sheet", "ShownTable", "Table", "try_report", "write_sheet"]
+
+_MOVED = {
+    "summarize": "hf_chain.methods.chain.report.summary.summarize",
+    "write_report": "hf_chain.commands.report.write_report",
+}
+
+__getattr__ = lazy_names(__name__, {}, _MOVED)

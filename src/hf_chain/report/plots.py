@@ -1,153 +1,43 @@
-"""Plots of a family: losses, accuracy against cost, and cost in the chain against cost alone."""
+"""Plots of a report: drawn in both themes, and the axis that many of them share."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from hf_chain.cost import human
-from hf_chain.report import words
-from hf_chain.report.history import Curve, curves
-from hf_chain.report.summary import FamilySummary, MemberSummary
-from hf_chain.report.theme import Theme
-
-MACS = "MACs, teachers and evaluations included"
-LOSSES = ("contrastive_loss", "feature_loss")
-MOST_VALUES = 4
-"""Members up to which points are labelled with their values."""
+from hf_chain.files import write_bytes
+from hf_chain.report.sheet import Plot
+from hf_chain.theme import DARK, LIGHT, applied
 
 
-def accuracy_plot(family: FamilySummary, theme: Theme) -> Figure | None:
-    """The primary metric against cumulative MACs: of the chain and, with a baseline run, of independent training."""
-    if family.primary is None or not any(family.after(member) is not None for member in family.trained):
-        return None
-    figure = Figure(figsize=(7.6, 4.2), layout="constrained")
-    axis = figure.subplots()
-    end = _chain_path(axis, family, theme)
-    twins = [member for member in family.trained if member.twin]
-    if twins:
-        end = max(end, _independent_path(axis, family, twins, theme))
-        axis.legend(loc="lower right", labelcolor="linecolor")
-    name = words.metric_name(family.primary[1])
-    axis.set_title(f"{name[0].upper()}{name[1:]} on {family.primary[0]} against what it cost")
-    axis.set_ylabel(name)
-    axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    axis.margins(y=0.16)
-    axis.set_ylim(bottom=0)
-    # Labels stand to the left of the chain's points and to the right of the others.
-    axis.set_xlim(-0.14 * end, (1.16 if twins else 1.06) * end)
-    macs_axis(axis, f"cumulative {MACS}\nfilled: after training; hollow, where it differs: right after growth")
-    return figure
+def draw_plots(plots: Mapping[str, Plot], folder: Path) -> dict[str, dict[str, bytes]]:
+    """Writes plots as PNG and returns each as SVG in both themes; those with nothing to draw are removed.
 
-
-def cost_plot(family: FamilySummary, theme: Theme) -> Figure | None:
-    """MACs of each trained member in the chain and alone, as bars."""
-    members = [member for member in family.trained if member.alone_macs]
-    if not members:
-        return None
-    figure = Figure(figsize=(6.6, 1.8 + 0.85 * len(members)), layout="constrained")
-    axis = figure.subplots()
-    places = range(len(members))
-    chain = axis.barh([y - 0.19 for y in places], [m.chain_macs for m in members], 0.34, color=theme.chain)
-    alone = axis.barh([y + 0.19 for y in places], [m.alone_macs or 0 for m in members], 0.34, color=theme.alone)
-    shares = [f"{human(m.chain_macs)} ({words.percent(m.share_of_alone, 0)} of alone)" for m in members]
-    axis.bar_label(chain, shares, padding=5, color=theme.chain, weight="bold")
-    axis.bar_label(alone, [human(m.alone_macs or 0) for m in members], padding=5, color=theme.alone)
-    axis.set_yticks(list(places), [m.name for m in members], color=theme.text, weight="bold")
-    axis.invert_yaxis()
-    axis.grid(axis="y", visible=False)
-    axis.set_xlim(right=1.05 * max(max(1.35 * m.chain_macs, 1.1 * (m.alone_macs or 0)) for m in members))
-    axis.set_title("What each member cost in the chain and costs alone", pad=30)
-    how = "baseline run" if family.alone_is_measured else "planned"
-    axis.legend(
-        [chain, alone],
-        ["in the chain", f"alone ({how})"],
-        loc="lower left",
-        bbox_to_anchor=(-0.01, 1.0),
-        ncols=2,
-        labelcolor="linecolor",
-    )
-    macs_axis(axis, MACS)
-    return figure
-
-
-def loss_plot(family: FamilySummary, theme: Theme) -> Figure | None:
-    """Contrastive loss of all members along the chain and, where there was a teacher, the feature loss below it."""
-    logged = {loss: [curve for curve in curves(family, loss) if curve.values.any()] for loss in LOSSES}
-    panels = {loss: found for loss, found in logged.items() if found}
-    if not panels:
-        return None
-    figure = Figure(figsize=(6.6, 1.2 + 2.1 * len(panels)), layout="constrained")
-    axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
-    names = [member.name for member in family.members]
-    colours = dict(zip(names, theme.members(len(names)), strict=True))
-    for axis, (loss, found) in zip(axes, panels.items(), strict=True):
-        for curve in found:
-            _draw_curve(axis, curve, colours[curve.member])
-        axis.set_ylabel(loss.replace("_", " "))
-        axis.margins(x=0.01, y=0.14)
-    axes[0].set_title("Training loss of each member, one after the other")
-    macs_axis(axes[-1], f"cumulative {MACS}")
-    return figure
-
-
-LINE = 13
-"""Height of a line of labels, in points."""
-
-PLOTS = {"accuracy": accuracy_plot, "cost": cost_plot, "loss": loss_plot}
-"""File name of each plot and the function that draws it; `None` comes back when there is nothing to draw yet."""
-
-
-def _chain_path(axis: Axes, family: FamilySummary, theme: Theme) -> int:
-    """Draws the chain and returns its MACs."""
-    spent, path, raised = 0, [], 0
-    width = max(family.chain_macs, family.independent_macs or 0)
-    for member in family.trained:
-        before, after = family.before(member), family.after(member)
-        if before is not None:
-            path.append((spent, before))
-            axis.plot(spent, before, "o", color=theme.chain, markerfacecolor=theme.background, zorder=3)
-        spent += member.chain_macs
-        if after is not None:
-            path.append((spent, after))
-            axis.plot(spent, after, "o", color=theme.chain, zorder=4)
-            # A label beside that of the member before would lie on it.
-            raised = raised + 1 if member is not family.trained[0] and member.chain_macs < 0.2 * width else 0
-            _label(axis, _point_name(family, member, after), (spent, after), theme, of_chain=True, raised=raised)
-    axis.plot(*zip(*path, strict=True), color=theme.chain, label="chain", zorder=2)
-    return spent
-
-
-def _independent_path(axis: Axes, family: FamilySummary, members: list[MemberSummary], theme: Theme) -> int:
-    """Draws the members' twins, trained one after the other, and returns their MACs."""
-    spent, path = 0, []
-    for member in members:
-        spent += member.alone_macs or 0
-        after = family.after(member.twin) if member.twin else None
-        if after is not None:
-            path.append((spent, after))
-            _label(axis, _point_name(family, member, after), (spent, after), theme, of_chain=False)
-    if path:
-        axis.plot(*zip(*path, strict=True), "s--", color=theme.alone, label="each alone", zorder=2)
-    return spent
-
-
-def _draw_curve(axis: Axes, curve: Curve, colour: object) -> None:
-    axis.plot(curve.macs, curve.values, color=colour, alpha=0.25, linewidth=0.8)
-    axis.plot(curve.macs, curve.smooth, color=colour)
-    middle = len(curve.values) // 2
-    nearby = curve.values[max(middle - len(curve.values) // 6, 0) : middle + len(curve.values) // 6 + 1]
-    axis.annotate(
-        curve.member,
-        (curve.macs[middle], nearby.max()),
-        xytext=(0, 4),
-        textcoords="offset points",
-        ha="center",
-        color=colour,
-        weight="bold",
-    )
+    Args:
+        plots (`Mapping[str, Plot]`): File name, without its ending, to the plot.
+        folder (`Path`): Where the files are written; made where it is not there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    figures: dict[str, dict[str, bytes]] = {}
+    for name, plot in plots.items():
+        path = folder / f"{name}.png"
+        with applied(LIGHT):
+            figure = plot.draw(LIGHT)
+            if figure is None:
+                path.unlink(missing_ok=True)
+                continue
+            write_bytes(path, _image(figure, "png"))
+            light = _image(figure, "svg")
+        with applied(DARK):
+            dark = plot.draw(DARK)
+            figures[name] = {"light": light, "dark": _image(dark, "svg") if dark else light}
+    return figures
 
 
 def macs_axis(axis: Axes, label: str) -> None:
@@ -157,19 +47,8 @@ def macs_axis(axis: Axes, label: str) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(lambda macs, _: human(macs) if macs >= 0 else ""))
 
 
-def _point_name(family: FamilySummary, member: MemberSummary, value: float) -> str:
-    """Name and value, or in a large family the name alone, for want of room."""
-    return f"{member.name} {words.percent(value)}" if len(family.members) <= MOST_VALUES else member.name
-
-
-def _label(axis: Axes, text: str, point: tuple[float, float], theme: Theme, of_chain: bool, raised: int = 0) -> None:
-    axis.annotate(
-        text,
-        point,
-        xytext=(-7, 5 + LINE * raised) if of_chain else (7, -13),
-        textcoords="offset points",
-        ha="right" if of_chain else "left",
-        color=theme.chain if of_chain else theme.alone,
-        weight="bold" if of_chain else "normal",
-        path_effects=[withStroke(linewidth=3, foreground=theme.background)],
-    )
+def _image(figure: Figure, kind: str) -> bytes:
+    content = io.BytesIO()
+    # No date in the file: the same ledger gives the same bytes.
+    figure.savefig(content, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+    return content.getvalue()

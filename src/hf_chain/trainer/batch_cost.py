@@ -12,8 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_chain.cost.frozen import Segment, training_macs
-from hf_chain.cost.grafted import decoder_segments, grafted_segments
+from hf_chain.cost.grafted import Segment, decoder_segments, grafted_segments, training_macs
 from hf_chain.grafting.anatomy import decoder_layers, final_norm
 from hf_chain.trainer.lora import is_lora
 from hf_chain.trainer.part_aliases import alias_parameters, decoder_of, encoder_layers, is_vision_language

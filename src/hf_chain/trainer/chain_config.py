@@ -7,11 +7,13 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from hf_chain.arguments.checkpointing import take_new_names
+from hf_chain.arguments.extension_locks import guard_builds
+from hf_chain.arguments.field_checks import CHECKED_UNUSED, NUMBERS, check_accelerator
+from hf_chain.arguments.option_types import SwitchOrAuto, take_numbers
+from hf_chain.arguments.precision import settle_bfloat16
 from hf_chain.distillation import SCHEDULES
-from hf_chain.errors import HfChainError
-from hf_chain.trainer.checkpointing import take_new_names
-from hf_chain.trainer.config_checks import check_common_values, fields_of
-from hf_chain.trainer.precision import settle_bfloat16
+from hf_chain.trainer.chain_values import check_values_of
 
 
 @dataclass
@@ -51,7 +53,10 @@ class ChainConfig(TrainingArguments):
     )
     image_token_keep: float = field(default=1.0, metadata={"help": "Share of patch tokens kept while training."})
     unmasked_tail: float = field(default=0.1, metadata={"help": "Share of the training, at its end, with all tokens."})
-    bf16: bool | str = field(default=False, metadata={"help": "Computes in bfloat16; auto: where the device has it."})
+    bf16: SwitchOrAuto = field(
+        default=False,
+        metadata={"help": "Computes in bfloat16; auto: where the device has it.", "nargs": "?", "const": True},
+    )
 
     # Defaults of TrainingArguments that do not suit contrastive training.
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator takes every column."})
@@ -60,28 +65,29 @@ class ChainConfig(TrainingArguments):
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "A loss that is not finite is an error."})
 
     def __post_init__(self) -> None:
+        take_numbers(self)
         self.bf16 = settle_bfloat16(self.bf16, self.use_cpu)
         take_new_names(self)
+        guard_builds(self.deepspeed)
         super().__post_init__()
+        check_accelerator(self)
         check_values({name: getattr(self, name) for name in CHECKED})
 
 
 CHECKED = (
-    "gradient_accumulation_steps",
-    "per_device_train_batch_size",
+    *NUMBERS,
     "feature_loss_schedule",
     "feature_loss_weight",
     "feature_loss_until",
     "image_token_keep",
     "unmasked_tail",
     "micro_batch_size",
+    *CHECKED_UNUSED,
+    "label_names",
+    "neftune_noise_alpha",
+    "train_sampling_strategy",
 )
 """Fields whose values are checked beyond their type."""
-
-
-def known_fields() -> dict[str, Any]:
-    """Name and type of every `ChainConfig` field that can be given."""
-    return fields_of(ChainConfig)
 
 
 def check_values(values: dict[str, Any]) -> None:
@@ -93,20 +99,4 @@ def check_values(values: dict[str, Any]) -> None:
     Raises:
         HfChainError: naming the first field that does not fit, its value and what is allowed.
     """
-    check_common_values(ChainConfig, values, ("feature_loss_weight",))
-    if (steps := values.get("gradient_accumulation_steps", 1)) != 1:
-        raise HfChainError(
-            f"gradient_accumulation_steps={steps} would lose the negatives of a contrastive loss: raise "
-            "per_device_train_batch_size instead and set micro_batch_size to what fits"
-        )
-    if (schedule := values.get("feature_loss_schedule", "constant")) not in SCHEDULES:
-        raise HfChainError(f"feature_loss_schedule={schedule!r} is unknown: use one of {', '.join(SCHEDULES)}")
-    for name in ("feature_loss_until", "image_token_keep"):
-        if not 0 < (share := values.get(name, 1)) <= 1:
-            raise HfChainError(f"{name}={share} must be above 0 and at most 1")
-    if not 0 <= (tail := values.get("unmasked_tail", 0)) <= 1:
-        raise HfChainError(f"unmasked_tail={tail} must be between 0 and 1")
-    batch = values.get("per_device_train_batch_size", ChainConfig.per_device_train_batch_size)
-    micro = values.get("micro_batch_size")
-    if micro is not None and (micro < 1 or batch % micro):
-        raise HfChainError(f"micro_batch_size={micro} must divide per_device_train_batch_size={batch}")
+    check_values_of(ChainConfig, values)

@@ -9,7 +9,7 @@ from accelerate.utils import DistributedType
 from transformers import CLIPModel
 
 from hf_chain.models import ChainCLIPModel
-from hf_chain.models.chain_clip.modeling_chain_clip import MAX_LOGIT_SCALE
+from hf_chain.models.chain_clip.stock_clip import MAX_LOGIT_SCALE
 
 
 def clamp_logit_scale(model: ChainCLIPModel, deepspeed_enabled: bool) -> None:

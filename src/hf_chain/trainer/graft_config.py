@@ -7,11 +7,13 @@ from typing import Any
 
 from transformers import SchedulerType, TrainingArguments
 
+from hf_chain.arguments.checkpointing import CHECKPOINTING_OPTIONS, take_new_names
+from hf_chain.arguments.extension_locks import guard_builds
+from hf_chain.arguments.field_checks import CHECKED_UNUSED, NUMBERS, check_accelerator, check_common_values
+from hf_chain.arguments.option_types import Options, PartRates, SwitchOrAuto, part_rates, read_object, take_numbers
+from hf_chain.arguments.precision import settle_bfloat16
 from hf_chain.errors import HfChainError
-from hf_chain.trainer.checkpointing import CHECKPOINTING_OPTIONS, take_new_names
-from hf_chain.trainer.config_checks import check_common_values, fields_of
 from hf_chain.trainer.parts import check_parts
-from hf_chain.trainer.precision import settle_bfloat16
 
 
 @dataclass
@@ -25,8 +27,9 @@ class GraftConfig(TrainingArguments):
         parts (`dict[str, float]` or `list[str]`): what is trained: aliases (`adapter`, `image_tokens`, `encoder`,
             `encoder.last:8`, `encoder.post_layernorm`, `translator`, `decoder`, `decoder.last:8`, `lora`), modules, or
             patterns over parameter names; each with its own peak learning rate, or `learning_rate` where it has none.
+            On a command line JSON, or names with commas between them.
         lora (`dict`, *optional*): fields of `peft.LoraConfig` for the part `lora`; rank 16, alpha 32 and all linear
-            layers of the decoder by default.
+            layers of the decoder by default. On a command line JSON.
         stage (`str`, *optional*): name of the stage, kept in `trainable.json`.
         bf16 (`bool` or `str`): whether to compute in bfloat16; `"auto"` where the device has instructions for it.
 
@@ -34,16 +37,19 @@ class GraftConfig(TrainingArguments):
         HfChainError: for a value outside its range, and when `parts` is empty.
     """
 
-    parts: dict[str, float | None] | list[str] = field(
+    parts: PartRates = field(
         default_factory=dict, metadata={"help": "Trained parts and their learning rates; everything else is frozen."}
     )
-    lora: dict[str, Any] | None = field(default=None, metadata={"help": "Fields of peft.LoraConfig for `lora`."})
+    lora: Options = field(default=None, metadata={"help": "Fields of peft.LoraConfig for `lora`."})
     stage: str | None = field(default=None, metadata={"help": "Name of the stage."})
 
     # What the paper trains every stage with, where TrainingArguments has another default.
     lr_scheduler_type: SchedulerType | str = field(default="cosine", metadata={"help": "Shape of the learning rate."})
     warmup_steps: float = field(default=0.0305, metadata={"help": "Steps of warm-up, or below 1 their share."})
-    bf16: bool | str = field(default=True, metadata={"help": "Computes in bfloat16; auto: where the device has it."})
+    bf16: SwitchOrAuto = field(
+        default=True,
+        metadata={"help": "Computes in bfloat16; auto: where the device has it.", "nargs": "?", "const": True},
+    )
 
     # Defaults of TrainingArguments that do not suit.
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator takes every column."})
@@ -51,9 +57,15 @@ class GraftConfig(TrainingArguments):
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "A loss that is not finite is an error."})
 
     def __post_init__(self) -> None:
+        take_numbers(self)
+        self.parts = part_rates(self.parts)
+        if isinstance(self.lora, str):
+            self.lora = read_object("lora", self.lora)
         self.bf16 = settle_bfloat16(self.bf16, self.use_cpu)
         take_new_names(self)
+        guard_builds(self.deepspeed)
         super().__post_init__()
+        check_accelerator(self)
         if self.accelerator_config.dispatch_batches is None:
             # A stream's batch cannot be cut by rows: it has as many images as it has. Every process makes its own.
             self.accelerator_config.dispatch_batches = False
@@ -64,17 +76,12 @@ CHECKED = (
     "parts",
     "lora",
     "stage",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "label_smoothing_factor",
+    *NUMBERS,
+    *CHECKED_UNUSED,
     *CHECKPOINTING_OPTIONS,
+    "label_names",
 )
 """Fields whose values are checked beyond what `TrainingArguments` does."""
-
-
-def known_graft_fields() -> dict[str, Any]:
-    """Name and type of every `GraftConfig` field that can be given."""
-    return fields_of(GraftConfig)
 
 
 def check_graft_values(values: dict[str, Any]) -> None:
@@ -91,8 +98,8 @@ def check_graft_values(values: dict[str, Any]) -> None:
         check_parts(values["parts"])
     if values.get("fp16") and values.get("bf16", True):
         raise HfChainError("fp16 is true beside bf16, which is true by default: set bf16 to false as well")
-    if values.get("label_smoothing_factor"):
-        raise HfChainError("label_smoothing_factor is not supported: the loss is the mean over response tokens")
+    if (labels := values.get("label_names")) not in (None, ["labels"]):
+        raise HfChainError(f"label_names is {labels!r}, and the loss is of labels: leave it out")
     for name in CHECKPOINTING_OPTIONS:
         if isinstance(values.get(name), dict) and values[name].get("use_reentrant"):
             raise HfChainError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,29 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging
 
+from hf_chain.arguments.checkpointing import CHECKPOINTING, check_checkpointing, checkpoints_activations
+from hf_chain.arguments.trainer_arguments import check_arguments
 from hf_chain.data.chat.packing import PackedRows, check_packing
+from hf_chain.errors import HfChainError
 from hf_chain.losses import response_loss, response_targets
+from hf_chain.master_weights import trained_in_float32
 from hf_chain.trainer.batch_cost import batch_cost
-from hf_chain.trainer.checkpointing import CHECKPOINTING
+from hf_chain.trainer.fits import require_columns
 from hf_chain.trainer.gradient_check import GradientCheck
 from hf_chain.trainer.graft_config import GraftConfig
 from hf_chain.trainer.lora import FOLDER as LORA_FOLDER
-from hf_chain.trainer.lora import attach_lora, has_lora, is_lora, load_lora, lora_aside, stock_state
-from hf_chain.trainer.master_weights import trained_in_float32
+from hf_chain.trainer.lora import attach_lora, check_adapters, has_lora, is_lora, load_lora, lora_aside, stock_state
+from hf_chain.trainer.meters import TokenMeter
 from hf_chain.trainer.part_aliases import decoder_of, image_parameters
-from hf_chain.trainer.part_optimizer import check_engine_config, optimizer_groups
-from hf_chain.trainer.parts import freeze_all_but, resolve_parts
-from hf_chain.trainer.stage_trainer import StageTrainer
+from hf_chain.trainer.parts import (
+    check_engine_config,
+    check_part_optimizers,
+    freeze_all_but,
+    optimizer_groups,
+    resolve_parts,
+)
+from hf_chain.trainer.stage_trainer import StageTrainer, TrainOrder
 from hf_chain.trainer.surrogate_layers import note_trained_layers, trained_weights
-from hf_chain.trainer.token_meter import TokenMeter
-from hf_chain.trainer.train_order import TrainOrder
 from hf_chain.trainer.trainable_files import save_adapter, save_trainable
 
 logger = logging.get_logger(__name__)
@@ -56,18 +63,29 @@ class GraftTrainer(StageTrainer):
         cost (`BatchCost`): MACs of a training step on a batch; what has been spent is in `state.total_flos`.
 
     Raises:
-        HfChainError: when a part is not in the model, when the collator packs and the model would not keep packed
-            conversations apart, at the first step when a part got no gradient, and when the loss stops being finite.
+        HfChainError: when the model has an adapter that would not be saved, when a part is not in the model, when the
+            collator packs and the model would not keep packed conversations apart, at the first step when a part got
+            no gradient, and when the loss or a weight stops being finite.
     """
 
     args: GraftConfig
     optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None
 
-    def __init__(self, model: PreTrainedModel, args: GraftConfig, **kwargs: Any) -> None:
+    def __init__(self, model: PreTrainedModel | None = None, args: GraftConfig | None = None, **kwargs: Any) -> None:
+        check_arguments(type(self), model, args, GraftConfig, kwargs)
+        assert model is not None and args is not None
+        check_adapters(model, decoder_of(model))
+        if not isinstance(model, PreTrainedModel):
+            raise HfChainError(
+                f"the model to train is a {type(model).__name__}: give the vision-language model or decoder itself"
+            )
+        check_checkpointing(model)
+        again = checkpoints_activations(model) or any(getattr(args, name, False) for name in CHECKPOINTING)
         if "lora" in args.parts and not has_lora(decoder_of(model)):
             attach_lora(decoder_of(model), args.lora, args.seed)
         self.parts = resolve_parts(model, args.parts, args.learning_rate)
         freeze_all_but(model, self.parts)
+        check_part_optimizers(kwargs, model, self.parts)
         # What LoRA changes is noted when it is merged.
         decoder = decoder_of(model)
         note_trained_layers(decoder, [name for name in trained_weights(decoder) if not is_lora(name)])
@@ -84,7 +102,7 @@ class GraftTrainer(StageTrainer):
         # `compute_loss` divides by the weight of the whole accumulated batch, so the model shall not, nor the Trainer.
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
-        self.cost = batch_cost(model, self.parts, any(getattr(args, name, False) for name in CHECKPOINTING))
+        self.cost = batch_cost(model, self.parts, again)
         self.meter = TokenMeter(lambda value: self.accelerator.reduce(value.to(self.args.device), "sum"))
         self.gradient_check: GradientCheck | None = None
         self._group_parts: list[str] = []
@@ -93,12 +111,20 @@ class GraftTrainer(StageTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Trains as `Trainer` does, with trained parameters in float32; DeepSpeed keeps copies of its own for that."""
-        with nullcontext() if self.is_deepspeed_enabled else trained_in_float32(self.parts, self._autocast):
+        with self._in_float32():
             return super().train(*args, **kwargs)
 
-    @property
-    def _autocast(self) -> bool:
-        return self.accelerator.mixed_precision in ("bf16", "fp16")
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluates as `Trainer` does, with weights of the types that it trains with."""
+        with self._in_float32():
+            return super().evaluate(*args, **kwargs)
+
+    def _in_float32(self) -> AbstractContextManager[None]:
+        if self.is_deepspeed_enabled:
+            return nullcontext()
+        autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision)
+        trained = [parameter for part in self.parts for parameter in part.parameters.values()]
+        return trained_in_float32(self._unwrapped, trained, autocast)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -126,6 +152,8 @@ class GraftTrainer(StageTrainer):
         batches = list(islice(epoch_iterator, num_batches))
         if not batches:
             return batches, None
+        for batch in batches:
+            require_columns(batch, ("input_ids", "labels"), "ChatCollator(processor)")
         weight = torch.stack([response_targets(batch)[1].sum() for batch in batches]).sum()
         weight = self.accelerator.reduce(weight.to(device), "sum")
         return batches, torch.where(weight > 0, weight, 1.0)

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_chain.errors import HfChainError
+from hf_chain.errors import HfChainError, reason
+from hf_chain.finite import first_not_finite_of
 from hf_chain.trainer.surrogate_layers import carried_layers, note_trained_layers, translators_pattern
 
 FOLDER = "lora"
@@ -34,6 +35,28 @@ def is_lora(name: str) -> bool:
 def has_lora(decoder: nn.Module) -> bool:
     """Whether LoRA is attached to the decoder."""
     return any(isinstance(module, BaseTunerLayer) for module in decoder.modules())
+
+
+def check_adapters(model: nn.Module, decoder: nn.Module) -> None:
+    """Refuses adapters that are no LoRA of this module: saving would lose them.
+
+    Args:
+        model (`nn.Module`): the whole model.
+        decoder (`nn.Module`): its part that LoRA may be in, as `attach_lora` puts it there.
+
+    Raises:
+        HfChainError: naming the first one.
+    """
+    known = {id(module) for module in decoder.modules()}
+    for place, module in model.named_modules():
+        if not type(module).__module__.startswith("peft."):
+            continue
+        ours = id(module) in known and type(module).__module__.startswith("peft.tuners.lora.")
+        if not ours or (isinstance(module, BaseTunerLayer) and set(module.active_adapters) != {ADAPTER}):
+            raise HfChainError(
+                f"{place or type(model).__name__} has an adapter ({type(module).__name__}) that would not be saved:"
+                f" train with the part lora, or attach LoRA to the decoder alone, called {ADAPTER!r}"
+            )
 
 
 def attach_lora(decoder: PreTrainedModel, settings: dict[str, Any] | None = None, seed: int = 0) -> None:
@@ -57,16 +80,30 @@ def attach_lora(decoder: PreTrainedModel, settings: dict[str, Any] | None = None
             config = LoraConfig(task_type="CAUSAL_LM", **(defaults | (settings or {})))
             inject_adapter_in_model(config, decoder, ADAPTER)
         except (TypeError, ValueError) as error:
-            raise HfChainError(f"lora: {' '.join(str(error).split())}") from error
+            raise HfChainError(f"lora: {reason(error)}") from error
     carried_layers(decoder, [name for name, _ in _lora_layers(decoder)])
 
 
 def merge_lora(decoder: PreTrainedModel) -> None:
-    """Adds the LoRA matrices to the weights they stand beside and removes them, in place; lineages note the layers."""
+    """Adds the LoRA matrices to the weights they stand beside and removes them, in place; lineages note the layers.
+
+    Raises:
+        HfChainError: when a sum is not finite, or there is no adapter.
+    """
+    if not hasattr(decoder, "peft_config"):
+        raise HfChainError(
+            f"this {type(decoder).__name__} has no adapter to merge: give the decoder itself, such as"
+            " model.language_model, once"
+        )
     layers = list(_lora_layers(decoder))
     note_trained_layers(decoder, [name for name, _ in layers])
     for name, layer in layers:
-        layer.merge(safe_merge=True)
+        try:
+            layer.merge(safe_merge=True)
+        except ValueError as error:
+            raise HfChainError(
+                f"{name} with its adapter holds NaN or infinity: train it again, or in float32"
+            ) from error
         decoder.set_submodule(name, layer.get_base_layer())
     del decoder.peft_config
 
@@ -111,18 +148,20 @@ def load_lora(decoder: PreTrainedModel, folder: Path) -> None:
     """Loads what `save_lora` wrote; LoRA is attached first where it is not.
 
     Raises:
-        HfChainError: when the adapter does not fit the decoder.
+        HfChainError: when the adapter does not fit the decoder or is not finite.
     """
     if not has_lora(decoder):
         config = LoraConfig.from_pretrained(str(folder))
         config.inference_mode = False
         inject_adapter_in_model(config, decoder, ADAPTER)
     weights = load_file(folder / WEIGHTS)
+    if name := first_not_finite_of(weights.items()):
+        raise HfChainError(f"{name} of the adapter in {folder} holds NaN or infinity: train it again")
     weights = {name.removeprefix("base_model.model."): value for name, value in weights.items()}
     try:
         unexpected = set_peft_model_state_dict(decoder, weights, ADAPTER).unexpected_keys
     except RuntimeError as error:
-        raise HfChainError(f"the adapter in {folder} does not fit: {' '.join(str(error).split())}") from error
+        raise HfChainError(f"the adapter in {folder} does not fit: {reason(error)}") from error
     if unexpected:
         raise HfChainError(
             f"the adapter in {folder} has {unexpected[0]} and {len(unexpected) - 1} more that "

@@ -1,54 +1,14 @@
-"""What a training logs about itself: loss parts, throughput, MACs so far."""
+"""What a training says of its speed: images and tokens a second."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 
-from hf_chain.cost import TowerMACs
-
-
-@dataclass
-class StepCost:
-    """MACs of a member's training as a function of the optimiser steps done.
-
-    Args:
-        samples_per_step (`int`): samples of the global batch.
-        captions (`int`): captions K a sample.
-        student (`tuple[TowerMACs, TowerMACs]`): forward MACs with dropped image tokens and with all of them.
-        teacher (`tuple[TowerMACs, TowerMACs]`, *optional*): the same of a live teacher.
-        student_passes (`int`): forward-equivalents a sample: forward and backward are 3, and 4 with a second forward.
-        teacher_steps (`int`): steps that run the teacher.
-        unmasked_from (`int`): step from which all image tokens are seen.
-    """
-
-    samples_per_step: int
-    captions: int
-    student: tuple[TowerMACs, TowerMACs]
-    teacher: tuple[TowerMACs, TowerMACs] | None
-    student_passes: int
-    teacher_steps: int
-    unmasked_from: int
-
-    def student_macs(self, steps: int) -> int:
-        """Training MACs of the student after `steps` optimiser steps."""
-        return self.student_passes * self._forward(self.student, steps)
-
-    def teacher_macs(self, steps: int) -> int:
-        """Forward MACs of the live teacher after `steps` optimiser steps."""
-        return self._forward(self.teacher, min(steps, self.teacher_steps)) if self.teacher is not None else 0
-
-    def total_macs(self, steps: int) -> int:
-        """Student and teacher together."""
-        return self.student_macs(steps) + self.teacher_macs(steps)
-
-    def _forward(self, towers: tuple[TowerMACs, TowerMACs], steps: int) -> int:
-        masked, whole = (macs.per_sample(self.captions) for macs in towers)
-        masked_steps = min(steps, self.unmasked_from)
-        return self.samples_per_step * (masked_steps * masked + (steps - masked_steps) * whole)
+from hf_chain.cost import StepCost
 
 
 class Meters:
@@ -88,4 +48,44 @@ class Meters:
         logs["macs"] = self.cost.total_macs(step)
         self._sums.clear()
         self._count, self._step, self._time = 0, step, now
+        return logs
+
+
+class TokenMeter:
+    """Counts between two log entries.
+
+    Args:
+        reduce (`Callable`): adds a tensor up over the processes.
+    """
+
+    def __init__(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self._reduce = reduce
+        self.start(0.0)
+
+    def start(self, flops: float) -> None:
+        """Begins to measure at `flops`, which is not 0 when a training is resumed."""
+        self._tokens, self._images, self._flops = torch.zeros((), dtype=torch.int64), 0, flops
+        self._time = time.perf_counter()
+
+    def add(self, tokens: torch.Tensor, images: int) -> None:
+        """Adds a micro-batch of this process; nothing is moved off its device."""
+        self._tokens = self._tokens.to(tokens.device) + tokens
+        self._images += images
+
+    def read(self, flops: float) -> dict[str, float]:
+        """Seconds and throughput of all processes since the last reading; every process has to call it.
+
+        Args:
+            flops (`float`): floating-point operations of all processes since the training began.
+        """
+        seconds = time.perf_counter() - self._time
+        images = torch.full_like(self._tokens, self._images)
+        tokens, images = self._reduce(torch.stack([self._tokens, images])).tolist()
+        logs = {
+            "seconds": seconds,
+            "tokens_per_second": tokens / seconds,
+            "images_per_second": images / seconds,
+            "tflops_per_second": (flops - self._flops) / seconds / 1e12,
+        }
+        self.start(flops)
         return logs

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterable
 
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import decoder_layers
 from hf_chain.grafting.lineage import is_surrogate, read_lineage
 from hf_chain.models.grafted_vlm.vision_towers import tower_family
 from hf_chain.trainer.lora import is_lora
+
+logger = logging.get_logger(__name__)
 
 LAST = re.compile(r"(encoder|decoder)\.last:(\d+)")
 VLM_ATTRIBUTES = ("vision_tower", "adapter", "language_model")
@@ -60,7 +63,7 @@ def alias_parameters(model: PreTrainedModel, alias: str) -> Iterable[nn.Paramete
         alias (`str`): such as `adapter` or `encoder.last:8`.
 
     Raises:
-        HfChainError: when fewer layers are there than `encoder.last:N` or `decoder.last:N` asks for.
+        HfChainError: when fewer layers are there than `decoder.last:N` asks for. An encoder gives those it has.
     """
     if (match := LAST.fullmatch(alias)) and (match[1] == "decoder" or is_vision_language(model)):
         return _last_layers(model, match[1], int(match[2]))
@@ -114,7 +117,10 @@ def _lora(model: PreTrainedModel) -> list[nn.Parameter]:
 
 def _last_layers(model: PreTrainedModel, tower: str, count: int) -> list[nn.Parameter]:
     layers = _layers(model, tower)
-    if not 1 <= count <= len(layers):
+    if tower == "encoder" and count > len(layers):
+        # The published recipes train the last eight, and small encoders have fewer.
+        logger.warning_once(f"part encoder.last:{count}: the encoder has {len(layers)} layers, and all are trained")
+    elif not 1 <= count <= len(layers):
         raise HfChainError(f"part {tower}.last:{count} asks for {count} layers: the {tower} has 1 to {len(layers)}")
     named = [item for layer in layers[-count:] for item in layer.named_parameters()]
     return [parameter for name, parameter in named if not is_lora(name)]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_chain.arguments.trainer_arguments import check_optimizers
 from hf_chain.errors import HfChainError
 from hf_chain.trainer.part_aliases import alias_parameters, known_aliases
 
@@ -25,11 +27,13 @@ class Part:
         name (`str`): the alias or pattern it was named by.
         learning_rate (`float`): its peak learning rate.
         parameters (`dict[str, nn.Parameter]`): its parameters by their names in the model.
+        has_rate (`bool`): whether the rate is its own.
     """
 
     name: str
     learning_rate: float
     parameters: dict[str, nn.Parameter]
+    has_rate: bool = False
 
 
 def resolve_parts(model: PreTrainedModel, parts: Parts, learning_rate: float) -> tuple[Part, ...]:
@@ -54,7 +58,7 @@ def resolve_parts(model: PreTrainedModel, parts: Parts, learning_rate: float) ->
     owner: dict[str, Part] = {}
     resolved = []
     for name, rate in rates.items():
-        part = Part(name, learning_rate if rate is None else rate, {})
+        part = Part(name, learning_rate if rate is None else rate, {}, has_rate=rate is not None)
         for parameter in _parameters_of(model, name):
             key = names[id(parameter)]
             first = owner.setdefault(key, part)
@@ -110,3 +114,71 @@ def _parameters_of(model: PreTrainedModel, name: str) -> list[nn.Parameter]:
 
 def _matches(key: str, pattern: str) -> bool:
     return key == pattern or key.startswith(f"{pattern}.") or fnmatchcase(key, pattern)
+
+
+def optimizer_groups(parts: Iterable[Part], decayed: Collection[str], weight_decay: float) -> list[dict[str, Any]]:
+    """Groups the parts' parameters by learning rate and weight decay.
+
+    Args:
+        parts (`Iterable[Part]`): what is trained.
+        decayed (`Collection[str]`): names of parameters with weight decay.
+        weight_decay (`float`): their weight decay.
+
+    Returns:
+        `list[dict]`: groups for a torch optimizer, none empty, each with the name of its `part`.
+    """
+    groups = []
+    for part in parts:
+        for decays in (True, False):
+            chosen = [value for name, value in part.parameters.items() if (name in decayed) == decays]
+            if chosen:
+                decay = weight_decay if decays else 0.0
+                groups.append({"params": chosen, "lr": part.learning_rate, "weight_decay": decay, "part": part.name})
+    return groups
+
+
+def check_part_optimizers(given: Mapping[str, Any], model: nn.Module, parts: Sequence[Part]) -> None:
+    """Refuses optimizers of the user's own that would not train the parts, or not at their rates.
+
+    Args:
+        given (`Mapping`): arguments of `Trainer.__init__`.
+        model (`nn.Module`): the model.
+        parts (`Sequence[Part]`): what is trained.
+
+    Raises:
+        HfChainError: naming what is wrong.
+    """
+    optimizers = given.get("optimizers")
+    trained = {name: value for part in parts for name, value in part.parameters.items()}
+    check_optimizers(optimizers, model, trained, "make it of what parts name, LoRA attached before (attach_lora)")
+    if optimizers and optimizers[0] is not None and (part := next((part for part in parts if part.has_rate), None)):
+        raise HfChainError(
+            f"part {part.name} has a learning rate ({part.learning_rate:g}) and the optimizer in optimizers its own:"
+            " give parts as a list of names, or leave the optimizer out"
+        )
+    _, options = given.get("optimizer_cls_and_kwargs") or (None, {})
+    if "lr" in options:
+        raise HfChainError("optimizer_cls_and_kwargs has lr, which that of the parts overrides: leave it out")
+
+
+def check_engine_config(config: dict[str, Any] | None) -> None:
+    """Refuses a DeepSpeed configuration that would replace the parts' learning rates, or cannot save the model.
+
+    Args:
+        config (`dict`, *optional*): the DeepSpeed configuration.
+
+    Raises:
+        HfChainError: when it brings an optimizer or a scheduler of its own, or leaves weights in pieces when it saves.
+    """
+    for section in ("optimizer", "scheduler"):
+        if section in (config or {}):
+            raise HfChainError(
+                f"the DeepSpeed configuration has a section {section}, which would give all parts one learning rate: "
+                "remove it; the Trainer's own is used instead"
+            )
+    sharding = (config or {}).get("zero_optimization") or {}
+    if sharding.get("stage") == 3 and not sharding.get("stage3_gather_16bit_weights_on_model_save"):
+        raise HfChainError(
+            "the DeepSpeed configuration has ZeRO-3 without stage3_gather_16bit_weights_on_model_save in "
+            "zero_optimization, so the trained model could not be saved: set it to true"
+        )

@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
+import glob
 import math
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from hf_chain.errors import HfChainError
-from hf_chain.trainer.train_order import TrainOrder
+from hf_chain.files import write_manifest
+from hf_chain.finite import first_not_finite_of, is_sharded, require_finite
+from hf_chain.trainer.fits import check_rows
 
 
 class StageTrainer(Trainer):
-    """A [`~transformers.Trainer`] that stops at a loss that is not finite and tells its data set the epoch.
+    """A [`~transformers.Trainer`] that stops at a loss or a weight that is not finite, and tells its data the epoch.
 
     Args:
         kwargs: as for `Trainer`.
 
     Raises:
-        HfChainError: when the loss stops being finite; no checkpoint is written then.
+        HfChainError: when the loss, a weight or what the optimizer keeps is not finite; nothing is saved then.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if self.args.fp16 and self.args.device.type == "cpu":
+            raise HfChainError(
+                "fp16 is true, which needs a GPU, and this trains on the CPU: leave it out, or use bf16"
+            )
+        if self.is_fsdp_enabled:
+            raise HfChainError("FSDP is asked for, which nothing here trains with: use plain processes or DeepSpeed")
+        if self.args.n_gpu > 1:
+            raise HfChainError(
+                f"one process has {self.args.n_gpu} GPUs, which the Trainer would hand slices of each batch: start"
+                f" torchrun --nproc_per_node {self.args.n_gpu}, or set CUDA_VISIBLE_DEVICES to one of them"
+            )
+        if self.is_deepspeed_enabled and glob.has_magic(str(self.args.output_dir)):
+            raise HfChainError(
+                f"output_dir is {self.args.output_dir}: DeepSpeed takes *, ? and [ for patterns when it goes on from a"
+                " checkpoint, so give a folder without them"
+            )
         self._last_loss: torch.Tensor | None = None
         self.train_order: TrainOrder | None = None
         self.add_callback(_EpochCallback(self))
@@ -55,10 +78,87 @@ class StageTrainer(Trainer):
                 self._require_finite(logs[name])
         super().log(logs, start_time)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains as `Trainer` does, on data that have a step, from finite weights."""
+        batch = self.args.train_batch_size * self.args.world_size
+        check_rows(self.train_dataset, batch if self.args.dataloader_drop_last else 1)
+        require_finite(self.model, "the model to train")
+        return super().train(*args, **kwargs)
+
+    def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: it makes models by `model_init`, which no trainer here takes."""
+        raise HfChainError("hyperparameter_search makes models by model_init, which is not taken: train once a trial")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        try:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise HfChainError(f"{resume_from_checkpoint} does not fit the model: {reason[:300]}") from error
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Refuses a checkpoint of another model; the Trainer would go on from the weights that fit."""
+        named = dict(self.model.named_parameters(remove_duplicate=False))
+        missing = set(load_result.missing_keys)
+        # A tied weight is in the file once.
+        read = {id(parameter) for name, parameter in named.items() if name not in missing}
+        missing = {name for name in missing if id(named.get(name)) not in read and not self._is_beside(name)}
+        for names, fault in ((missing, "lacks"), (load_result.unexpected_keys, "holds, and the model lacks,")):
+            if names:
+                more = f" and {len(names) - 1} more weights" if len(names) > 1 else ""
+                raise HfChainError(f"the checkpoint {fault} {min(names)}{more}: go on with the model that wrote it")
+
+    def _is_beside(self, name: str) -> bool:
+        """Whether a weight is kept in a file of its own beside the model's."""
+        return False
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the model, unless a weight is not finite."""
+        if not _internal_call:
+            self._require_finite_weights()
+        super().save_model(output_dir, _internal_call)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self._last_loss is not None:
             self._require_finite(self._mean_over_processes(self._last_loss.item()))
-        super()._save_checkpoint(model, trial)
+        self._require_finite_weights()
+        # Older ones are deleted when this one is on disk, with its manifest.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial))
+            write_manifest(folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+            rotate_checkpoints(str(folder), limit, self.state.best_model_checkpoint, use_mtime=True)
+        # A launcher ends the others once one process has ended.
+        self.accelerator.wait_for_everyone()
+
+    def _require_finite_weights(self) -> None:
+        """Looks at the weights, and at what the optimizer keeps for them."""
+        named = dict(self.accelerator.unwrap_model(self.model, keep_torch_compile=False).named_parameters())
+        found = first_not_finite_of(named.items())
+        if any(is_sharded(parameter) for parameter in named.values()):
+            # Each process sees its own part.
+            names = list(named)
+            place = torch.tensor([-1 if found is None else names.index(found)], device=self.args.device)
+            last = int(self.accelerator.gather(place).max())
+            found = names[last] if last >= 0 else None
+        if found is None and self.optimizer is not None:
+            kept = getattr(self.optimizer, "state", {})
+            found = first_not_finite_of(
+                (f"what the optimizer keeps for {name}", value)
+                for name, parameter in named.items()
+                for value in kept.get(parameter, {}).values()
+                if torch.is_tensor(value)
+            )
+        if found is not None:
+            raise HfChainError(
+                f"{found} holds NaN or infinity at step {self.state.global_step}, so nothing is saved: lower the"
+                " learning rate, lengthen the warm-up, or clip gradients (max_grad_norm)"
+            )
 
     def _mean_over_processes(self, value: float) -> float:
         return self.accelerator.reduce(torch.tensor(value, device=self.args.device), "mean").item()
@@ -85,3 +185,29 @@ class _EpochCallback(TrainerCallback):
             self.trainer.train_dataset.set_epoch(epoch)
         if self.trainer.train_order is not None:
             self.trainer.train_order.epoch = epoch
+
+
+class TrainOrder(Sampler[int]):
+    """Another sampler's order, drawn with a seed of its own instead of the state the process is in.
+
+    accelerate does so for `RandomSampler` alone.
+
+    Args:
+        sampler (`Sampler`): draws from torch's generator.
+        seed (`int`): seed of the first epoch; those after it count on from there.
+
+    Attributes:
+        epoch (`int`): the present one, to be set before the order is drawn.
+    """
+
+    def __init__(self, sampler: Sampler[int], seed: int) -> None:
+        self.sampler, self.seed, self.epoch = sampler, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.sampler)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[int]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed + self.epoch)
+            order = list(self.sampler)
+        return iter(order)

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_chain.errors import HfChainError
+from hf_chain.errors import HfChainError, reason
+from hf_chain.finite import first_not_finite_of
 from hf_chain.trainer.lora import FOLDER as LORA_FOLDER
 from hf_chain.trainer.lora import MERGED_FOLDER, is_lora, load_lora, save_lora
 from hf_chain.trainer.part_aliases import decoder_of
@@ -75,16 +76,17 @@ def load_trainable(model: PreTrainedModel, folder: str | Path) -> dict[str, Any]
         `dict`: what `trainable.json` says.
 
     Raises:
-        HfChainError: when the files are missing or damaged, or do not fit the model.
+        HfChainError: when the files are missing, damaged or not finite, or do not fit the model.
     """
     folder = Path(folder)
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         tensors = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise HfChainError(f"{folder} has no whole {WEIGHTS} and {INDEX}: {reason}; save them again") from error
+        raise HfChainError(f"{folder} has no whole {WEIGHTS} and {INDEX}: {reason(error)}; save them again") from error
     parameters = dict(model.named_parameters())
+    if name := first_not_finite_of(tensors.items()):
+        raise HfChainError(f"{name} in {folder / WEIGHTS} holds NaN or infinity: train the stage again")
     for name, value in tensors.items():
         if name not in parameters:
             raise HfChainError(f"{folder / WEIGHTS} holds {name}, which {type(model).__name__} lacks: another model")

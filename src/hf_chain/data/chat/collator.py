@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
+from PIL import Image
 
 from hf_chain.data.chat.encoder import ChatEncoder, EncodedChat
 from hf_chain.data.chat.reweighting import ResponseReweighting
 from hf_chain.data.chat.rows import first_image_path, read_sample
-from hf_chain.errors import HfChainError
+from hf_chain.data.collator import DirectPixels
+from hf_chain.errors import HfChainError, shortened
 from hf_chain.losses.response import IGNORED
 
 
@@ -88,8 +91,17 @@ class ChatCollator:
             images += sample.images
         batch = self._packed(encoded) if self.packing else self._padded(encoded)
         if images:
-            batch.update(self.encoder.processor.image_processor(images=images, return_tensors="pt"))
+            batch.update(self._image_inputs(images))
         return batch
+
+    def _image_inputs(self, images: Sequence[Image.Image]) -> Mapping[str, Any]:
+        if self._direct is None or any(image.mode != "RGB" for image in images):
+            return self.encoder.processor.image_processor(images=list(images), return_tensors="pt")
+        return {"pixel_values": self._direct(images)}
+
+    @cached_property
+    def _direct(self) -> DirectPixels | None:
+        return DirectPixels.of(self.encoder.processor.image_processor)
 
     def _padded(self, encoded: Sequence[EncodedChat]) -> dict[str, Any]:
         width = max(len(chat.input_ids) for chat in encoded)
@@ -124,5 +136,5 @@ def _name(row: Mapping[str, Any]) -> str:
     path = first_image_path(row)
     if path:
         return f"the row with image {path}"
-    messages = row.get("messages") or [{"content": ""}]
-    return f"the row that begins with {messages[0]['content'][:60]!r}"
+    first = next(iter(row.get("messages") or []), "")
+    return f"the row that begins with {shortened(first.get('content') if isinstance(first, Mapping) else first)}"

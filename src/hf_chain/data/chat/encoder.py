@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any, TypeVar
 
 from PIL import Image
 
-from hf_chain.data.chat.image_prompts import wrap_images
 from hf_chain.data.chat.reweighting import ResponseReweighting
 from hf_chain.data.chat.rows import IMAGE_PLACEHOLDER
 from hf_chain.data.chat.template import ChatTemplate, Messages, Response
 from hf_chain.data.randomness import sample_random
-from hf_chain.errors import HfChainError
+from hf_chain.errors import HfChainError, shortened
 from hf_chain.losses.response import IGNORED
 
 Value = TypeVar("Value")
+
+_IMAGES_ELSEWHERE = re.compile(
+    r"<img>.+?</img>|<\|(?:image|image_pad|image_\d+|video_pad|video|audio|AUDIO)\|>|<start_of_image>|\[IMG\]"
+    r"|<(?:IMG_CONTEXT|ImageHere|image_placeholder|image[_ ]\d+)>|\A<(?:video|audio)>|<(?:video|audio)>\Z"
+)
+"""What stands for an image in the texts of Qwen-VL, Llama, Phi, Gemma, Pixtral, InternVL, ShareGPT4V, DeepSeek-VL and
+MMMU, and for a film or a sound where no text about web pages has it."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,9 @@ class ChatEncoder:
         self.tokenizer = getattr(processor, "tokenizer", processor)
         if not self.tokenizer.is_fast:
             raise HfChainError(f"tokenizer {self.tokenizer.name_or_path} gives no character positions; use a fast one")
-        self.template = ChatTemplate(self.tokenizer, getattr(processor, "chat_template", None))
+        # Here images are words already, and what puts them there need not run again.
+        template = getattr(processor, "text_template", None) or getattr(processor, "chat_template", None)
+        self.template = ChatTemplate(self.tokenizer, template)
         # Tokenizers without a limit give an astronomical one.
         own = self.tokenizer.model_max_length
         self.max_length = max_length or (own if own < 10**9 else None)
@@ -137,10 +147,20 @@ class ChatEncoder:
         if places != images:
             raise ValueError(f"there are {images} images for {places} {IMAGE_PLACEHOLDER} placeholders")
         if not images:
+            self._check_no_other_images(messages)
             return messages
         if not self.image_token:
             raise ValueError("there is an image, but the processor is a tokenizer alone")
         return [{**m, "content": m["content"].replace(IMAGE_PLACEHOLDER, self.image_token)} for m in messages]
+
+    @staticmethod
+    def _check_no_other_images(messages: Messages) -> None:
+        for number, message in enumerate(messages):
+            if (found := _IMAGES_ELSEWHERE.search(message["content"])) is not None:
+                raise ValueError(
+                    f"message {number} holds {shortened(found[0])}, an image of another layout that is not read: "
+                    f"write {IMAGE_PLACEHOLDER}, with the image in the column of images"
+                )
 
     def _tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids, and the characters of each; a gap that a tokenizer leaves at white space belongs to the next."""
@@ -210,3 +230,55 @@ def _question_key(messages: Messages, images: Sequence[Image.Image]) -> str:
 
 def _repeat(values: list[Value], counts: list[int]) -> list[Value]:
     return [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
+
+
+IMAGE_PROMPTS = (
+    "<image>",
+    "Image: <image>",
+    "Picture: <image>",
+    "Photo: <image>",
+    "Here is an image: <image>",
+    "Here is a picture: <image>",
+    "This is the image: <image>",
+    "This is the picture to look at: <image>",
+    "Look at this image: <image>",
+    "Look at this picture: <image>",
+    "Take a look: <image>",
+    "See the image here: <image>",
+    "The image is shown here: <image>",
+    "The picture in question: <image>",
+    "The image that belongs to this: <image>",
+    "I have an image for you: <image>",
+    "I am sending you a picture: <image>",
+    "You are given an image: <image>",
+    "You can see a picture here: <image>",
+    "Attached is an image: <image>",
+    "An image is attached. <image>",
+    "A picture comes with this message. <image>",
+    "Please consider the following image. <image>",
+    "Please study this picture first. <image>",
+    "The following is about this image. <image>",
+    "Use this picture for what follows. <image>",
+    "<image> This is the image.",
+    "<image> The picture above is what this is about.",
+    "<image> Keep this image in mind.",
+    "<image> Look at it closely.",
+)
+"""Thirty wordings, each with one `<image>`."""
+
+
+def wrap_images(messages: Sequence[Mapping[str, str]], image_token: str, random: Random) -> list[dict[str, str]]:
+    """Put one of the wordings around every image of a conversation.
+
+    Args:
+        messages (`Sequence[Mapping[str, str]]`): With the image token where the images are.
+        image_token (`str`): What stands for an image.
+        random (`random.Random`): Generator of this sample.
+    """
+    wrapped = []
+    for message in messages:
+        before, *after = message["content"].split(image_token)
+        wordings = (random.choice(IMAGE_PROMPTS).replace(IMAGE_PLACEHOLDER, image_token) for _ in after)
+        content = before + "".join(wording + text for wording, text in zip(wordings, after, strict=True))
+        wrapped.append({"role": message["role"], "content": content})
+    return wrapped

@@ -12,13 +12,17 @@ from typing import Any
 
 from datasets import Dataset, IterableDataset, ReadInstruction
 
-from hf_chain.data.chat.rows import FEATURES, plain_messages
+from hf_chain.data.chat.rows import FEATURES, RULES, plain_messages, stored_images
 from hf_chain.data.chat.settings import ChatDataSettings
-from hf_chain.errors import HfChainError
+from hf_chain.data.chat.unread import check_row_is_read
+from hf_chain.errors import HfChainError, reason, shortened
+from hf_chain.images import check_regular_file
+from hf_chain.paths import as_pattern
 
 _CHUNK = 1 << 20
 _LOOKED_AT = 100
 """Entries that tell LLaVA-style JSON from other JSON: the first of them may be bad."""
+_READ = ("id", "image", "images", "conversations")
 _GAP = re.compile(r"[\s,]*")
 
 
@@ -32,7 +36,11 @@ def llava_files(settings: ChatDataSettings) -> dict[str, list[str]] | None:
     files = settings.data_files if settings.data_files is not None else settings.source
     by_split = files if isinstance(files, dict) else {"train": files}
     found = {
-        split: [file for pattern in ([names] if isinstance(names, str) else names) for file in sorted(glob(pattern))]
+        split: [
+            file
+            for pattern in ([names] if isinstance(names, str) else names)
+            for file in sorted(glob(as_pattern(pattern)))
+        ]
         for split, names in by_split.items()
     }
     first = next((file for names in found.values() for file in names), None)
@@ -78,7 +86,7 @@ def _split(split: str, files: dict[str, list[str]], settings: ChatDataSettings) 
             raise HfChainError(f"split {split!r} is a slice of a stream; name files in data_files instead")
         options = {"files": files[name], "image_folder": settings.image_folder}
         return IterableDataset.from_generator(llava_rows, features=FEATURES, gen_kwargs=options)
-    stamps = [f"{Path(file).stat().st_mtime_ns}/{Path(file).stat().st_size}" for file in files[name]]
+    stamps = [f"{RULES}/{Path(file).stat().st_mtime_ns}/{Path(file).stat().st_size}" for file in files[name]]
     options = {"files": files[name], "image_folder": settings.image_folder, "stamps": stamps}
     try:
         rows = Dataset.from_generator(llava_rows, features=FEATURES, gen_kwargs=options)
@@ -86,7 +94,7 @@ def _split(split: str, files: dict[str, list[str]], settings: ChatDataSettings) 
         cause = error.__cause__ or error
         if isinstance(cause, HfChainError):
             raise cause from None
-        raise HfChainError(f"{settings.source} cannot be loaded, {' '.join(str(cause).split())[:200]}") from error
+        raise HfChainError(f"{settings.source} cannot be loaded, {reason(cause)}") from error
     if name == split:
         return rows
     try:
@@ -118,11 +126,14 @@ def llava_rows(
         folder = Path(image_folder) if image_folder is not None else Path(file).parent
         for entry in json_entries(Path(file)):
             entry = entry if isinstance(entry, dict) else {}
-            image = entry.get("image") or entry.get("images")
-            paths = image if isinstance(image, list) else [] if not image else [image]
+            one, several = entry.get("image"), entry.get("images")
+            if one and several:
+                raise HfChainError(f"{file} has an entry with image and images, {shortened(entry)}: leave one of them")
+            images = one or several or []
+            check_row_is_read(entry | {"images": images}, _READ, "images", str(file))
             yield {
                 "messages": plain_messages(entry.get("conversations")),
-                "images": [{"path": str(folder / str(path)), "bytes": None} for path in paths],
+                "images": stored_images(images, folder),
                 "kind": "",
                 "answers": [],
                 "negatives": "",
@@ -138,6 +149,7 @@ def json_entries(file: Path) -> Iterator[Any]:
     decoder = json.JSONDecoder()
     rows = 0
     try:
+        check_regular_file(str(file))
         with open(file, encoding="utf-8-sig") as stream:
             text = stream.read(_CHUNK)
             place = _skip(text, 0)
@@ -159,7 +171,9 @@ def json_entries(file: Path) -> Iterator[Any]:
                 else:
                     rows += 1
                     yield entry
-    except (OSError, UnicodeDecodeError) as error:
+    except HfChainError:
+        raise
+    except (OSError, ValueError) as error:
         raise HfChainError(f"{file} cannot be read, {error}; check the path and that it is UTF-8") from error
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from math import log
 from pathlib import Path
 
-from hf_chain.errors import HfChainError
+from hf_chain.errors import HfChainError, reason
 
 
 def popular_classes(labels: Iterable[int | None], classes: int, count: int) -> tuple[int, ...]:
@@ -78,7 +78,7 @@ def confused_classes(file: str | Path, classes: int, count: int) -> tuple[tuple[
     try:
         matrix = json.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise HfChainError(f"confusion_file {file} cannot be read, {error}; give a JSON file") from error
+        raise HfChainError(f"confusion_file {file} cannot be read, {reason(error)}; give a JSON file") from error
     if (
         not isinstance(matrix, list)
         or [len(row) if isinstance(row, list) else 0 for row in matrix] != [classes] * classes

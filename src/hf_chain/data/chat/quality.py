@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,14 @@ from hf_chain.data.chat.encoder import ChatEncoder
 from hf_chain.data.chat.rows import ChatSample, first_image_path, read_sample
 from hf_chain.data.image_files import image_files_key
 from hf_chain.data.quality_report import BadRow, QualityReport
+from hf_chain.errors import HfChainError, reason
+from hf_chain.images import MAX_IMAGE_PIXELS
 
 logger = logging.get_logger(__name__)
 
 _SCAN_BATCH = 256
+_RULES = 5
+"""What is bad has changed so often; a scan by older rules is not remembered."""
 _ROLES = ("system", "user", "assistant")
 
 
@@ -33,6 +38,7 @@ def check_chat(
     *,
     name: str = "the data",
     max_bad_share: float = 0.01,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
     report_file: str | Path | None = None,
 ) -> Dataset:
     """Read and encode every row once, before training.
@@ -45,6 +51,7 @@ def check_chat(
         encoder (`ChatEncoder`): The collator's.
         name (`str`, *optional*): Name of the split in messages.
         max_bad_share (`float`, *optional*, defaults to 0.01): Share of bad rows above which it stops.
+        max_image_pixels (`int`, *optional*): Pixels above which an image is not read and its row is bad.
         report_file (`str` or `pathlib.Path`, *optional*): Where to write the list of bad rows, if there are any.
 
     Returns:
@@ -54,7 +61,7 @@ def check_chat(
     Raises:
         `HfChainError`: Where more than `max_bad_share` of the rows are bad.
     """
-    parts = f"{rows._fingerprint} {encoder.fingerprint} {image_files_key(rows, 'images')}"
+    parts = f"{_RULES} {rows._fingerprint} {encoder.fingerprint} {image_files_key(rows, 'images')} {max_image_pixels}"
     key = hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
     remembered = Path(datasets.config.HF_DATASETS_CACHE) / "hf_chain" / "chat_quality" / f"{key}.json"
     known = remembered.exists()
@@ -62,7 +69,7 @@ def check_chat(
         content = json.loads(remembered.read_text(encoding="utf-8"))
         lengths, bad = content["lengths"], [BadRow(**entry) for entry in content["bad"]]
     else:
-        lengths, bad = _scan(rows, encoder, name)
+        lengths, bad = _scan(rows, encoder, name, max_image_pixels)
     report = QualityReport(len(lengths), bad)
     if bad and report_file is not None:
         report.write(report_file)
@@ -73,18 +80,21 @@ def check_chat(
     return rows.add_column("length", lengths).select(report.good_indices)
 
 
-def check_row(number: int, row: Mapping[str, Any], encoder: ChatEncoder) -> tuple[int, BadRow | None]:
+def check_row(
+    number: int, row: Mapping[str, Any], encoder: ChatEncoder, max_image_pixels: int = MAX_IMAGE_PIXELS
+) -> tuple[int, BadRow | None]:
     """Read and encode one row and look for problems.
 
     Args:
         number (`int`): Row number; in a stream, how many came before.
         row (`Mapping`): The row, with its images not decoded.
         encoder (`ChatEncoder`): Writes the conversation.
+        max_image_pixels (`int`, *optional*): Pixels above which an image is not read.
 
     Returns:
         `tuple[int, BadRow | None]`: Tokens of the row, 0 where it cannot be used, and the problem, where there is one.
     """
-    return _judge(number, row, _try_reading(row), encoder)
+    return _judge(number, row, _try_reading(row, max_image_pixels), encoder)
 
 
 def _judge(
@@ -92,8 +102,12 @@ def _judge(
 ) -> tuple[int, BadRow | None]:
     path = first_image_path(row)
     if isinstance(sample, Exception):
-        reason = " ".join((str(sample) or type(sample).__name__).split())[:200]
-        return 0, BadRow(number, path, f"an image cannot be read, {reason}", usable=False)
+        problem = reason(sample)
+        if isinstance(sample, FileNotFoundError):
+            problem = "there is no such image: image_folder names the folder that relative paths start from"
+        elif not isinstance(sample, HfChainError):
+            problem = f"an image cannot be read, {problem}"
+        return 0, BadRow(number, path, problem, usable=False)
     messages = sample.messages
     try:
         if not messages:
@@ -112,22 +126,23 @@ def _judge(
     return len(encoded.input_ids), BadRow(number, path, ", ".join(problems), usable=True) if problems else None
 
 
-def _try_reading(row: Mapping[str, Any]) -> ChatSample | Exception:
+def _try_reading(row: Mapping[str, Any], most: int) -> ChatSample | Exception:
     try:
-        return read_sample(row)
+        return read_sample(row, most)
     except Exception as error:  # Pillow's decoders raise errors of every kind.
         return error
 
 
-def _scan(rows: Dataset, encoder: ChatEncoder, name: str) -> tuple[list[int], list[BadRow]]:
+def _scan(rows: Dataset, encoder: ChatEncoder, name: str, most_pixels: int) -> tuple[list[int], list[BadRow]]:
     lengths: list[int] = []
     found: list[BadRow] = []
     with ThreadPoolExecutor() as threads, tqdm(total=len(rows), desc=f"Checking {name}", unit="row") as bar:
         for start in range(0, len(rows), _SCAN_BATCH):
             numbers = range(start, min(start + _SCAN_BATCH, len(rows)))
             batch = [rows[number] for number in numbers]
+            samples = threads.map(partial(_try_reading, most=most_pixels), batch)
             # Decoding gains from threads; a tokenizer belongs to one.
-            for number, row, sample in zip(numbers, batch, threads.map(_try_reading, batch), strict=True):
+            for number, row, sample in zip(numbers, batch, samples, strict=True):
                 length, bad = _judge(number, row, sample, encoder)
                 lengths.append(length)
                 found += [bad] if bad is not None else []

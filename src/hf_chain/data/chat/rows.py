@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Number
+from pathlib import Path
 from typing import Any
 
 from datasets import Features, List, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from hf_chain.data.images import decode_image, image_path
+from hf_chain.data.chat.unread import check_row_is_read, looks_like_image
+from hf_chain.errors import HfChainError, shortened
+from hf_chain.images import MAX_IMAGE_PIXELS, decode_image, image_path, is_remote
 
 IMAGE_PLACEHOLDER = "<image>"
+RULES = 3
+"""How stored rows are read has changed so often; `datasets` remembers what was read by the rules that it is told."""
 
 FEATURES = Features(
     {
@@ -26,6 +32,9 @@ FEATURES = Features(
 """Columns of chat rows. The last three serve evaluation: what kind of question the last one is, which answers count as
 right besides the response, and how the thing was chosen that a question with the answer *no* asks about."""
 
+_TEXT_PARTS, _IMAGE_PARTS = ("text", "input_text", "output_text"), ("image", "image_url", "input_image")
+_READ, _CALLS = ("role", "from", "content", "value"), ("tool_calls", "function_call")
+"""What is read of a message, and what a message without content says."""
 _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}
 
 
@@ -42,16 +51,21 @@ class ChatSample:
     images: list[Image.Image] = field(default_factory=list)
 
 
-def read_sample(row: Mapping[str, Any]) -> ChatSample:
-    """Decode the images of a row.
+def read_sample(row: Mapping[str, Any], max_pixels: int = MAX_IMAGE_PIXELS) -> ChatSample:
+    """Read a row: its messages as role and text, its images decoded.
 
     Args:
-        row (`Mapping`): A row as `FEATURES` describes it.
+        row (`Mapping`): A row as `FEATURES` describes it, whose messages may have any form of `plain_messages`.
+        max_pixels (`int`, *optional*): Pixels above which an image is not decoded.
 
     Raises:
+        `HfChainError`: Where it has no images but a column that looks like one, or a message holds what is not read.
         `Exception`: Whatever Pillow raises on a broken file; there is no common base class.
     """
-    return ChatSample(list(row["messages"]), [decode_image(image) for image in row.get("images") or []])
+    check_row_is_read(row, FEATURES, "images", "the row")
+    return ChatSample(
+        plain_messages(row["messages"]), [decode_image(image, max_pixels) for image in row.get("images") or []]
+    )
 
 
 def first_image_path(row: Mapping[str, Any]) -> str | None:
@@ -59,16 +73,50 @@ def first_image_path(row: Mapping[str, Any]) -> str | None:
     return next((path for image in row.get("images") or [] if (path := image_path(image))), None)
 
 
+def stored_images(value: Any, folder: str | Path) -> list[Any]:
+    """The images of a row as `FEATURES` stores them.
+
+    Args:
+        value (`Any`): One image or a list, each a path, an encoded file, `{"bytes", "path"}`, `{"url"}`, or an image.
+            `None` and what is empty is none.
+        folder (`str` or `Path`): Where relative paths start from.
+
+    Raises:
+        `HfChainError`: Where it is something else.
+    """
+    values = value if isinstance(value, list | tuple) else [value]
+    return [_stored_image(one, str(folder)) for one in values if _holds_something(one)]
+
+
+def _stored_image(value: Any, folder: str) -> Any:
+    if isinstance(value, Image.Image):
+        return value
+    given = value if isinstance(value, Mapping) else {"bytes" if isinstance(value, bytes) else "path": value}
+    encoded, path = given.get("bytes"), given.get("path") or given.get("url")
+    readable = isinstance(encoded, bytes | str | None) and isinstance(path, str | None)
+    if not readable or (encoded is None and path is None):
+        raise HfChainError(
+            f"{shortened(value)} stands for an image and is none: give a path, the bytes of a file, or a dictionary of"
+            " bytes and path"
+        )
+    if path is not None and encoded is None and not is_remote(path):
+        path = str(Path(folder) / path)
+    return {"path": path, "bytes": encoded}
+
+
 def plain_messages(value: Any) -> list[dict[str, str]]:
     """Turn a conversation of any common form into role and text.
 
     Args:
-        value (`list[dict]`): Messages with `role` and `content`, where the content is text or a list of parts of type
-            `image` and `text`; or LLaVA's `from` and `value`.
+        value (`list[dict]`): Messages with `role` and `content`, where the content is text, a number or a list of
+            parts of type `image` and `text`; or LLaVA's `from` and `value`.
 
     Returns:
         `list[dict[str, str]]`: Stripped texts, images as `<image>`. What is no conversation gives an empty list, which
         the scan for bad rows reports.
+
+    Raises:
+        `HfChainError`: Where a message, its content or a part of it holds what is not read, such as an image.
     """
     if not isinstance(value, Sequence) or isinstance(value, str):
         return []
@@ -76,10 +124,22 @@ def plain_messages(value: Any) -> list[dict[str, str]]:
     for message in value:
         if not isinstance(message, Mapping):
             return []
+        _check_is_read(message)
         role = message.get("role") or message.get("from") or ""
         content = message.get("content") if message.get("content") is not None else message.get("value")
         messages.append({"role": _ROLES.get(role, role), "content": _plain_content(content)})
     return messages
+
+
+def _check_is_read(message: Mapping[str, Any]) -> None:
+    for name, value in message.items():
+        if name in _READ or not _holds_something(value):
+            continue
+        if name in _CALLS or looks_like_image(value, name):
+            raise HfChainError(
+                f"a message has {name!r}, {shortened(value)}, which is not read: write calls of tools as text, and an"
+                f" image as {IMAGE_PLACEHOLDER}, with the image itself in the column of images"
+            )
 
 
 def without_images(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
@@ -88,13 +148,35 @@ def without_images(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]
 
 
 def _plain_content(content: Any) -> str:
-    if isinstance(content, str):
-        return content.strip()
-    if not isinstance(content, Sequence):
+    if content is None:
         return ""
-    parts = []
-    for part in content:
-        if isinstance(part, Mapping):
-            text = IMAGE_PLACEHOLDER if part.get("type") in ("image", "image_url") else part.get("text")
-            parts.append(text or "")
-    return "\n".join(parts).strip()
+    parts = content if isinstance(content, list | tuple) else [content]
+    return "\n".join(_plain_part(part) for part in parts if part is not None).strip()
+
+
+def _plain_part(part: Any) -> str:
+    """Text of a content or of a part of it, which stored rows pad with fields that hold nothing."""
+    if isinstance(part, Mapping):
+        kind, given = part.get("type"), {name: value for name, value in part.items() if _holds_something(value)}
+        given.pop("type", None)
+        # The number of the image, in published sets.
+        if kind in _IMAGE_PARTS and all(isinstance(value, Number) for value in given.values()):
+            return IMAGE_PLACEHOLDER
+        text = given.pop("text", None)
+        unread = any(looks_like_image(value, name) for name, value in given.items()) or (given and text is None)
+        if kind in (None, *_TEXT_PARTS) and not unread:
+            return "" if text is None else _plain_part(text)
+    elif isinstance(part, str):
+        return part
+    elif isinstance(part, Number) and not isinstance(part, bool):
+        return str(part)
+    raise HfChainError(
+        f"a message holds {shortened(part)}, which is not read: write text, numbers, or an image as "
+        '{"type": "image"} alone, with the image itself in the column of images'
+    )
+
+
+def _holds_something(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_something, value.values()))
+    return value is not None and not (isinstance(value, str | bytes | list) and not value)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from hf_chain.data.settings import DataSettings, ScenesSettings
+from hf_chain.images import MAX_IMAGE_PIXELS
 from hf_chain.settings import Settings, expanded
 
 QUESTION_SOURCES = ("scenes", "labelled-images", "captions")
@@ -38,6 +39,12 @@ class ChatDataSettings(Settings):
     streaming: bool = Field(False, description="Read the source as a stream instead of downloading it first.")
     shuffle_buffer: int = Field(1_000, ge=1, description="Rows held for shuffling a stream.")
     max_train_samples: int | None = Field(None, ge=1, description="Train on a seeded random subset of this size.")
+    max_image_pixels: int = Field(
+        MAX_IMAGE_PIXELS,
+        ge=1,
+        le=MAX_IMAGE_PIXELS,
+        description="Pixels above which an image is not read and its row is bad; at most Pillow's own limit.",
+    )
     max_bad_share: float = Field(0.01, ge=0, le=1, description="Share of bad rows above which the run stops.")
 
     images: DataSettings | None = Field(

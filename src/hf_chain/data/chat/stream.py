@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.utils import data
 from hf_chain.data.chat.encoder import ChatEncoder
 from hf_chain.data.chat.quality import check_row
 from hf_chain.data.quality_report import RunningCount
+from hf_chain.images import MAX_IMAGE_PIXELS
 
 
 class ChatStream(data.IterableDataset):
@@ -25,6 +25,7 @@ class ChatStream(data.IterableDataset):
         rows (`datasets.IterableDataset`): One split of `load_chat`.
         encoder (`ChatEncoder`): The collator's.
         max_bad_share (`float`, *optional*, defaults to 0.01): Share of bad rows above which it stops.
+        max_image_pixels (`int`, *optional*): Pixels above which an image is not read and its row is bad.
         report_file (`str` or `pathlib.Path`, *optional*): JSON lines file that bad rows are appended to.
     """
 
@@ -34,10 +35,12 @@ class ChatStream(data.IterableDataset):
         encoder: ChatEncoder,
         *,
         max_bad_share: float = 0.01,
+        max_image_pixels: int = MAX_IMAGE_PIXELS,
         report_file: str | Path | None = None,
     ) -> None:
         self.rows, self.encoder = rows, encoder
         self.max_bad_share, self.report_file = max_bad_share, report_file
+        self.max_image_pixels = max_image_pixels
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -57,40 +60,8 @@ class ChatStream(data.IterableDataset):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         counted = RunningCount(self.max_bad_share, self.report_file)
         for row in self.rows:
-            length, bad = check_row(counted.report.rows, row, self.encoder)
+            length, bad = check_row(counted.report.rows, row, self.encoder, self.max_image_pixels)
             counted.add(bad)
             if length:
                 yield {**row, "length": length}
         counted.finish()
-
-
-class EndlessStream(data.IterableDataset):
-    """The passes of a stream one after the other, so that neither a batch nor an accumulated step ends between them.
-
-    Args:
-        stream (`ChatStream`): One pass; its order depends on the number of the pass.
-    """
-
-    def __init__(self, stream: ChatStream) -> None:
-        self.stream = stream
-        self._first = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the pass and where it stands."""
-        return self.stream.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
-        self._first = state["epoch"]
-        self.stream.load_state_dict(state)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for number in count(self._first):
-            self.stream.set_epoch(number)
-            rows = 0
-            for row in self.stream:
-                rows += 1
-                yield row
-            if not rows and number > self._first:
-                # A worker without a share of the files has none in any pass.
-                return

@@ -2,8 +2,8 @@
 
 Every content is replaced by a mark, the marked conversation is rendered once, and the text between the marks is what
 the template itself writes. The rendering of the real conversation is checked against it, so that a template that
-rewrites a response is noticed. Templates that write the date write one and the same: training, remembered lengths and
-evaluation must not depend on the day.
+rewrites a response, or leaves a message out, is noticed. Templates that write the date write one and the same:
+training, remembered lengths and evaluation must not depend on the day.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from hf_chain.errors import HfChainError
+from hf_chain.content_parts import in_parts, takes_parts
+from hf_chain.errors import HfChainError, reason
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -37,6 +38,9 @@ _STRFTIME_NOW = (
 # Private-use characters: no text holds them, and no template strips them.
 _MARK = "\ue000{}\ue001"
 _MARKED = re.compile("\ue000(\\d+)\ue001")
+
+REFUSALS = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError)
+"""What a template raises: itself, or what it computes, such as the sandbox's `OverflowError` for a long range."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class ChatTemplate:
         template (`str` or `dict[str, str]`, *optional*): A template in place of the tokenizer's own; of several the
             one called `default`.
 
+    Templates that take the content of a message in parts, such as those of LLaVA-1.5 and SmolVLM, get it as one part.
+
     Raises:
         `HfChainError`: Where there is no template, it refuses a question with its answer, or it changes earlier text
             when it asks for a response.
@@ -78,14 +84,17 @@ class ChatTemplate:
             self.template = _STRFTIME_NOW + self.template
         question = {"role": "user", "content": _MARK.format(0)}
         answered = [question, {"role": "assistant", "content": _MARK.format(1)}]
+        self._in_parts = takes_parts(self.template)
         try:
             asked, asking = self._apply([question]), self._apply([question], add_generation_prompt=True)
             whole = self._apply(answered)
-        except TemplateError as error:
+        except REFUSALS as error:
             raise HfChainError(
-                f"the chat template of tokenizer {name} refuses a question and an answer, {_one_line(error)}; give "
+                f"the chat template of tokenizer {name} refuses a question and an answer, {reason(error)}; give "
                 "another template"
             ) from error
+        self._finish = self._only_when_finished(asked, asking, whole)
+        asked = asked.removesuffix(self._finish)
         if not asking.startswith(asked):
             raise HfChainError(
                 f"the chat template of tokenizer {name} changes earlier text when it asks for a response; mend its "
@@ -97,9 +106,20 @@ class ChatTemplate:
         self._header = asking[len(asked) : header]
         self._parts: dict[tuple[str, ...], list[str]] = {}
 
+    def _only_when_finished(self, asked: str, asking: str, whole: str) -> str:
+        """What a template writes behind every conversation that asks for nothing, such as Phi-3's end of text."""
+        start = len(commonprefix([asked, asking]))
+        # What follows instead may begin with the same characters, but not within a token.
+        for token in self.tokenizer.get_added_vocab():
+            within = range(max(start - len(token) + 1, 0), start)
+            here = (place for place in within if any(text.startswith(token, place) for text in (asked, asking)))
+            start = next(here, start)
+        finish, common = asked[start:], len(commonprefix([asking, whole]))
+        return finish if _MARK.format(0) in asked[:start] and common > start and whole.endswith(finish) else ""
+
     @cached_property
     def _ending(self) -> str:
-        return self._marked(("user", "assistant"))[-1]
+        return self._marked(("user", "assistant"))[-1].removesuffix(self._finish)
 
     @property
     def end_of_turn(self) -> str:
@@ -110,8 +130,9 @@ class ChatTemplate:
         """Render a conversation up to where the model is to answer: the beginning of what `render` makes of it.
 
         Raises:
-            `ValueError`: Where the template refuses the conversation.
+            `ValueError`: Where the template refuses the conversation, or leaves a message out.
         """
+        self._check_all_written(messages, self._marked(_roles(messages), add_generation_prompt=True))
         text = self._render(messages, add_generation_prompt=True)
         return text[: len(text) - self._surplus]
 
@@ -122,10 +143,12 @@ class ChatTemplate:
             messages (`Sequence[Mapping[str, str]]`): With `role` and stripped `content`.
 
         Raises:
-            `ValueError`: Where the template refuses the conversation, or does not write a response as it is given.
+            `ValueError`: Where the template refuses the conversation, leaves a message out, or does not write one as
+                it is given.
         """
         text = self._render(messages)
-        parts = self._marked(tuple(message["role"] for message in messages))
+        parts = self._marked(_roles(messages))
+        self._check_all_written(messages, parts)
         responses, place = [], len(parts[0])
         matches = text.startswith(parts[0])
         for before, number, after in zip(parts[:-1:2], map(int, parts[1::2]), parts[2::2], strict=True):
@@ -137,8 +160,7 @@ class ChatTemplate:
                 end = place + len(content)
                 responses.append(Response(place - header, place, end, end + tail))
             place += len(content) + len(after)
-        count = sum(message["role"] == "assistant" for message in messages)
-        if not matches or place != len(text) or len(responses) != count:
+        if not matches or place != len(text) or len(parts) != 2 * len(messages) + 1:
             raise ValueError("the chat template does not write every message once and as it is")
         return RenderedChat(text, tuple(responses))
 
@@ -150,25 +172,40 @@ class ChatTemplate:
         # A template may write more before the last response, such as an empty thought that past turns do not have.
         return next(n for n in range(len(self._header), -1, -1) if before.endswith(self._header[:n]))
 
-    def _marked(self, roles: tuple[str, ...]) -> list[str]:
+    def _check_all_written(self, messages: Messages, parts: list[str]) -> None:
+        written = set(map(int, parts[1::2]))
+        for number, message in enumerate(messages):
+            if number not in written:
+                raise ValueError(
+                    f"the chat template leaves out message {number}, of role {message['role']!r}: put its text into "
+                    "another message, or give another template"
+                )
+
+    def _marked(self, roles: tuple[str, ...], **options: Any) -> list[str]:
         """Text, number, text, number … text: what the template writes around the messages of these roles."""
-        if roles not in self._parts:
+        key = (*roles, *options)
+        if key not in self._parts:
             marked = [{"role": role, "content": _MARK.format(number)} for number, role in enumerate(roles)]
-            self._parts[roles] = _MARKED.split(self._render(marked))
-        return self._parts[roles]
+            self._parts[key] = _MARKED.split(self._render(marked, **options))
+        return self._parts[key]
 
     def _render(self, messages: Messages, **options: Any) -> str:
         try:
             return self._apply(messages, **options)
-        except TemplateError as error:
-            raise ValueError(f"the chat template refuses it, {_one_line(error)}") from error
+        except REFUSALS as error:
+            raise ValueError(f"the chat template refuses it, {reason(error)}") from error
 
     def _apply(self, messages: Messages, **options: Any) -> str:
+        given = in_parts(messages) if self._in_parts else list(messages)
         # Responses hold no thoughts, so a template that can ask for them (Qwen3) shall not; others ignore it.
         text = self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, chat_template=self.template, enable_thinking=False, **options
+            given, tokenize=False, chat_template=self.template, enable_thinking=False, **options
         )
         return str(text)
+
+
+def _roles(messages: Messages) -> tuple[str, ...]:
+    return tuple(message["role"] for message in messages)
 
 
 def _default(template: str | dict[str, str] | None, name: str) -> str:
@@ -186,7 +223,3 @@ def _default(template: str | dict[str, str] | None, name: str) -> str:
             "tokenizer.chat_template to one of them"
         )
     return template["default"]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

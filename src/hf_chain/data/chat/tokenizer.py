@@ -71,7 +71,7 @@ def train_chat_tokenizer(
         eos_token=END,
         chat_template=CHAT_TEMPLATE,
         model_max_length=max_length,
-        padding_side="right",
+        padding_side="left",
         clean_up_tokenization_spaces=False,
     )
 

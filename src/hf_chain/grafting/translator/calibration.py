@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,16 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from hf_chain.errors import HfChainError
-from hf_chain.grafting.batches import Batch, forward_inputs, real_tokens
-from hf_chain.grafting.translator.cost import forward_macs
+from hf_chain.grafting.batches import real_tokens
 from hf_chain.grafting.translator.splice_error import SpliceErrorSum, token_weights
-from hf_chain.grafting.translator.truncated import truncated
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from hf_chain.grafting.translator.refit import Equations, Refit
-    from hf_chain.grafting.translator.splice import Splice
+    from hf_chain.grafting.translator.splice_runs import SpliceRuns
 
 RIDGES = (1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Ridge strengths that are tried, relative to the mean diagonal of the normal equations."""
@@ -49,21 +44,12 @@ class Calibration:
     ridge: float | None = None
 
 
-def calibrate(
-    surrogate: PreTrainedModel,
-    target: PreTrainedModel,
-    splice: Splice,
-    refit: Refit | None,
-    batches: Iterable[Batch],
-) -> Calibration:
+def calibrate(runs: SpliceRuns, refit: Refit | None) -> Calibration:
     """Runs both models up to the splice and solves for one weight.
 
     Args:
-        surrogate (`PreTrainedModel`): the surrogate, in evaluation mode.
-        target (`PreTrainedModel`): what it was cut from, likewise.
-        splice (`Splice`): the splice.
+        runs (`SpliceRuns`): both models and the calibration text.
         refit (`Refit`, *optional*): the weight to fit; without one the error is measured alone.
-        batches (`Iterable[Batch]`): calibration text.
 
     Returns:
         `Calibration`: the error, what it cost, and the solution.
@@ -74,23 +60,19 @@ def calibrate(
     sums = None if refit is None else (refit.equations(), refit.equations())
     error = SpliceErrorSum()
     tokens = macs = rows = 0
-    for batch in batches:
-        with truncated(target, [splice.target_layer]):
-            (expected,) = target(**forward_inputs(target, batch))
-        with truncated(surrogate, [splice.surrogate_layer]), refit.watching() if refit else nullcontext():
-            (found,) = surrogate(**forward_inputs(surrogate, batch))
-        expected, real = expected.to(found.device), real_tokens(batch).to(found.device)
-        place = torch.arange(rows, rows + len(real), device=real.device) % HELD_OUT_EVERY
-        held_out = real & (place == HELD_OUT_EVERY - 1)[:, None]
-        error.add(found[held_out], expected[held_out])
-        if refit is not None and sums is not None:
-            for equations, chosen in zip(sums, (real & ~held_out, held_out), strict=True):
-                missing = expected[chosen].double() - found[chosen].double()
-                equations.add(*refit.problem(chosen, missing), token_weights(expected[chosen]))
-        rows += len(real)
-        tokens += int(real.sum())
-        macs += forward_macs(target, batch, range(splice.target_layer + 1))
-        macs += forward_macs(surrogate, batch, range(splice.surrogate_layer + 1))
+    with refit.watching() if refit else nullcontext():
+        for run in runs:
+            found, expected, real = run.found, run.expected, real_tokens(run.batch).to(run.found.device)
+            place = torch.arange(rows, rows + len(real), device=real.device) % HELD_OUT_EVERY
+            held_out = real & (place == HELD_OUT_EVERY - 1)[:, None]
+            error.add(found[held_out], expected[held_out])
+            if refit is not None and sums is not None:
+                for equations, chosen in zip(sums, (real & ~held_out, held_out), strict=True):
+                    missing = expected[chosen].double() - found[chosen].double()
+                    equations.add(*refit.problem(chosen, missing), token_weights(expected[chosen]))
+            rows += len(real)
+            tokens += int(real.sum())
+            macs += run.macs
     if rows < HELD_OUT_EVERY:
         raise HfChainError(
             f"closed_form got {rows} calibration sequences: give at least {HELD_OUT_EVERY}, in batches that can be"
@@ -98,8 +80,8 @@ def calibrate(
         )
     if not math.isfinite(error.error):
         raise HfChainError(
-            f"hidden states after layers {splice.replaced} are not finite, or all equal: load both models in float32"
-            " or bfloat16, and give real text"
+            f"hidden states after layers {runs.splice.replaced} are not finite, or all equal: load both models in"
+            " float32 or bfloat16, and give real text"
         )
     if sums is None:
         return Calibration(error.error, tokens, macs)
@@ -113,6 +95,6 @@ def _solve(fitted: Equations, held_out: Equations) -> tuple[torch.Tensor, float]
     error = held_out.residual.item()
     for ridge in RIDGES:
         solution = fitted.solve(ridge)
-        if solution is not None and held_out.error(solution) < error:
-            best, error = (solution, ridge), held_out.error(solution)
+        if solution is not None and (found := held_out.error(solution)) < error:
+            best, error = (solution, ridge), found
     return best

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hf_chain.grafting.batches import Batch, check_batches, input_device
 from hf_chain.grafting.layer_dropping import drop_layers
 from hf_chain.grafting.lineage import read_lineage
-from hf_chain.grafting.ranges import LayerRange, as_ranges
+from hf_chain.grafting.ranges import Replaced, as_ranges
 from hf_chain.grafting.target import open_target
 from hf_chain.grafting.translator.fit import Method, fit_translator, method_steps
 from hf_chain.grafting.translator.quality import Reference, measure_quality, measure_reference
@@ -33,7 +33,7 @@ COMPARED: tuple[Method, ...] = (
 
 def compare_translators(
     target: PreTrainedModel,
-    ranges: str | LayerRange | Sequence[LayerRange],
+    ranges: Replaced,
     calibration: Iterable[Batch],
     held_out: Iterable[Batch],
     methods: Sequence[Method] = COMPARED,
@@ -47,7 +47,7 @@ def compare_translators(
 
     Args:
         target (`PreTrainedModel`): the language model, in memory.
-        ranges (`str`, `LayerRange` or `Sequence[LayerRange]`): the replaced ranges, such as `"16-26"`.
+        ranges (`str`, `LayerRange`, `range` or a sequence of them): the replaced ranges, such as `"16-26"`.
         calibration (`Iterable[Batch]`): text to fit and to train on.
         held_out (`Iterable[Batch]`): other text to measure on.
         methods (`Sequence`): see `fit_translator`; every entry is one row.

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from transformers import PreTrainedModel
 
 from hf_chain.errors import HfChainError
+from hf_chain.finite import require_finite
 from hf_chain.grafting.anatomy import decoder_layers, text_config
 from hf_chain.grafting.batches import Batch, check_batches
 from hf_chain.grafting.lineage import SurrogateLineage, read_lineage, write_lineage
@@ -82,6 +83,7 @@ def fit_translator(
         made.append(step)
     seconds = time.perf_counter() - start
     method = "+".join(name for name in made if name != "inherit") or "inherit"
+    require_finite(surrogate, "the surrogate with its new translators")
     write_lineage(surrogate.config, replace(lineage, translator_method=method))
     return TranslatorReport(
         method=method,

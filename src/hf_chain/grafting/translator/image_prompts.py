@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hf_chain.errors import HfChainError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hf_chain.models.grafted_vlm import GraftedVLMForConditionalGeneration
 
 
-@dataclass(frozen=True)
+@dataclass
 class ImagePrompts:
     """Batches `{"inputs_embeds": [B, L, d], "attention_mask": [B, L], "labels": [B, L]}`, embedded anew in every pass.
 
@@ -29,6 +29,9 @@ class ImagePrompts:
         rows (`Dataset` or `Sequence[Mapping]`): Checked chat rows.
         collator (`ChatCollator`): Pads them; one that packs does not fit.
         batch_size (`int`, *optional*, defaults to 16): Conversations in a batch.
+
+    Attributes:
+        images_embedded (`int`): Images that went through the image half so far.
 
     Example:
         ```python
@@ -45,6 +48,7 @@ class ImagePrompts:
     rows: Dataset | Sequence[Mapping[str, Any]]
     collator: ChatCollator
     batch_size: int = 16
+    images_embedded: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -62,7 +66,9 @@ class ImagePrompts:
         if not 0 <= index < len(self):
             raise IndexError(index)
         numbers = range(index * self.batch_size, min((index + 1) * self.batch_size, len(self.rows)))
-        batch = self.collator([self.rows[number] for number in numbers])
+        rows = [self.rows[number] for number in numbers]
+        self.images_embedded += sum(len(row["images"]) for row in rows)
+        batch = self.collator(rows)
         shown = {name: batch[name].to(self.model.device) for name in ("input_ids", *IMAGE_INPUTS) if name in batch}
         with evaluation_mode(self.model):
             embeds = self.model.embed_prompt(**shown)

@@ -1,4 +1,4 @@
-"""The weights by which a layer writes to the residual stream: what a linear map folds into, family by family."""
+"""The weights by which a layer writes to the residual stream: what a linear map folds into."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hf_chain.errors import HfChainError
-from hf_chain.grafting.anatomy import text_config
+from hf_chain.grafting.anatomy import decoder_family, text_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -22,6 +22,7 @@ class Write:
         norm_offset (`float`): what this norm adds to its weight before it multiplies by it.
         experts (`str`, *optional*): of a mixture, the parameter `[experts, d, f]` with every expert's last linear map.
         mixture (`str`, *optional*): the module that adds up the experts.
+        factor (`float`): what is written is multiplied with (Granite).
     """
 
     projection: str
@@ -29,6 +30,7 @@ class Write:
     norm_offset: float = 0.0
     experts: str | None = None
     mixture: str | None = None
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -39,62 +41,49 @@ class LayerWrites:
     mlp: Write
 
 
-def _pre_norm(attention: str, mlp: str) -> LayerWrites:
-    return LayerWrites(Write(attention), Write(mlp))
-
-
-def _post_norm(offset: float) -> LayerWrites:
-    return LayerWrites(
-        Write("self_attn.o_proj", "post_attention_layernorm", offset),
-        Write("mlp.down_proj", "post_feedforward_layernorm", offset),
-    )
-
-
-_LLAMA = _pre_norm("self_attn.o_proj", "mlp.down_proj")
-_MIXTURE = LayerWrites(
-    Write("self_attn.o_proj"), Write("mlp.down_proj", experts="mlp.experts.down_proj", mixture="mlp")
-)
-
-WRITES: dict[str, LayerWrites] = {
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-    "qwen3": _LLAMA,
-    "gemma2": _post_norm(offset=1.0),
-    "gemma3_text": _post_norm(offset=1.0),
-    "phi3": _LLAMA,
-    "olmo2": _post_norm(offset=0.0),
-    "gpt2": _pre_norm("attn.c_proj", "mlp.c_proj"),
-    "opt": _pre_norm("self_attn.out_proj", "fc2"),
-    "gpt_neox": _pre_norm("attention.dense", "mlp.dense_4h_to_h"),
-    "mixtral": _MIXTURE,
-    "qwen3_moe": _MIXTURE,
-}
-"""`model_type` -> its row. A new family is a new row."""
-
-
 def layer_writes(config: PreTrainedConfig) -> LayerWrites:
-    """The row of a model.
+    """How the layers of a model write, as its family describes their weights.
 
     Args:
         config (`PreTrainedConfig`): the model's configuration; of a composite one, its decoder counts.
 
     Returns:
-        `LayerWrites`: its row.
+        `LayerWrites`: both halves.
 
     Raises:
-        HfChainError: when the family has no row, or when its layers normalise the residual stream itself.
+        HfChainError: when a layer normalises the residual stream itself, or holds experts in another layout.
     """
     config = text_config(config)
-    row = WRITES.get(config.model_type)
-    if row is None:
-        raise HfChainError(
-            f"closed_form does not know how layers of {config.model_type!r} write: use method 'train', or add a row to"
-            " WRITES in hf_chain/grafting/translator/layer_writes.py"
-        )
     if getattr(config, "do_layer_norm_before", True) is False:
         raise HfChainError(
             "closed_form cannot fold into layers with do_layer_norm_before=False, which normalise the residual stream"
             " itself: use method 'train'"
         )
-    return row
+    stream = decoder_family(config).streams[0]
+    attention = mlp = experts = None
+    for name, weight in stream.block.items():
+        if weight.role != "write" or len(weight.axes) < 2:
+            continue
+        module = name.removesuffix(".weight")
+        if "context" in weight.axes:
+            attention = module
+        elif weight.axes[0] != "expert":
+            mlp = module
+        elif weight.axes == ("expert", "residual", "mlp"):
+            experts = name
+        else:
+            raise HfChainError(
+                f"closed_form does not know how the experts of {config.model_type!r} write: use method 'train'"
+            )
+    if getattr(config, "n_shared_experts", 0):
+        raise HfChainError(
+            f"closed_form does not know how the shared experts of {config.model_type!r} write: use method 'train'"
+        )
+    factor = getattr(config, "residual_multiplier", 1.0)
+    norms = [name.removesuffix(".weight") for name, weight in stream.block.items() if weight.role == "post_gain"]
+    first, second = norms or (None, None)
+    mixture = experts.split(".")[0] if experts else None
+    return LayerWrites(
+        Write(str(attention), first, stream.gain_offset if first else 0.0, factor=factor),
+        Write(str(mlp), second, stream.gain_offset if second else 0.0, experts, mixture, factor),
+    )

@@ -15,10 +15,11 @@ from transformers.utils import logging
 
 from hf_chain.grafting.anatomy import decoder_layers
 from hf_chain.grafting.batches import Batch, check_batches
-from hf_chain.grafting.translator.calibration import calibrate
+from hf_chain.grafting.translator.calibration import RIDGES, calibrate
 from hf_chain.grafting.translator.layer_writes import layer_writes
 from hf_chain.grafting.translator.refit import Refit, refits_of
 from hf_chain.grafting.translator.splice import Splice, splices, translator_modules
+from hf_chain.grafting.translator.splice_runs import SpliceRuns
 from hf_chain.module_modes import evaluation_mode
 
 if TYPE_CHECKING:
@@ -59,13 +60,14 @@ def closed_form(surrogate: PreTrainedModel, target: PreTrainedModel, batches: It
     MLP's again, each on the new state of the layer; behind a norm, its gain follows. The best state on held-out
     sequences stays. Ranges are fitted in order, each on what the surrogate hands it by then.
 
-    In memory are the hidden states of one batch and, for a projection with F inputs, up to 4 F² numbers in float64,
-    6 F² behind a norm.
+    In memory are up to `KEPT_BYTES` of hidden states, which all passes share, those of one batch and, for a projection
+    with F inputs, up to 4 F² numbers in float64, 6 F² behind a norm.
 
     Args:
         surrogate (`PreTrainedModel`): a surrogate with its lineage.
         target (`PreTrainedModel`): what it was cut from.
-        batches (`Iterable[Batch]`): calibration text, gone through `calibration_passes` times for each range.
+        batches (`Iterable[Batch]`): calibration text, gone through `calibration_passes` times for each range; what of
+            it and of its hidden states fits into `KEPT_BYTES` is read once.
 
     Returns:
         `list[RidgeFit]`: one for each range.
@@ -92,6 +94,25 @@ def refitted_weights(surrogate: PreTrainedModel) -> list[nn.Parameter]:
         `list[nn.Parameter]`: each once.
     """
     return _weights(refit for splice in splices(surrogate) for refit in _schedule(surrogate, splice))
+
+
+def equation_macs(surrogate: PreTrainedModel, tokens: int) -> int:
+    """What `closed_form` computes beside forward passes: the normal equations of all fits and their solutions.
+
+    Args:
+        surrogate (`PreTrainedModel`): a surrogate with its lineage; it may be on the meta device.
+        tokens (`int`): tokens of the calibration text, without padding.
+
+    Returns:
+        `int`: multiply-accumulate operations.
+    """
+    macs = 0
+    for splice in splices(surrogate):
+        for refit in _schedule(surrogate, splice):
+            equations = refit.equations()
+            equations.tokens = tokens
+            macs += equations.macs + equations.solution_macs(len(RIDGES))
+    return macs
 
 
 def _weights(refits: Iterable[Refit]) -> list[nn.Parameter]:
@@ -135,13 +156,13 @@ def _fit(
     schedule: Sequence[Refit],
     batches: Iterable[Batch],
 ) -> RidgeFit:
-    weights = _weights(schedule)
+    weights, runs = _weights(schedule), SpliceRuns(surrogate, target, splice, batches)
     errors: list[float] = []
     steps: list[tuple[str, float]] = []
     macs = 0
     # The last pass only measures: what a fit does is never taken from its own prediction.
     for refit in (*schedule, None):
-        found = calibrate(surrogate, target, splice, refit, batches)
+        found = calibrate(runs, refit)
         errors.append(found.error)
         macs += found.macs
         if found.error <= min(errors):

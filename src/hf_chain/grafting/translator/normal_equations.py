@@ -38,7 +38,8 @@ class NormalEquations:
         return self.tokens * size * (size + outputs)
 
     def solution_macs(self, ridges: int) -> int:
-        """And of its solutions at so many ridge strengths: a Cholesky factorisation, two triangular systems each.
+        """And of its solutions at so many ridge strengths: a Cholesky factorisation, two triangular systems and the
+        error each.
 
         Args:
             ridges (`int`): how many strengths.
@@ -47,7 +48,7 @@ class NormalEquations:
             `int`: multiply-accumulate operations.
         """
         size, outputs = self.cross.shape
-        return ridges * (size**3 // 6 + size**2 * outputs)
+        return ridges * (size**3 // 6 + 2 * size**2 * outputs)
 
     def add(self, features: torch.Tensor, residuals: torch.Tensor, weights: torch.Tensor) -> None:
         """Adds N tokens.
@@ -109,7 +110,7 @@ class GainedEquations(NormalEquations):
         self._eigen: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def solution_macs(self, ridges: int) -> int:
-        """Of a symmetric eigenproblem, and two products for each ridge strength.
+        """Of a symmetric eigenproblem, and two products and the error for each ridge strength.
 
         Args:
             ridges (`int`): how many strengths.
@@ -118,7 +119,7 @@ class GainedEquations(NormalEquations):
             `int`: multiply-accumulate operations.
         """
         size, outputs = self.cross.shape
-        return 9 * size**3 // 2 + (1 + ridges) * size**2 * outputs
+        return 9 * size**3 // 2 + (1 + 2 * ridges) * size**2 * outputs
 
     def add(self, features: torch.Tensor, residuals: torch.Tensor, weights: torch.Tensor) -> None:
         """Adds N tokens, as `NormalEquations.add` does."""

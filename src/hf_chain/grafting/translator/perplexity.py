@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch.nn.functional import cross_entropy
 
 from hf_chain.errors import HfChainError
@@ -20,6 +21,44 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from hf_chain.grafting.ranges import LayerRange
+
+
+class LossSum:
+    """Negative log-likelihood of next tokens, added up batch by batch.
+
+    Args:
+        name (`str`): what the user calls the model.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self.total, self.tokens = name, 0.0, 0
+
+    def add(self, logits: torch.Tensor, batch: Batch) -> None:
+        """Adds the real tokens of a batch, with `labels` only those whose label is not −100.
+
+        Args:
+            logits (`torch.Tensor` of shape `[B, L, V]`): the predictions.
+            batch (`Batch`): the text.
+        """
+        labels = next_tokens(batch).to(logits.device)
+        found = logits[:, :-1].float().flatten(0, 1)
+        self.total += cross_entropy(found, labels.flatten(), ignore_index=-100, reduction="sum").item()
+        self.tokens += int((labels != -100).sum())
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean.
+
+        Raises:
+            HfChainError: when there is no token to predict, or predictions are not finite.
+        """
+        if not self.tokens:
+            raise HfChainError("the held-out batches hold no token to predict: give sequences of two tokens or more")
+        if not self.total / self.tokens < LARGEST_LOSS:
+            raise HfChainError(
+                f"predictions of {self.name} are not finite: load it with dtype=torch.bfloat16 or torch.float32"
+            )
+        return math.exp(self.total / self.tokens)
 
 
 def perplexity(model: PreTrainedModel, batches: Iterable[Batch], dropped: Sequence[LayerRange] = ()) -> float:
@@ -37,19 +76,13 @@ def perplexity(model: PreTrainedModel, batches: Iterable[Batch], dropped: Sequen
         HfChainError: when there is no token to predict, or predictions are not finite.
     """
     check_batches(batches, "the held-out text", passes=1)
-    total, tokens = 0.0, 0
+    losses = LossSum(name_of(model))
     with evaluation_mode(model), without_layers(model, dropped):
         for batch in batches:
-            logits = model(**forward_inputs(model, batch), use_cache=False).logits[:, :-1]
-            labels = next_tokens(batch).to(logits.device)
-            loss = cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum")
-            total += loss.item()
-            tokens += int((labels != -100).sum())
-    if not tokens:
-        raise HfChainError("the held-out batches hold no token to predict: give sequences of two tokens or more")
-    if not total / tokens < LARGEST_LOSS:
-        raise HfChainError(
-            f"predictions of {model.name_or_path or type(model).__name__} are not finite: load it with"
-            " dtype=torch.bfloat16 or torch.float32"
-        )
-    return math.exp(total / tokens)
+            losses.add(model(**forward_inputs(model, batch), use_cache=False).logits, batch)
+    return losses.perplexity
+
+
+def name_of(model: PreTrainedModel) -> str:
+    """What a user calls a model."""
+    return model.name_or_path or type(model).__name__

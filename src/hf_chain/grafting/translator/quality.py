@@ -6,13 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hf_chain.grafting.batches import Batch
-from hf_chain.grafting.lineage import read_lineage
-from hf_chain.grafting.translator.perplexity import perplexity
-from hf_chain.grafting.translator.splice_error import dropping_error, splice_error
+from hf_chain.grafting.batches import Batch, check_batches, forward_inputs
+from hf_chain.grafting.translator.perplexity import LossSum, name_of
+from hf_chain.grafting.translator.splice import splices
+from hf_chain.grafting.translator.splice_error import SpliceErrorSum, add_real, finite_errors
+from hf_chain.grafting.translator.truncated import remembered, truncated, without_layers
 from hf_chain.grafting.translator_table import loss_recovered
+from hf_chain.module_modes import evaluation_mode
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
     from hf_chain.grafting.ranges import LayerRange
@@ -67,11 +70,12 @@ def measure_reference(target: PreTrainedModel, ranges: Sequence[LayerRange], hel
     Raises:
         HfChainError: as `perplexity` and `dropping_error`.
     """
-    return Reference(
-        target_perplexity=perplexity(target, held_out),
-        dropping_perplexity=perplexity(target, held_out, dropped=ranges),
-        dropping_splice_error=dropping_error(target, ranges, held_out),
-    )
+    check_batches(held_out, "the held-out text", passes=1)
+    sums = _ReferenceSums(target, ranges)
+    with evaluation_mode(target):
+        for batch in held_out:
+            sums.add(batch)
+    return sums.reference
 
 
 def measure_quality(
@@ -85,7 +89,7 @@ def measure_quality(
     Args:
         surrogate (`PreTrainedModel`): a surrogate with its lineage.
         target (`PreTrainedModel`): what it was cut from.
-        held_out (`Iterable[Batch]`): text that can be gone through more than once.
+        held_out (`Iterable[Batch]`): text, gone through once.
         reference (`Reference`, *optional*): measured on the same text before.
 
     Returns:
@@ -94,8 +98,48 @@ def measure_quality(
     Raises:
         HfChainError: as `perplexity` and `splice_error`.
     """
-    return TranslatorQuality(
-        splice_error=splice_error(surrogate, target, held_out),
-        perplexity=perplexity(surrogate, held_out),
-        reference=reference or measure_reference(target, read_lineage(surrogate.config).replaced, held_out),
-    )
+    check_batches(held_out, "the held-out text", passes=1)
+    found = splices(surrogate)
+    sums = _ReferenceSums(target, [splice.replaced for splice in found]) if reference is None else None
+    losses, errors = LossSum(name_of(surrogate)), [SpliceErrorSum() for _ in found]
+    with evaluation_mode(surrogate, target):
+        for batch in held_out:
+            if sums is not None:
+                expected = sums.add(batch)
+            else:
+                with truncated(target, [splice.target_layer for splice in found]):
+                    expected = target(**forward_inputs(target, batch))
+            with remembered(surrogate, [splice.surrogate_layer for splice in found]) as states:
+                losses.add(surrogate(**forward_inputs(surrogate, batch), use_cache=False).logits, batch)
+            for error, splice, wanted in zip(errors, found, expected, strict=True):
+                add_real(error, states[splice.surrogate_layer], wanted, batch)
+    if sums is not None:
+        reference = sums.reference
+    assert reference is not None
+    return TranslatorQuality(finite_errors(errors), losses.perplexity, reference)
+
+
+class _ReferenceSums:
+    """The target, whole and without the ranges, on one batch after the other."""
+
+    def __init__(self, target: PreTrainedModel, ranges: Sequence[LayerRange]) -> None:
+        self.target, self.ranges = target, ranges
+        self.whole, self.dropped = LossSum(name_of(target)), LossSum(name_of(target))
+        self.errors = [SpliceErrorSum() for _ in ranges]
+
+    def add(self, batch: Batch) -> list[torch.Tensor]:
+        """Runs both, and returns the target's hidden states after each range, `[B, L, d]`."""
+        ends = [span.last for span in self.ranges]
+        found = []
+        for losses, dropped in ((self.whole, ()), (self.dropped, self.ranges)):
+            with without_layers(self.target, dropped), remembered(self.target, ends) as states:
+                losses.add(self.target(**forward_inputs(self.target, batch), use_cache=False).logits, batch)
+            found.append([states[end] for end in ends])
+        expected, guessed = found
+        for error, guess, wanted in zip(self.errors, guessed, expected, strict=True):
+            add_real(error, guess, wanted, batch)
+        return expected
+
+    @property
+    def reference(self) -> Reference:
+        return Reference(self.whole.perplexity, self.dropped.perplexity, finite_errors(self.errors))

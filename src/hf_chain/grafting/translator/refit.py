@@ -101,13 +101,14 @@ class ProjectionRefit(Refit):
         weight = self.weights[0]
         # As [inputs, outputs], a view.
         self.matrix = weight if isinstance(projection, Conv1D) else weight.T
+        self.factor = write.factor
 
     def equations(self) -> Equations:
         inputs, outputs = self.matrix.shape
         return NormalEquations(inputs, outputs, len(self.weights) == 2, self.matrix.device)
 
     def problem(self, tokens: torch.Tensor, missing: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._inputs[tokens.flatten()], missing
+        return self._inputs[tokens.flatten()], missing / self.factor
 
     @torch.no_grad()
     def fold(self, solution: torch.Tensor) -> None:

@@ -118,13 +118,34 @@ def _errors(
     surrogate_layers, target_layers = zip(*layers, strict=True)
     with evaluation_mode(surrogate, target):
         for batch in batches:
-            real = real_tokens(batch)
             with truncated(target, target_layers):
                 expected = target(**forward_inputs(target, batch))
             with without_layers(surrogate, dropped), truncated(surrogate, surrogate_layers):
                 found = surrogate(**forward_inputs(surrogate, batch))
             for total, s, t in zip(sums, found, expected, strict=True):
-                total.add(s[real.to(s.device)], t[real.to(t.device)])
+                add_real(total, s, t, batch)
+    return finite_errors(sums)
+
+
+def add_real(total: SpliceErrorSum, surrogate: torch.Tensor, target: torch.Tensor, batch: Batch) -> None:
+    """Adds the tokens of a batch that are no padding to a sum.
+
+    Args:
+        total (`SpliceErrorSum`): the sum.
+        surrogate (`torch.Tensor` of shape `[B, L, d]`): its hidden states.
+        target (`torch.Tensor` of shape `[B, L, d]`): the target's.
+        batch (`Batch`): the text.
+    """
+    real = real_tokens(batch)
+    total.add(surrogate[real.to(surrogate.device)], target[real.to(target.device)])
+
+
+def finite_errors(sums: Iterable[SpliceErrorSum]) -> list[float]:
+    """The error of each sum.
+
+    Raises:
+        HfChainError: when one is not finite.
+    """
     errors = [total.error for total in sums]
     if not all(map(math.isfinite, errors)):
         raise HfChainError(

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import Trainer
 
+from hf_chain.arguments.trainer_arguments import check_arguments, check_optimizers
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import decoder_layers, num_layers
 from hf_chain.grafting.batches import Batch, check_batches, forward_inputs, real_tokens
@@ -21,6 +22,7 @@ from hf_chain.grafting.translator.objectives import counted_tokens, hidden_loss,
 from hf_chain.grafting.translator.splice import splices, translator_modules
 from hf_chain.grafting.translator.translator_config import TranslatorConfig
 from hf_chain.grafting.translator.truncated import replaced_forward
+from hf_chain.master_weights import trained_in_float32
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -60,6 +62,9 @@ class TranslatorTrainer(Trainer):
         args (`TranslatorConfig`): the arguments.
         batches (`Sequence[Batch]` or `ImagePrompts`): the text.
         kwargs: as for `Trainer`: `callbacks`, `optimizers`, …
+
+    Raises:
+        HfChainError: for an argument that would do nothing, and an optimizer that would not train the surrogate.
     """
 
     args: TranslatorConfig
@@ -72,6 +77,8 @@ class TranslatorTrainer(Trainer):
         batches: Sequence[Batch] | ImagePrompts,
         **kwargs: Any,
     ) -> None:
+        check_arguments(type(self), surrogate, args, TranslatorConfig, kwargs)
+        check_optimizers(kwargs.get("optimizers"), surrogate)
         super().__init__(model=surrogate, args=args, train_dataset=batches, data_collator=_only_one, **kwargs)
         # `compute_loss` divides by the tokens of the whole accumulated batch, so the model shall not, nor the Trainer.
         self.model_accepts_loss_kwargs = False
@@ -222,8 +229,15 @@ def train(
             f"the surrogate is in {surrogate.dtype}, whose steps are too coarse for training: set bf16=True in"
             " TranslatorConfig, which keeps the trained weights in float32"
         )
+    autocast = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
+    trained = [weight for module in translator_modules(surrogate) for weight in module.parameters()]
     # Mixed precision replaces the model's forward.
-    with _trainable(surrogate, target), replaced_forward(surrogate, surrogate.forward):
+    with (
+        trained_in_float32(surrogate, trained, autocast),
+        trained_in_float32(target, (), autocast),
+        _trainable(surrogate, target),
+        replaced_forward(surrogate, surrogate.forward),
+    ):
         trainer = TranslatorTrainer(surrogate, target, args, samples)
         trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
         trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)

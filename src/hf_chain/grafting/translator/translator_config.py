@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
+from hf_chain.arguments.checkpointing import take_new_names
+from hf_chain.arguments.extension_locks import guard_builds
+from hf_chain.arguments.field_checks import CHECKED_UNUSED, NUMBERS, check_accelerator, check_common_values
+from hf_chain.arguments.option_types import take_numbers
 from hf_chain.errors import HfChainError
-from hf_chain.trainer.checkpointing import take_new_names
-from hf_chain.trainer.config_checks import check_common_values, fields_of
 
 OBJECTIVES = ("hidden", "logits", "lm")
 """What a translator may be trained for."""
@@ -28,7 +30,7 @@ class TranslatorConfig(TrainingArguments):
             text and does not run the target.
 
     Raises:
-        HfChainError: for an unknown objective, and for a batch size other than one.
+        HfChainError: for a value outside its range, an unknown objective, and a batch size other than one.
     """
 
     objective: str = field(default="hidden", metadata={"help": f"One of {', '.join(OBJECTIVES)}."})
@@ -41,9 +43,23 @@ class TranslatorConfig(TrainingArguments):
     save_strategy: str = field(default="no", metadata={"help": "When checkpoints are saved."})
 
     def __post_init__(self) -> None:
-        _check(self.objective, self.per_device_train_batch_size)
+        take_numbers(self)
         take_new_names(self)
+        guard_builds(self.deepspeed)
         super().__post_init__()
+        check_accelerator(self)
+        check_translator_values({name: getattr(self, name) for name in CHECKED})
+
+
+CHECKED = (
+    "objective",
+    "per_device_train_batch_size",
+    "train_sampling_strategy",
+    "label_names",
+    *NUMBERS,
+    *CHECKED_UNUSED,
+)
+"""Fields whose values are checked beyond what `TrainingArguments` does."""
 
 
 def fields_for(surrogate: PreTrainedModel) -> dict[str, Any]:
@@ -58,11 +74,6 @@ def fields_for(surrogate: PreTrainedModel) -> dict[str, Any]:
     return {"use_cpu": surrogate.device.type == "cpu", "bf16": surrogate.dtype.itemsize < torch.float32.itemsize}
 
 
-def known_translator_fields() -> dict[str, Any]:
-    """Name and type of every `TranslatorConfig` field that can be given."""
-    return fields_of(TranslatorConfig)
-
-
 def check_translator_values(values: dict[str, Any]) -> None:
     """Checks types and ranges of `TranslatorConfig` fields without making one, which would start an engine.
 
@@ -73,6 +84,12 @@ def check_translator_values(values: dict[str, Any]) -> None:
         HfChainError: naming the first field that does not fit, its value and what is allowed.
     """
     check_common_values(TranslatorConfig, values)
+    if values.get("neftune_noise_alpha"):
+        raise HfChainError("neftune_noise_alpha would do nothing: translators are trained without noise; leave it out")
+    if labels := values.get("label_names"):
+        raise HfChainError(f"label_names is {labels!r}, and the text is its own label: leave it out")
+    if values.get("train_sampling_strategy") == "group_by_length":
+        raise HfChainError("train_sampling_strategy is 'group_by_length', but the text comes in batches already")
     _check(values.get("objective", "hidden"), values.get("per_device_train_batch_size", 1))
 
 

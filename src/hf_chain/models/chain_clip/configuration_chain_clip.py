@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from huggingface_hub.dataclasses import strict
-from transformers import CLIPConfig
+from transformers.models.auto.configuration_auto import AutoConfig
+from transformers.models.clip.configuration_clip import CLIPConfig
 
 
 @strict
@@ -18,3 +19,6 @@ class ChainCLIPConfig(CLIPConfig):
     model_type = "chain_clip"
 
     teacher_projection_dim: int | None = None
+
+
+AutoConfig.register(ChainCLIPConfig.model_type, ChainCLIPConfig, exist_ok=True)

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import save_torch_state_dict
-from safetensors.torch import load_file, save_file
+from huggingface_hub import HfApi, save_torch_state_dict
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.functional import normalize
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPModel
 from transformers import initialization as init
-from transformers.utils.generic import ModelOutput
+from transformers.models.auto.modeling_auto import AutoModel
+from transformers.utils.generic import ModelOutput, can_return_tuple
 
+from hf_chain.adapters import HUB, check_model_files, check_no_adapter
+from hf_chain.errors import HfChainError
+from hf_chain.finite import first_not_finite_of
+from hf_chain.loaded_weights import check_loaded, read_model
 from hf_chain.models.chain_clip.configuration_chain_clip import ChainCLIPConfig
+from hf_chain.models.chain_clip.stock_clip import (
+    MAP_SUFFIX,
+    MAX_LOGIT_SCALE,
+    TEACHER_MAPS_NAME,
+    chain_config,
+    check_stock,
+    maps_beside,
+    maps_name,
+    only_maps,
+    stock_config,
+    stock_state,
+)
 from hf_chain.models.token_dropping import dropped_tokens
-
-MAX_LOGIT_SCALE = math.log(100)
-"""Largest logarithm of the logit scale (CLIP, arXiv 2103.00020, section 2.5)."""
-
-MAP_SUFFIX = "_to_teacher."
-TEACHER_MAPS_NAME = "teacher_maps.safetensors"
 
 
 @dataclass
@@ -57,9 +67,9 @@ class TeacherMap(nn.Linear):
 class ChainCLIPModel(CLIPModel):
     """A `CLIPModel` with what training in a chain needs, all of it inside one trainable module.
 
-    Its parameters are those of the stock model, except that the logit scale has shape `[1]` (0-d parameters break
-    DeepSpeed and FSDP2) and that two maps to the teacher's embedding size join where sizes differ. `to_clip` gives the
-    stock model back.
+    Its parameters are those of the stock model, and where sizes differ two maps to the teacher's embedding size. The
+    logit scale has shape `[1]`, as 0-d parameters break DeepSpeed, but for that of a wrapped stock model. `to_clip`
+    gives a stock model back.
     """
 
     config: ChainCLIPConfig
@@ -74,7 +84,7 @@ class ChainCLIPModel(CLIPModel):
         if size is not None and size != config.projection_dim:
             self.image_to_teacher = TeacherMap(config.projection_dim, size, bias=False)
             self.text_to_teacher = TeacherMap(config.projection_dim, size, bias=False)
-        self.register_load_state_dict_pre_hook(self._accept_stock_logit_scale)
+        self.register_load_state_dict_pre_hook(self._reshape_logit_scale)
         self.post_init()
 
     @torch.no_grad()
@@ -85,37 +95,96 @@ class ChainCLIPModel(CLIPModel):
 
     @classmethod
     def from_clip(cls, model: CLIPModel, teacher_projection_dim: int | None = None) -> ChainCLIPModel:
-        """Wraps the weights of a stock model (copied, in their dtype).
+        """Wraps a stock model, whose modules and weights it shares: what trains the one trains the other.
+
+        So frozen parameters stay frozen, optimizers fit, and whatever else is set in the modules holds.
 
         Args:
             model (`CLIPModel`): the member to train.
             teacher_projection_dim (`int`, *optional*): the teacher's embedding size.
+
+        Raises:
+            HfChainError: when it is another model, or has an adapter, weights or ways of its own, which would be left
+                behind.
         """
-        values = {k: v for k, v in model.config.to_dict().items() if k not in ("model_type", "architectures")}
-        config = ChainCLIPConfig(**values, teacher_projection_dim=teacher_projection_dim)
-        config._attn_implementation = model.config._attn_implementation
-        chain_model = cls(config).to(model.dtype)
-        chain_model.load_state_dict(model.state_dict(), strict=False)
+        check_no_adapter(model, f"this {type(model).__name__}")
+        check_stock(model)
+        chain_model = cls._around(model, teacher_projection_dim)
+        chain_model.training = model.training
         return chain_model
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
-    ) -> ChainCLIPModel:
-        """Loads any stock CLIP folder or repository, with the maps to the teacher where a checkpoint holds them."""
-        stock = CLIPModel.from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        path = Path(pretrained_model_name_or_path) / TEACHER_MAPS_NAME
-        maps = load_file(path) if path.exists() else {}
-        model = cls.from_clip(stock, next(iter(maps.values())).shape[0] if maps else None)
-        model.load_state_dict(maps, strict=False)
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
+        *args: Any,
+        config: Any = None,
+        state_dict: dict[str, torch.Tensor] | None = None,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Loads any stock CLIP folder or repository, with the maps to the teacher where a checkpoint holds them.
+
+        Args:
+            pretrained_model_name_or_path (`str`, `os.PathLike` or `None`): folder or Hub name; `None` with
+                `config` and `state_dict`.
+            args: for the model.
+            config (`ChainCLIPConfig`, `CLIPConfig` or `str`, *optional*): in place of the folder's.
+            state_dict (`dict`, *optional*): a stock model's weights, or this class's, in place of files.
+            output_loading_info (`bool`): whether to return what was missing and left over as well.
+            kwargs: as in `PreTrainedModel.from_pretrained`, such as `dtype`, `device_map`, `subfolder` and `variant`;
+                fields of the configuration, `teacher_projection_dim` included.
+
+        Returns:
+            `ChainCLIPModel`: in evaluation mode; with `output_loading_info`, and a `dict`.
+
+        Raises:
+            HfChainError: when it has an adapter, or weights that are missing, too many or not finite.
+        """
+        known = None if pretrained_model_name_or_path is None else os.fspath(pretrained_model_name_or_path)
+        name = "state_dict" if known is None else known
+        size = kwargs.pop("teacher_projection_dim", getattr(config, "teacher_projection_dim", None))
+        if known is not None:
+            check_model_files(known, **{option: kwargs[option] for option in HUB if option in kwargs})
+        if isinstance(config, ChainCLIPConfig):
+            config = stock_config(config)
+        maps = only_maps(state_dict) if known is None else maps_beside(known, **kwargs)
+        # Other shapes are refused below, so that the weight is named.
+        kwargs.pop("ignore_mismatched_sizes", None)
+        weights = None if state_dict is None else stock_state(state_dict)
+        stock, report = read_model(CLIPModel, known, *args, config=config, state_dict=weights, **kwargs)
+        check_loaded(stock, report, name)
+        size = size or getattr(stock.config, "teacher_projection_dim", None)
+        model = cls._around(stock, size or (next(iter(maps.values())).shape[0] if maps else None))
+        own = model._map_names()
+        if maps:
+            model._take_maps(maps, name)
+        report["missing_keys"] |= own - set(maps)
+        return (model.eval(), report) if output_loading_info else model.eval()
+
+    @classmethod
+    def _around(cls, stock: CLIPModel, size: int | None) -> ChainCLIPModel:
+        """The parts of a stock model themselves, on the devices that they are on."""
+        config = chain_config(stock.config, size)
+        config.text_config, config.vision_config = stock.config.text_config, stock.config.vision_config
+        with torch.device("meta"):
+            model = cls(config)
+        for name, part in stock.named_children():
+            setattr(model, name, part)
+        model.logit_scale = stock.logit_scale
+        for name, part in model.named_children():
+            if isinstance(part, TeacherMap):
+                place = {"device": stock.logit_scale.device, "dtype": stock.dtype}
+                setattr(model, name, TeacherMap(part.in_features, part.out_features, bias=False, **place))
+                model._init_weights(getattr(model, name))
+        if hasattr(stock, "hf_device_map"):
+            model.hf_device_map = stock.hf_device_map
         return model
 
     def to_clip(self) -> CLIPModel:
         """The stock `CLIPModel` with these weights, in evaluation mode: 0-d logit scale, no maps to the teacher."""
-        config = self._stock_config()
-        config._attn_implementation = self.config._attn_implementation
-        model = CLIPModel(config).to(self.dtype)
-        model.load_state_dict(_stock_state(self.state_dict()))
+        model = CLIPModel(stock_config(self.config)).to(self.dtype)
+        model.load_state_dict(stock_state(self.state_dict()))
         return model.to(self.device).eval()
 
     def save_pretrained(
@@ -123,7 +192,10 @@ class ChainCLIPModel(CLIPModel):
         save_directory: str | os.PathLike[str],
         is_main_process: bool = True,
         state_dict: dict[str, torch.Tensor] | None = None,
+        push_to_hub: bool = False,
         max_shard_size: int | str = "50GB",
+        variant: str | None = None,
+        token: str | bool | None = None,
         **kwargs: Any,
     ) -> None:
         """Writes a folder that `CLIPModel.from_pretrained` loads, and the maps to the teacher beside it.
@@ -132,42 +204,73 @@ class ChainCLIPModel(CLIPModel):
             save_directory (`str` or `os.PathLike`): the folder, made when it does not exist.
             is_main_process (`bool`): other processes write nothing.
             state_dict (`dict`, *optional*): full weights to write, for engines that shard the module's own.
+            push_to_hub (`bool`): whether to upload what was written, to `repo_id`, by default the folder's name.
             max_shard_size (`int` or `str`): size above which the weights are split over several files.
-            kwargs: accepted for compatibility with the Trainer, unused.
+            variant (`str`, *optional*): goes into the names of weight files, as `model.fp16.safetensors`.
+            token (`str` or `bool`, *optional*): for the Hub.
+            kwargs: `repo_id`, `private`, `commit_message` and `create_pr` for the Hub; how transformers is to write
+                adapters and old formats, which do not occur here.
+
+        Raises:
+            HfChainError: for `distributed_checkpoint`, which writes files of another kind.
         """
+        if kwargs.get("distributed_checkpoint"):
+            raise HfChainError("distributed_checkpoint=True is not written: give the full weights as state_dict")
         if not is_main_process:
             return
         state = self.state_dict() if state_dict is None else state_dict
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
+        earlier = self._get_files_timestamps(folder)
         # No CLIPModel is built here: under ZeRO-3 that would be a collective, and only one process saves.
-        stock = _stock_state(state)
-        config = self._stock_config()
+        stock = stock_state(state)
+        config = stock_config(self.config)
         config.architectures = [CLIPModel.__name__]
         config.dtype = next(iter(stock.values())).dtype
         config.save_pretrained(folder)
-        save_torch_state_dict(stock, folder, max_shard_size=max_shard_size)
-        maps = {name: weight.contiguous() for name, weight in state.items() if MAP_SUFFIX in name}
-        if maps:
-            save_file(maps, folder / TEACHER_MAPS_NAME)
+        mark = f".{variant}" if variant else ""
+        pattern = f"model{mark}{{suffix}}.safetensors"
+        save_torch_state_dict(stock, folder, filename_pattern=pattern, max_shard_size=max_shard_size)
+        index = folder / f"model{mark}.safetensors.index.json"
+        if variant and index.exists():
+            index.replace(folder / f"model.safetensors.index{mark}.json")
+        path = folder / maps_name(variant)
+        path.unlink(missing_ok=True)
+        if maps := {name: weight.contiguous() for name, weight in only_maps(state).items()}:
+            save_file(maps, path)
+        if push_to_hub:
+            private, wanted = kwargs.get("private"), kwargs.get("repo_id") or folder.resolve().name
+            repo = HfApi(token=token).create_repo(wanted, private=private, exist_ok=True).repo_id
+            told = {name: kwargs[name] for name in ("commit_message", "create_pr") if name in kwargs}
+            self._upload_modified_files(folder, repo, earlier, token=token, **told)
 
     def load_teacher_maps(self, folder: str | os.PathLike[str]) -> None:
-        """Reads the maps to the teacher that `save_pretrained` put beside the stock weights, if there are any."""
-        path = Path(folder) / TEACHER_MAPS_NAME
-        if path.exists():
-            self.load_state_dict(load_file(path), strict=False)
+        """Reads the maps to the teacher that `save_pretrained` put beside the stock weights, where the model has some.
 
-    def _stock_config(self) -> CLIPConfig:
-        dropped = ("model_type", "architectures", "teacher_projection_dim", "transformers_version")
-        return CLIPConfig(**{key: value for key, value in self.config.to_dict().items() if key not in dropped})
+        Raises:
+            HfChainError: when the file holds other maps than the model has, or maps that are not finite.
+        """
+        self._take_maps(maps_beside(os.fspath(folder)), str(Path(folder) / TEACHER_MAPS_NAME))
+
+    def _take_maps(self, maps: dict[str, torch.Tensor], name: str) -> None:
+        own = {name: weight.shape for name, weight in self.state_dict().items() if MAP_SUFFIX in name}
+        if {name: weight.shape for name, weight in maps.items()} != own:
+            raise HfChainError(f"{name} does not hold the model's maps to its teacher: go on from another checkpoint")
+        if weight := first_not_finite_of(maps.items()):
+            raise HfChainError(f"{weight} in {name} holds NaN or infinity: go on from another checkpoint")
+        self.load_state_dict(maps, strict=False)
+
+    def _map_names(self) -> set[str]:
+        return {name for name in self.state_dict() if MAP_SUFFIX in name}
 
     @staticmethod
-    def _accept_stock_logit_scale(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
-        """Lets `load_state_dict` take the stock model's 0-d logit scale; under ZeRO-3 there is none to reshape."""
+    def _reshape_logit_scale(module: Any, state: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
+        """Lets `load_state_dict` take a 0-d logit scale for one of shape `[1]`, and the other way round."""
         name = f"{prefix}logit_scale"
-        if name in state and state[name].dim() == 0:
-            state[name] = state[name].reshape(1)
+        if name in state and state[name].dim() != module.logit_scale.dim():
+            state[name] = state[name].reshape(() if module.logit_scale.dim() == 0 else 1)
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: torch.Tensor,
@@ -183,17 +286,29 @@ class ChainCLIPModel(CLIPModel):
             attention_mask (`torch.Tensor`, *optional*): shape `[B, K, L]`.
             kept_tokens (`torch.Tensor`, *optional*): shape `[B, T]`, positions of the image tokens to see; all of them
                 by default.
+
+        Returns:
+            `ChainCLIPOutput`: a `tuple` with `return_dict=False`.
+
+        Raises:
+            HfChainError: for ids of another shape, such as a stock processor's.
         """
+        if input_ids.dim() != 3:
+            raise HfChainError(
+                f"input_ids has shape {list(input_ids.shape)}, and takes [images, captions of each, tokens]: give"
+                " input_ids.unsqueeze(1) and attention_mask.unsqueeze(1) for one caption an image, or use to_clip()"
+            )
         captions = input_ids.shape[:2]
         mask = None if attention_mask is None else attention_mask.flatten(0, 1)
         with dropped_tokens(self.vision_model, kept_tokens):
-            image = self.get_image_features(pixel_values).pooler_output.float()
-        text = self.get_text_features(input_ids.flatten(0, 1), attention_mask=mask).pooler_output.float()
+            image = self.get_image_features(pixel_values, return_dict=True).pooler_output.float()
+        ids = input_ids.flatten(0, 1)
+        text = self.get_text_features(ids, attention_mask=mask, return_dict=True).pooler_output.float()
         image, text = normalize(image, dim=-1), normalize(text, dim=-1).view(*captions, -1)
         return ChainCLIPOutput(
             image_embeds=image,
             text_embeds=text,
-            logit_scale=self.logit_scale.float().exp(),
+            logit_scale=self.logit_scale.float().exp().reshape(1),
             image_embeds_for_teacher=_mapped(image, self.image_to_teacher),
             text_embeds_for_teacher=_mapped(text, self.text_to_teacher),
         )
@@ -205,9 +320,7 @@ class ChainCLIPModel(CLIPModel):
 
 
 def _mapped(embeds: torch.Tensor, to_teacher: TeacherMap | None) -> torch.Tensor:
-    return embeds if to_teacher is None else normalize(to_teacher(embeds).float(), dim=-1)
+    return embeds if to_teacher is None else normalize(to_teacher(embeds.to(to_teacher.weight.dtype)).float(), dim=-1)
 
 
-def _stock_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    stock = {name: weight for name, weight in state.items() if MAP_SUFFIX not in name}
-    return stock | {"logit_scale": stock["logit_scale"].reshape(()).clamp(max=MAX_LOGIT_SCALE)}
+AutoModel.register(ChainCLIPConfig, ChainCLIPModel, exist_ok=True)

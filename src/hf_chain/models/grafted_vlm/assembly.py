@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from transformers import (
     AddedToken,
     AutoConfig,
@@ -18,15 +17,18 @@ from transformers import (
     GenerationConfig,
     PreTrainedModel,
 )
-from transformers.utils import logging
 
+from hf_chain.adapters import check_model_files, check_no_adapter
 from hf_chain.errors import HfChainError
+from hf_chain.finite import require_finite
+from hf_chain.loaded_weights import check_loaded, read_model
 from hf_chain.models.grafted_vlm.configuration_grafted_vlm import GraftedVLMConfig
 from hf_chain.models.grafted_vlm.fingerprint import tokenizer_fingerprint
-from hf_chain.models.grafted_vlm.language_models import cannot_load, load_language_model, load_tokenizer
-from hf_chain.models.grafted_vlm.modeling_grafted_vlm import GraftedVLMForConditionalGeneration, GraftedVLMImageModel
+from hf_chain.models.grafted_vlm.image_half import GraftedVLMImageModel
+from hf_chain.models.grafted_vlm.language_models import load_language_model, load_tokenizer, named_errors
+from hf_chain.models.grafted_vlm.modeling_grafted_vlm import GraftedVLMForConditionalGeneration
 from hf_chain.models.grafted_vlm.processing_grafted_vlm import GraftedVLMProcessor
-from hf_chain.models.grafted_vlm.vision_towers import build_vision_tower, tower_family
+from hf_chain.models.grafted_vlm.vision_towers import build_vision_tower, is_left_out, tower_family
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedTokenizerBase
@@ -71,15 +73,19 @@ def from_parts(
         The model in evaluation mode, and its processor.
 
     Raises:
-        HfChainError: when a part cannot be loaded or does not fit the others.
+        HfChainError: when a part cannot be loaded, does not fit the others, has an adapter, or has weights that are
+            missing, too many or not finite.
     """
     loading = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     language_model = load_language_model(decoder, dtype, **loading)
     dtype = dtype or language_model.dtype
     words = _tokenizer(tokenizer, decoder)
-    _add_image_token(words, image_token)
+    add_image_token(words, image_token)
+    check_at_hand(language_model)
+    check_tokens(words, len(language_model.get_input_embeddings().weight), image_token)
+    vision = _vision_config(encoder)
     config = GraftedVLMConfig(
-        vision_config=_vision_config(encoder),
+        vision_config=vision,
         text_config=language_model.config,
         vision_layer=vision_layer,
         class_token=class_token,
@@ -94,7 +100,7 @@ def from_parts(
     processor = GraftedVLMProcessor(
         pixels, words, chat_template, image_token=image_token, tokens_per_image=config.tokens_per_image
     )
-    tower = _vision_tower(encoder, config.vision_config, dtype, loading)
+    tower = _vision_tower(encoder, config.vision_config, vision.num_hidden_layers, dtype, loading)
     return join(config, tower, language_model).eval(), processor
 
 
@@ -141,6 +147,8 @@ def with_image_half(
         model.adapter.load_state_dict(images.adapter.state_dict())
         model.image_start.copy_(images.image_start)
         model.image_end.copy_(images.image_end)
+    for part in (model.vision_tower, model.adapter):
+        require_finite(part, f"the image half in {language_model.dtype}")
     # Training on the surrogate froze what it pleased; the graft starts anew.
     model.vision_tower.requires_grad_(True)
     return model.eval()
@@ -148,22 +156,30 @@ def with_image_half(
 
 def _vision_config(encoder: str | Path | PreTrainedModel) -> PreTrainedConfig:
     if isinstance(encoder, PreTrainedModel):
+        check_no_adapter(encoder, f"encoder {type(encoder).__name__}")
         config = encoder.config
+    elif not isinstance(encoder, (str, Path)):
+        raise HfChainError(
+            f"the encoder is a {type(encoder).__name__}: give a transformers model, its folder or its Hub name"
+        )
     else:
-        try:
+        check_model_files(encoder)
+        with named_errors("encoder", encoder):
             config = AutoConfig.from_pretrained(str(encoder))
-        except (OSError, ValueError) as error:
-            raise cannot_load("encoder", encoder, error) from error
     config = getattr(config, "vision_config", config)
     tower_family(config)
     return config
 
 
 def _vision_tower(
-    encoder: str | Path | PreTrainedModel, config: PreTrainedConfig, dtype: torch.dtype, loading: dict[str, Any]
+    encoder: str | Path | PreTrainedModel,
+    config: PreTrainedConfig,
+    layers: int,
+    dtype: torch.dtype,
+    loading: dict[str, Any],
 ) -> PreTrainedModel:
     if not isinstance(encoder, PreTrainedModel):
-        return _load_tower(str(encoder), config, dtype=dtype, **tower_family(config).build, **loading)
+        return _load_tower(str(encoder), config, layers, dtype=dtype, **tower_family(config).build, **loading)
     tower = build_vision_tower(config).to(dtype)
     state = getattr(encoder, "vision_model", encoder).state_dict()
     if any(weight.numel() == 0 for weight in state.values()):
@@ -174,6 +190,7 @@ def _vision_tower(
             f"the encoder {type(encoder).__name__} lacks {missing.missing_keys[0]} of a {config.model_type}: give the"
             " vision model itself, or the folder it was saved in"
         )
+    require_finite(tower, f"the encoder {type(encoder).__name__}")
     tower.set_attn_implementation(encoder.config._attn_implementation)
     return tower
 
@@ -188,7 +205,17 @@ def _tokenizer(
     return load_tokenizer(decoder if tokenizer is None else tokenizer)
 
 
-def _add_image_token(tokenizer: PreTrainedTokenizerBase, image_token: str) -> None:
+def add_image_token(tokenizer: PreTrainedTokenizerBase, image_token: str) -> None:
+    """Makes what stands for an image a token of its own.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): the language model's, which is changed.
+        image_token (`str`): such as `<image>`.
+
+    Raises:
+        HfChainError: when texts hold it anyway.
+    """
+    check_image_token(tokenizer, image_token)
     if image_token not in tokenizer.get_vocab():
         tokenizer.add_tokens([AddedToken(image_token, special=True, normalized=False)], special_tokens=True)
     if tokenizer.pad_token is None:
@@ -196,20 +223,63 @@ def _add_image_token(tokenizer: PreTrainedTokenizerBase, image_token: str) -> No
         tokenizer.pad_token = tokenizer.eos_token
 
 
-def _load_tower(name: str, config: PreTrainedConfig, **loading: Any) -> PreTrainedModel:
-    verbosity = logging.get_verbosity()
-    # The text tower of a dual encoder would be listed weight by weight.
-    logging.set_verbosity_error()
-    try:
-        tower, found = AutoModel.from_pretrained(name, config=config, output_loading_info=True, **loading)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise cannot_load("encoder", name, error) from error
-    finally:
-        logging.set_verbosity(verbosity)
-    if missing := sorted(found["missing_keys"]):
+def check_image_token(tokenizer: PreTrainedTokenizerBase, image_token: str) -> None:
+    """Refuses an image token that texts hold anyway: what is blank, a mark, or a word of the vocabulary.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): the language model's.
+        image_token (`str`): what is to stand for an image.
+
+    Raises:
+        HfChainError: naming the token.
+    """
+    marks = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token)
+    word = image_token in tokenizer.get_vocab() and image_token not in tokenizer.get_added_vocab()
+    if not image_token.strip() or image_token in marks or word:
         raise HfChainError(
-            f"encoder {name} lacks {missing[0]} and {len(missing) - 1} more weights: give a whole model"
+            f"image_token={image_token!r} stands in texts without an image: give a token of its own, such as '<image>'"
         )
+
+
+def check_tokens(tokenizer: PreTrainedTokenizerBase, rows: int, image_token: str) -> None:
+    """Refuses a tokenizer with tokens that a language model has no embedding for; the image's needs none.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): the language model's.
+        rows (`int`): tokens that it embeds.
+        image_token (`str`): what stands for an image.
+
+    Raises:
+        HfChainError: naming the token.
+    """
+    numbers = {number: token for token, number in tokenizer.get_vocab().items() if token != image_token}
+    if (last := max(numbers)) >= rows:
+        raise HfChainError(
+            f"the tokenizer's {numbers[last]!r} has the number {last}, but the language model embeds {rows} tokens:"
+            " give its own tokenizer, or resize its embeddings"
+        )
+
+
+def check_at_hand(language_model: PreTrainedModel) -> None:
+    """Refuses a language model whose token embeddings are offloaded: images go where they are.
+
+    Raises:
+        HfChainError: naming the model.
+    """
+    if language_model.get_input_embeddings().weight.is_meta:
+        name = language_model.name_or_path or type(language_model).__name__
+        raise HfChainError(
+            f"the token embeddings of {name} are offloaded, and images go where they are: keep them on a device, such"
+            " as by a device_map of your own"
+        )
+
+
+def _load_tower(name: str, config: PreTrainedConfig, layers: int, **loading: Any) -> PreTrainedModel:
+    with named_errors("encoder", name):
+        tower, found = read_model(AutoModel, name, config=config, **loading)
+    check_loaded(
+        tower, found, f"encoder {name}", left_out=lambda weight: is_left_out(weight, config.num_hidden_layers, layers)
+    )
     return tower
 
 
@@ -229,10 +299,8 @@ def image_processor_of(encoder: str | Path | PreTrainedModel, image_processor: A
     if image_processor is None and isinstance(encoder, PreTrainedModel):
         raise HfChainError("an encoder in memory brings no image processor: give image_processor=, a folder or one")
     name = encoder if image_processor is None else image_processor
-    try:
+    with named_errors("image processor", name):
         return AutoImageProcessor.from_pretrained(str(name))
-    except (OSError, ValueError, ImportError) as error:
-        raise cannot_load("image processor", name, error) from error
 
 
 def processed_size(image_processor: BaseImageProcessor, config: GraftedVLMConfig) -> int | None:

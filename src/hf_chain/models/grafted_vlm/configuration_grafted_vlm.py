@@ -9,7 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, AutoConfig
 
-from hf_chain.errors import HfChainError
+from hf_chain.errors import HfChainError, shortened
 from hf_chain.models.grafted_vlm.vision_towers import cut_config, prefix_tokens, tower_family
 
 
@@ -36,7 +36,8 @@ class GraftedVLMConfig(PreTrainedConfig):
         hf_chain_graft (`dict`, *optional*): where the image half was trained and what it was grafted onto.
 
     Raises:
-        HfChainError: for a vision tower that is not known, a layer it does not have, or an adapter without layers.
+        HfChainError: for a part that is no configuration, a vision tower that is not known, a layer it does not have,
+            or an adapter without layers.
 
     Source: Zero-Shot Vision Encoder Grafting via LLM Surrogates (arXiv 2505.22664), section 3.
     """
@@ -57,8 +58,9 @@ class GraftedVLMConfig(PreTrainedConfig):
     hf_chain_graft: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        self.text_config = _sub_config(self.text_config, "llama")
-        vision_config = cut_config(_sub_config(self.vision_config, "clip_vision_model"), self.vision_layer)
+        self.text_config = _sub_config("text_config", self.text_config, "llama")
+        whole = _sub_config("vision_config", self.vision_config, "clip_vision_model")
+        vision_config = cut_config(whole, self.vision_layer)
         for name, value in tower_family(vision_config).settings.items():
             setattr(vision_config, name, value)
         self.vision_config, self.vision_layer = vision_config, -1
@@ -91,11 +93,17 @@ class GraftedVLMConfig(PreTrainedConfig):
         return (height // rows) * (width // columns) + prefix
 
 
-def _sub_config(config: dict | PreTrainedConfig | None, default: str) -> PreTrainedConfig:
+def _sub_config(name: str, config: Any, default: str) -> PreTrainedConfig:
     if isinstance(config, PreTrainedConfig):
         # The base class writes its attention implementation into it, which must not reach a model in use.
         return copy.deepcopy(config)
+    if not isinstance(config, dict | None):
+        raise HfChainError(f"{name}={shortened(config)} is no configuration: give one, or its dictionary")
     values = {"model_type": default, **(config or {})}
+    if values["model_type"] not in CONFIG_MAPPING:
+        raise HfChainError(
+            f"{name} has model_type {values['model_type']!r}, which transformers does not know: mend it"
+        )
     return CONFIG_MAPPING[values["model_type"]](**values)
 
 

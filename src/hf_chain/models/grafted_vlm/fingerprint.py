@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from hf_chain.models.grafted_vlm.chat_template import without_images
+from hf_chain.models.grafted_vlm.processing_grafted_vlm import without_images
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

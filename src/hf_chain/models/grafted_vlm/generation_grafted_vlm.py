@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
-from transformers.generation import GenerationMixin
+from transformers.generation import CandidateGenerator, GenerationMixin
+from transformers.utils import torch_compilable_check
 
 from hf_chain.errors import HfChainError
 from hf_chain.models.grafted_vlm.configuration_grafted_vlm import GraftedVLMConfig
@@ -18,6 +20,7 @@ _NEUTRAL = {
     "encoder_repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
     "encoder_no_repeat_ngram_size": 0,
+    "prompt_lookup_num_tokens": None,
 }
 """Settings that look up the logit of tokens of the prompt, and the value at which they do not."""
 
@@ -52,19 +55,44 @@ class GraftedVLMGeneration(PreTrainedModel, GenerationMixin):
         return super().generate(inputs, generation_config, **kwargs)
 
     def prepare_inputs_for_generation(
-        self, input_ids: torch.Tensor, *args: Any, is_first_iteration: bool = False, **kwargs: Any
+        self,
+        input_ids: torch.Tensor,
+        *args: Any,
+        inputs_embeds: torch.Tensor | None = None,
+        is_first_iteration: bool = False,
+        **kwargs: Any,
     ) -> dict[str, Any]:
-        """Hands images on in the first step only: afterwards they are in the cache."""
+        """Hands images on in the first step only: afterwards they are in the cache.
+
+        As an assistant of another model, no step is said to be the first; then the one with an empty cache is.
+        """
         inputs = super().prepare_inputs_for_generation(
-            input_ids, *args, is_first_iteration=is_first_iteration, **kwargs
+            input_ids, *args, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
-        if not is_first_iteration and kwargs.get("use_cache", True):
-            for name in IMAGE_INPUTS:
-                inputs.pop(name, None)
+        cache = kwargs.get("cache", kwargs.get("past_key_values"))
+        looks = is_first_iteration or cache is None or cache.get_seq_length() == 0
+        for name in IMAGE_INPUTS:
+            inputs.pop(name, None)
+            if looks and kwargs.get(name) is not None:
+                inputs[name] = kwargs[name]
         prompt = inputs.get("input_ids")
         if is_first_iteration and prompt is not None and inputs.get("pixel_values") is None:
             check_images_given(torch.eq(prompt, self.config.image_token_id))
         return inputs
+
+    def _get_candidate_generator(
+        self, *args: Any, model_kwargs: dict[str, Any], assistant_model: Any = None, **kwargs: Any
+    ) -> CandidateGenerator:
+        """Lets a language model assist that sees no images: its guesses are checked, so they may be blind."""
+        blind = (
+            assistant_model is not None and "pixel_values" not in inspect.signature(assistant_model.forward).parameters
+        )
+        if blind:
+            model_kwargs = {name: value for name, value in model_kwargs.items() if name not in IMAGE_INPUTS}
+        found = super()._get_candidate_generator(
+            *args, model_kwargs=model_kwargs, assistant_model=assistant_model, **kwargs
+        )
+        return _BlindCandidates(found, self.config.image_token_id) if blind else found
 
     def _expand_inputs_for_generation(
         self,
@@ -98,9 +126,28 @@ class GraftedVLMGeneration(PreTrainedModel, GenerationMixin):
         return torch.bincount(prompts, minlength=len(input_ids)).tolist()
 
 
+class _BlindCandidates(CandidateGenerator):
+    """The guesses of a language model that may have no row for the placeholder."""
+
+    def __init__(self, inner: CandidateGenerator, image_token_id: int) -> None:
+        self.inner, self.image_token_id = inner, image_token_id
+
+    def get_candidates(self, input_ids: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As the language model guesses, after the prompt as it is."""
+        words = input_ids.masked_fill(torch.eq(input_ids, self.image_token_id), 0)
+        found, logits = self.inner.get_candidates(words, **kwargs)
+        return torch.cat([input_ids, found[:, input_ids.shape[1] :].to(input_ids.device)], dim=1), logits
+
+    def update_candidate_strategy(self, input_ids: torch.Tensor, scores: torch.Tensor, num_matches: int) -> None:
+        """Learns from what was right."""
+        self.inner.update_candidate_strategy(input_ids, scores, num_matches)
+
+
 def check_images_given(placeholders: torch.Tensor) -> None:
     """Raises `HfChainError` where a prompt without images has placeholders."""
-    if placeholders.any():
+    if torch.compiler.is_compiling():
+        torch_compilable_check(placeholders.logical_not().all(), "image placeholders without pixel_values")
+    elif placeholders.any():
         raise HfChainError(
             f"input_ids hold {int(placeholders.sum())} image placeholders but pixel_values is missing: give the"
             " images, or remove the image token from the prompt"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,13 @@ from hf_chain.errors import HfChainError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
+
+_LAYER = re.compile(r"(?:\w+\.)*?layers?\.(\d+)\.")
+_BESIDE = re.compile(
+    r"text_model\.|text_projection|visual_projection|logit_(?:scale|bias)|(?:\w+\.)?"
+    r"(?:head|pooler|classifier|decoder|embeddings\.mask_token)\b"
+)
+"""Text towers and heads in an encoder's files, by the names of the families below."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,21 @@ def with_layers(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
     for derived in ("stage_names", "out_features", "out_indices"):
         values.pop(derived, None)
     return type(config)(**(values | {"num_hidden_layers": layers}))
+
+
+def is_left_out(weight: str, kept: int, layers: int) -> bool:
+    """Whether a weight in an encoder's files is left out on purpose.
+
+    Args:
+        weight (`str`): its name.
+        kept (`int`): layers of the tower that are used.
+        layers (`int`): layers that the encoder's configuration says it has.
+
+    Returns:
+        `bool`: true for text towers, heads and layers after the one that is used.
+    """
+    layer = _LAYER.match(weight)
+    return _BESIDE.match(weight) is not None or (layer is not None and kept <= int(layer[1]) < layers)
 
 
 def build_vision_tower(config: PreTrainedConfig) -> PreTrainedModel:

@@ -1,0 +1,1 @@
+"""What one command does, for the command line and for scripts."""

@@ -1,0 +1,110 @@
+"""Families: one file an architecture, which says what its weights are to its residual streams. Starts no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hf_chain.errors import HfChainError
+from hf_chain.families.clip import CLIP, CLIP_TEXT, CLIP_VISION
+from hf_chain.families.cohere import COHERE, STABLELM, STARCODER_2
+from hf_chain.families.deepseek import DEEPSEEK
+from hf_chain.families.dinov2 import DINOV2
+from hf_chain.families.experts import GPT_OSS, MIXTRAL
+from hf_chain.families.family import Composite, Family, Heads, Slot, Stream, Weight, value_of
+from hf_chain.families.gemma import GEMMA, GEMMA_2
+from hf_chain.families.glm import GLM_4
+from hf_chain.families.gpt import GPT_2, GPT_NEOX, OPT
+from hf_chain.families.llama import LLAMA
+from hf_chain.families.nemotron import NEMOTRON
+from hf_chain.families.olmo import OLMO_2
+from hf_chain.families.phi import PHI, PHI_3
+from hf_chain.families.siglip import SIGLIP, SIGLIP_TEXT, SIGLIP_VISION
+from hf_chain.families.vit import MAE, VIT
+
+FAMILIES: dict[str, Family] = {
+    "clip": CLIP,
+    "clip_text_model": CLIP_TEXT,
+    "clip_vision_model": CLIP_VISION,
+    "siglip": SIGLIP,
+    "siglip2": SIGLIP,
+    "siglip_text_model": SIGLIP_TEXT,
+    "siglip_vision_model": SIGLIP_VISION,
+    "vit": VIT,
+    "deit": VIT,
+    "vit_mae": MAE,
+    "dinov2": DINOV2,
+    "dinov2_with_registers": DINOV2,
+    "llama": LLAMA,
+    "mistral": LLAMA,
+    "qwen2": LLAMA,
+    "qwen3": LLAMA,
+    "granite": LLAMA,
+    "smollm3": LLAMA,
+    "gemma": GEMMA,
+    "gemma2": GEMMA_2,
+    "gemma3_text": GEMMA_2,
+    "phi": PHI,
+    "phi3": PHI_3,
+    "olmo2": OLMO_2,
+    "olmo3": OLMO_2,
+    "cohere": COHERE,
+    "stablelm": STABLELM,
+    "starcoder2": STARCODER_2,
+    "glm4": GLM_4,
+    "nemotron": NEMOTRON,
+    "mixtral": MIXTRAL,
+    "qwen3_moe": MIXTRAL,
+    "gpt_oss": GPT_OSS,
+    "deepseek_v3": DEEPSEEK,
+    "gpt2": GPT_2,
+    "gpt_neox": GPT_NEOX,
+    "opt": OPT,
+}
+"""`model_type` of a configuration -> its family."""
+
+COMPOSITES: dict[str, Composite] = {
+    "gemma3": Composite(
+        decoder="model.language_model",
+        prefixes=(
+            ("language_model.model.", "model."),
+            ("language_model.lm_head.", "lm_head."),
+            ("model.language_model.", "model."),
+            ("lm_head.", "lm_head."),
+        ),
+    )
+}
+"""`model_type` of models that hold a decoder beside other towers -> where; the decoder has a family of its own."""
+
+__all__ = [
+    "COMPOSITES",
+    "FAMILIES",
+    "Composite",
+    "Family",
+    "Heads",
+    "Slot",
+    "Stream",
+    "Weight",
+    "family_of",
+    "value_of",
+]
+
+
+def family_of(config: Any) -> Family:
+    """The family of a model.
+
+    Args:
+        config (`PreTrainedConfig`): The model's configuration.
+
+    Returns:
+        `Family`: What its weights are.
+
+    Raises:
+        HfChainError: When no family describes it.
+    """
+    found = FAMILIES.get(config.model_type)
+    if found is None:
+        raise HfChainError(
+            f"model_type {config.model_type!r} has no description of its residual stream: use one of"
+            f" {', '.join(FAMILIES)}, or add a family (docs/families.md)"
+        )
+    return found

@@ -1,0 +1,249 @@
+"""What a family is: its residual streams, and what every weight is to them, as data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+from hf_chain.errors import HfChainError
+
+Role = Literal[
+    "embed", "probe", "read", "bias", "write", "gain", "shift", "post_gain", "scale", "unit_gain", "head_gain", "keep"
+]
+Axes = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What one weight is to its residual stream.
+
+    Args:
+        role (`str`): `embed` puts the input into the stream, `read` takes the stream as input, `bias` belongs to the
+            units that a read makes, `write` adds to the stream. `gain` and `shift` are the scale and the offset of a
+            norm over the stream, `post_gain` that of a norm between a write and the stream, `scale` a factor of each
+            channel there (layer scale). `probe` is a constant that a read takes instead of the stream, `unit_gain` the
+            scale of a norm over all units of an axis, `head_gain` over those of each head, and what growth does not
+            touch is `keep`.
+        axes (`tuple[str, ...]`): The name of every axis of the tensor, in its order: `residual`, units between a read
+            and a write (`query`, `key`, `value`, `context`, `mlp`, `head`, `embedding`), `expert`, and what stays.
+            Fused parts are joined by `|` where they follow each other, by `/` where they alternate, from head to head
+            or from unit to unit.
+        scaled_by (`str`, *optional*): The `scale` that a write passes, by its name in the block.
+    """
+
+    role: Role
+    axes: Axes = ()
+    scaled_by: str | None = None
+
+
+class Slot(NamedTuple):
+    """Where a weight stands: its stream, its block (`None` outside of the blocks) and its `Weight`."""
+
+    stream: Stream
+    block: int | None
+    weight: Weight
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One residual stream: what is put in, blocks that read it and add to it, and what reads it at the end.
+
+    Args:
+        outer (`Mapping[str, Weight]`): Weights outside of the blocks, by what follows `prefix` in their names.
+        block (`Mapping[str, Weight]`): Weights of a block, by what follows its number.
+        blocks (`str`, *optional*): What stands between `prefix` and a block's number.
+        prefix (`str`, *optional*): Regular expression of what the names of its weights begin with.
+        part (`str`, *optional*): Its part of the model configuration; the configuration itself by default.
+        norm (`str`, *optional*, defaults to `"layer"`): `layer` norms subtract the mean, `rms` norms do not.
+        first_norm (`str`, *optional*): A norm that stands before the first block, by what follows `prefix`.
+        last_norm (`str`, *optional*): The norm behind the last block.
+        output_is_stream (`bool`): Its channels are what other models compare, so that lengths have to stay.
+        epsilon (`str`, *optional*): Field that holds the epsilon of its norms; `None` where it is fixed.
+        gain_offset (`float`): What norms add to their gains: 1 where a gain of 0 changes nothing.
+        embedding_power (`float`): The input is multiplied by the width to this power.
+        rotary (`bool`): Positions turn queries and keys, so heads keep their size.
+        width, depth, heads, key_value_heads, head_size, mlp (`str`): Names of the fields of its sizes. What is in no
+            field is derived: as many key–value heads as heads, heads that fill the width.
+    """
+
+    outer: Mapping[str, Weight]
+    block: Mapping[str, Weight]
+    blocks: str = "layers."
+    prefix: str = ""
+    part: str = ""
+    norm: Literal["layer", "rms"] = "layer"
+    first_norm: str | None = None
+    last_norm: str | None = None
+    output_is_stream: bool = False
+    epsilon: str | None = "layer_norm_eps"
+    gain_offset: float = 0.0
+    embedding_power: float = 0.0
+    rotary: bool = False
+    width: str = "hidden_size"
+    depth: str = "num_hidden_layers"
+    heads: str = "num_attention_heads"
+    key_value_heads: str = "num_key_value_heads"
+    head_size: str = ""
+    mlp: str = "intermediate_size"
+
+    def config_of(self, config: Any) -> Any:
+        """The stream's part of a model configuration."""
+        return getattr(config, self.part) if self.part else config
+
+    def width_of(self, config: Any) -> int:
+        """Channels D of the stream."""
+        return int(getattr(self.config_of(config), self.width))
+
+    def depth_of(self, config: Any) -> int:
+        """Blocks of the stream; 0 where it has none."""
+        return int(getattr(self.config_of(config), self.depth)) if self.block else 0
+
+    def heads_of(self, config: Any) -> Heads:
+        """Attention heads of its blocks."""
+        part = self.config_of(config)
+        heads = int(getattr(part, self.heads))
+        size = getattr(part, self.head_size, None) or self.width_of(config) // heads
+        return Heads(heads, int(getattr(part, self.key_value_heads, None) or heads), int(size))
+
+    def field(self, name: str) -> str:
+        """The name of one of its fields in the whole configuration."""
+        return f"{self.part}.{name}" if self.part else name
+
+    def slot(self, name: str) -> Slot | None:
+        """Where a weight of the model stands, `None` where it is not the stream's.
+
+        Args:
+            name (`str`): Its name in the model's state dict.
+        """
+        match = self._pattern.match(name)
+        if match is None:
+            return None
+        number, rest = match.groups()
+        weight = self.outer.get(rest) if number is None else self.block.get(rest)
+        return None if weight is None else Slot(self, None if number is None else int(number), weight)
+
+    def is_of(self, module: str | None, name: str) -> bool:
+        """Whether a weight is that of a module outside of the blocks.
+
+        Args:
+            module (`str`, *optional*): The module, by what follows `prefix`; `None` has no weights.
+            name (`str`): The weight's name in the model's state dict.
+        """
+        match = self._pattern.match(name)
+        return module is not None and match is not None and match[1] is None and match[2].startswith(f"{module}.")
+
+    def in_block(self, name: str, block: int | None) -> str:
+        """The name that the same weight has in another block.
+
+        Args:
+            name (`str`): Its name in the model's state dict.
+            block (`int`, *optional*): The other block; a weight outside of the blocks keeps its name.
+        """
+        match = self._pattern.match(name)
+        if match is None or match[1] is None:
+            return name
+        return f"{name[: match.start(1)]}{block}{name[match.end(1) :]}"
+
+    def beside(self, name: str, other: str) -> str:
+        """The name of another weight of the same block.
+
+        Args:
+            name (`str`): A weight of the block, by its name in the model's state dict.
+            other (`str`): What follows the block's number in the name of the other.
+        """
+        match = self._pattern.match(name)
+        return other if match is None else f"{name[: match.start(2)]}{other}"
+
+    @property
+    def silenced(self) -> frozenset[str]:
+        """The roles that keep a block from adding anything when they are zero."""
+        roles = {weight.role for weight in self.block.values()}
+        return frozenset(roles & {"post_gain", "scale"} or {"write"})
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile(rf"(?:{self.prefix})(?:(?:{re.escape(self.blocks)})(\d+)\.)?(.+)")
+
+
+class Heads(NamedTuple):
+    """Attention heads, those of keys and values, and channels of a head."""
+
+    number: int
+    key_value: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture.
+
+    Args:
+        streams (`tuple[Stream, ...]`): Its residual streams.
+        kind (`str`): `dual` encoders give image and text embeddings, an `encoder` features or classes, `language`
+            models logits.
+        embedding (`str`, *optional*): Field of the size that image and text are projected to.
+        linked (`tuple[tuple[str, str], ...]`): Pairs of fields that have to be equal.
+        outside (`str`, *optional*): Regular expression of weights that belong to no stream; growth keeps them.
+        per_layer (`tuple[str, ...]`): Fields that list something for every block.
+        project_out (`str`, *optional*): A projection between last norm and head, which some models have.
+        cut_only (`str`, *optional*): Why its models can be cut and not grown.
+        refused (`tuple[tuple[str, Any, str], ...]`): Field, value and reason of members that growth cannot describe.
+    """
+
+    streams: tuple[Stream, ...]
+    kind: Literal["dual", "encoder", "language"]
+    embedding: str | None = None
+    linked: tuple[tuple[str, str], ...] = ()
+    outside: str = r"logit_(?:scale|bias)"
+    per_layer: tuple[str, ...] = ("layer_types",)
+    project_out: str | None = None
+    cut_only: str | None = None
+    refused: tuple[tuple[str, Any, str], ...] = field(default=())
+
+    def slot(self, name: str) -> Slot | None:
+        """Where a weight stands; `None` for one that belongs to no stream.
+
+        Args:
+            name (`str`): Its name in the model's state dict.
+
+        Raises:
+            HfChainError: When the family does not know it.
+        """
+        for slot in self.slots(name):
+            return slot
+        if re.fullmatch(self.outside, name):
+            return None
+        raise HfChainError(f"weight {name} is not known to its family: only stock models can grow")
+
+    def slots(self, name: str) -> Iterator[Slot]:
+        """Where a weight stands, at most one for a well described family."""
+        return (slot for stream in self.streams if (slot := stream.slot(name)) is not None)
+
+
+@dataclass(frozen=True)
+class Composite:
+    """A model that holds a decoder beside other towers.
+
+    Args:
+        decoder (`str`): The module that holds the decoder's embeddings, layers and last norm.
+        prefixes (`tuple[tuple[str, str], ...]`): Beginnings of the decoder's names in checkpoints, and what the
+            decoder on its own calls them.
+    """
+
+    decoder: str
+    prefixes: tuple[tuple[str, str], ...]
+
+
+def value_of(config: Any, path: str) -> Any:
+    """A field of a configuration, `None` where it has none.
+
+    Args:
+        config (`PreTrainedConfig`): The configuration.
+        path (`str`): The field, behind its part and a dot where it is not in the configuration itself.
+    """
+    for name in path.split("."):
+        config = getattr(config, name, None)
+    return config

@@ -1,0 +1,94 @@
+"""Whether a loaded model is what its files hold: nothing missing, nothing left over, nothing that is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from transformers.utils import logging
+
+from hf_chain.errors import HfChainError
+from hf_chain.files import check_as_written
+from hf_chain.finite import require_finite
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def read_model(model_class: Any, name: str | None, *arguments: Any, **loading: Any) -> tuple[Any, dict[str, Any]]:
+    """Calls `from_pretrained`, and leaves it to `check_loaded` to say which weights are wrong.
+
+    Args:
+        model_class (`type`): a class of models, or an Auto class.
+        name (`str` or `None`): folder or Hub name; `None` where `loading` holds configuration and weights.
+        arguments: further arguments of `from_pretrained`.
+        loading: the same, by name.
+
+    Returns:
+        The model, and the report for `check_loaded`.
+    """
+    with without_list_of_weights():
+        return model_class.from_pretrained(
+            name, *arguments, output_loading_info=True, ignore_mismatched_sizes=True, **loading
+        )
+
+
+@contextmanager
+def without_list_of_weights() -> Iterator[None]:
+    """Keeps transformers from listing every weight that is wrong, as `check_loaded` names one."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def check_loaded(
+    model: PreTrainedModel,
+    report: dict[str, Any],
+    name: str,
+    called: Callable[[str], str] = str,
+    left_out: Callable[[str], bool] = lambda weight: False,
+) -> None:
+    """Refuses a model that `from_pretrained` has made up weights of, or from whose files it has dropped some.
+
+    Transformers only warns of either. What it knows to be old buffers it does not report.
+
+    Args:
+        model (`PreTrainedModel`): the model.
+        report (`dict`): what `read_model` gives beside it.
+        name (`str`): what the user calls it.
+        called (`Callable[[str], str]`): what it calls a weight of the model; the same by default.
+        left_out (`Callable[[str], bool]`): whether a weight of the files is left out on purpose.
+
+    Raises:
+        HfChainError: naming the first weight that is missing, too many, of another shape or not finite, a way of
+            quantisation that transformers has passed over, or a file that is not as its manifest says.
+    """
+    quantisation = getattr(model.config, "quantization_config", None)
+    if quantisation is not None and getattr(model, "hf_quantizer", None) is None:
+        raise HfChainError(
+            f"{name} is quantised by {quantisation['quant_method']!r}, which transformers does not know: put"
+            " quantization_config of its config.json right"
+        )
+    for weight, found, expected in report["mismatched_keys"]:
+        raise HfChainError(
+            f"{called(weight)} of {name} has shape {list(found)}, but its configuration says {list(expected)}: the two"
+            " do not belong together"
+        )
+    if missing := report["missing_keys"]:
+        raise HfChainError(f"{name} lacks {_listed(map(called, missing))}: give a whole model")
+    if unexpected := {weight for weight in report["unexpected_keys"] if not left_out(weight)}:
+        raise HfChainError(
+            f"{name} holds {_listed(map(called, unexpected))} that its configuration has no place for and that would"
+            " be dropped: put its config.json right"
+        )
+    require_finite(model, name)
+    check_as_written(name)
+
+
+def _listed(weights: Iterable[str]) -> str:
+    first, *rest = sorted(weights)
+    return f"{first} and {len(rest)} more weights" if rest else first

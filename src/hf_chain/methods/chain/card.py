@@ -1,0 +1,189 @@
+"""The model card of one member: Hub metadata, results, lineage, cost and the recipe that made it."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from hf_chain.cost.table import escaped, markdown_table
+from hf_chain.cost.units import human
+from hf_chain.errors import HfChainError
+from hf_chain.files import write_text
+from hf_chain.hub.card import render_card
+from hf_chain.hub.lineage import ancestors
+from hf_chain.hub.settings import HubSettings
+from hf_chain.runs.ledger import FamilyRecord, MemberRecord
+
+if TYPE_CHECKING:
+    from transformers import CLIPConfig
+
+TEMPLATE = "member_card.md.jinja"
+TAGS = ["hf_chain", "chain-of-models", "clip"]
+
+BASE_MODEL_RELATION = "finetune"
+"""The Hub knows adapter, merge, quantized and finetune. A member is a full model trained on from its predecessor's
+weights: nothing is attached to the predecessor, mixed with it or compressed, so of the four it is a finetune."""
+
+_CLASSIFICATION = "zero-shot-image-classification"
+_TOP_K = re.compile(r"zero_shot_top(?P<k>\d+)")
+_RECALL = re.compile(r"(?P<way>image_to_text|text_to_image)_r(?P<k>\d+)")
+
+
+def write_member_card(
+    folder: str | Path, family: FamilyRecord, member: MemberRecord, hub: HubSettings, recipe_yaml: str
+) -> Path:
+    """Writes `README.md` into the folder of a saved member.
+
+    Args:
+        folder (`str` or `Path`): Folder with the member's `config.json`.
+        family (`FamilyRecord`): The run so far, for the ancestors and the plan.
+        member (`MemberRecord`): The member, evaluated.
+        hub (`HubSettings`): Licence, data set and so on; repository names are used only when `hub.push` is set, as
+            otherwise nothing is there.
+        recipe_yaml (`str`): The recipe that made the member, as YAML.
+
+    Returns:
+        `Path`: The card.
+
+    Raises:
+        HfChainError: when `folder` holds no saved member.
+    """
+    from transformers import CLIPConfig  # starts torch
+
+    folder = Path(folder)
+    try:
+        config = CLIPConfig.from_pretrained(folder, local_files_only=True)
+    except OSError as error:
+        raise HfChainError(f"No saved member in {folder}: its config.json cannot be read") from error
+    path = folder / "README.md"
+    write_text(path, str(member_card(config, family, member, hub, recipe_yaml)))
+    return path
+
+
+def member_card(
+    config: CLIPConfig, family: FamilyRecord, member: MemberRecord, hub: HubSettings, recipe_yaml: str
+) -> ModelCard:
+    """Builds the card of `member`, a model of configuration `config`; see `write_member_card`."""
+    repo_id = hub.repo_id(member.name) if hub.push else None
+    chain = ancestors(family, member, hub)
+    data = _data_name(family, hub)
+    body = render_card(
+        "hf_chain.methods.chain",
+        TEMPLATE,
+        title=repo_id.partition("/")[2] if repo_id else member.name,
+        location=repo_id or ".",
+        local=repo_id is None,
+        member=member,
+        config=config,
+        parameters=human(member.parameters),
+        chain=chain,
+        data=data,
+        rendered=(family.recipe.get("data") or {}).get("source") == "scenes",
+        outside=chain[0].name if chain and chain[0].name not in {m.name for m in family.members} else None,
+        results=_results_table(member),
+        counted={name: human(macs) for name, macs in member.training_macs.items() if macs},
+        evaluation=human(member.evaluation_macs) if member.evaluation_macs else None,
+        planned=_planned(family, member),
+        environment=family.environment,
+        recipe=recipe_yaml.strip(),
+    )
+    metadata = _metadata(member, hub, chain[-1].repo_id if chain else None, data)
+    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}")
+
+
+def _metadata(member: MemberRecord, hub: HubSettings, base_model: str | None, data: str | None) -> ModelCardData:
+    results = _eval_results(member, hub.dataset or data, data) if data else []
+    repo_id = hub.repo_id(member.name)
+    methods = {"model-growth": member.operator, "distillation": member.training_macs.get("teacher")}
+    metadata = ModelCardData(
+        language=hub.language,
+        license=hub.license,
+        library_name="transformers",
+        pipeline_tag=_CLASSIFICATION,
+        tags=[*TAGS, *(tag for tag, used in methods.items() if used), *hub.tags],
+        datasets=[hub.dataset] if hub.dataset else None,
+        base_model=base_model,
+        model_name=(repo_id.partition("/")[2] if repo_id else member.name) if results else None,
+        eval_results=results or None,
+    )
+    if base_model:
+        metadata["base_model_relation"] = BASE_MODEL_RELATION
+    return metadata
+
+
+def _eval_results(member: MemberRecord, dataset: str, name: str) -> list[EvalResult]:
+    results = []
+    for split, metrics in member.metrics_after.items():
+        for metric, value in metrics.items():
+            top, recall = _TOP_K.fullmatch(metric), _RECALL.fullmatch(metric)
+            if not (top or recall) or not math.isfinite(value):
+                continue
+            results.append(
+                EvalResult(
+                    task_type=_CLASSIFICATION if top else "image-text-retrieval",
+                    task_name="Zero-shot image classification" if top else "Image-text retrieval",
+                    dataset_type=dataset,
+                    dataset_name=name,
+                    dataset_split=split,
+                    metric_type="accuracy" if top else "recall",
+                    metric_name=metric_title(metric),
+                    metric_value=round(value, 4),
+                )
+            )
+    return results
+
+
+def metric_title(metric: str) -> str:
+    """The name readers know: `top-1 accuracy` for `zero_shot_top1`, `image-to-text R@5` for `image_to_text_r5`."""
+    if top := _TOP_K.fullmatch(metric):
+        return f"top-{top['k']} accuracy"
+    if recall := _RECALL.fullmatch(metric):
+        return f"{recall['way'].replace('_', '-')} R@{recall['k']}"
+    return metric.replace("_", " ")
+
+
+def _results_table(member: MemberRecord) -> str:
+    rows = [
+        [
+            escaped(f"{split}: {metric_title(metric)}"),
+            _percent(member.metrics_before.get(split, {}).get(metric)),
+            _percent(value),
+        ]
+        for split, metrics in member.metrics_after.items()
+        for metric, value in metrics.items()
+    ]
+    return markdown_table(["split and metric", "before training", "after training"], rows) if rows else ""
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
+
+
+def _planned(family: FamilyRecord, member: MemberRecord) -> dict[str, str] | None:
+    """Planned cost of the chain up to `member` and of training `member` from scratch, evaluation included in both."""
+    rows = family.plan.get("members", [])
+    names = [row["name"] for row in rows]
+    if member.name not in names:
+        return None
+    row = rows[names.index(member.name)]
+    chain = sum(r["training_macs"] + r["evaluation_macs"] for r in rows[: names.index(member.name) + 1])
+    alone = row["independent_training_macs"] + row["evaluation_macs"]
+    return {
+        "chain": human(chain),
+        "alone": human(alone),
+        "epochs": f"{family.plan['baseline_epochs']:g}",
+        "share": f"{100 * chain / alone:.1f} %",
+        "family_ratio": f"{family.plan['family_ratio']:.2f}",
+    }
+
+
+def _data_name(family: FamilyRecord, hub: HubSettings) -> str | None:
+    """Name of the training data that readers can follow: of a local path only the last part is given away."""
+    source = (family.recipe.get("data") or {}).get("source")
+    if source is None or hub.dataset:
+        return hub.dataset
+    return Path(source).name if Path(source).exists() or Path(source).is_absolute() else source

@@ -1,0 +1,281 @@
+"""One member: build or grow, evaluate, train, evaluate, save."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CLIPConfig, CLIPModel
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers.utils import logging
+
+from hf_chain.arguments.precision import uses_bfloat16
+from hf_chain.cost import clip_macs, clip_parameters, training_steps
+from hf_chain.distillation.cache import cached_teacher, remove_damaged
+from hf_chain.evaluation import Evaluation, evaluate_clip
+from hf_chain.files import whole_folder, write_json
+from hf_chain.growth import embedding_error, grow
+from hf_chain.methods.chain.family_data import FamilyData
+from hf_chain.methods.chain.published import load_clip
+from hf_chain.methods.chain.recipe import MemberSettings, Recipe
+from hf_chain.methods.context import RunContext
+from hf_chain.models import ChainCLIPModel
+from hf_chain.models.chain_clip.stock_clip import TEACHER_MAPS_NAME
+from hf_chain.runs.environment import check_engine
+from hf_chain.runs.ledger import MemberRecord
+from hf_chain.runs.saved import saved_fields
+from hf_chain.runs.training_run import (
+    TRAINING_DEFAULTS,
+    logging_steps,
+    train_or_resume,
+)
+from hf_chain.trainer import ChainConfig, ChainTrainer
+
+logger = logging.get_logger(__name__)
+
+CACHE_FOLDER = "teacher_features"
+
+
+@dataclass
+class MemberStage:
+    """The stage that makes one member of a family out of its predecessor.
+
+    Args:
+        context (`RunContext`): what all members share.
+        index (`int`): position of the member in the family.
+        data (`FamilyData`): the data.
+    """
+
+    context: RunContext[Recipe]
+    index: int
+    data: FamilyData
+
+    _cache_macs: int = 0
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe."""
+        return self.context.recipe
+
+    @property
+    def member(self) -> MemberSettings:
+        """What the recipe says about the member."""
+        return self.recipe.members[self.index]
+
+    @property
+    def name(self) -> str:
+        """Name of the member."""
+        return self.member.name
+
+    @property
+    def folder(self) -> Path:
+        """Where the finished member is."""
+        return self.context.folder(self.name)
+
+    @property
+    def record(self) -> MemberRecord:
+        """What the ledger knows of the member."""
+        return self.context.record(self.name)
+
+    def run(self) -> None:
+        """Does what is left to do; the result is the same wherever an earlier attempt ended."""
+        if self.context.is_saved(self.name):
+            logger.warning(f"{self.name}: already in {self.folder}")
+            self.context.remove_checkpoints(self.name)
+            return
+        self._note_start()
+        predecessor, model = self._build()
+        self._evaluate_before(model)
+        # Wrapped before the engine starts: ZeRO-3 would build it in pieces.
+        teacher = predecessor if self._feature_loss_weight > 0 else None
+        wrapped = ChainCLIPModel.from_clip(model, teacher.config.projection_dim if teacher else None)
+        with self.context.tracked(self.name).told():
+            trainer = self._trainer(wrapped, teacher)
+            train_or_resume(trainer, self.context.main_process)
+        self._save(trainer)
+        trainer.accelerator.wait_for_everyone()
+        # Later models are built whole, not sharded by an engine that is no longer there.
+        unset_hf_deepspeed_config()
+        del trainer
+        gc.collect()
+
+    def _note_start(self) -> None:
+        config = self.config()
+        macs = clip_macs(config)
+        self.context.note(
+            "started",
+            self.name,
+            index=self.index,
+            parent=self._parent_name,
+            operator=self._operator,
+            seed=self.recipe.seed + self.index,
+            config_hash=hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:16],
+            parameters=clip_parameters(config),
+            macs_per_sample=macs.image + self.recipe.data.captions_per_image * macs.text,
+            epochs=self.member.epochs,
+        )
+
+    # Build
+
+    @property
+    def _operator(self) -> str | None:
+        if self.recipe.independent or (self.index == 0 and self.recipe.predecessor is None):
+            return None
+        return self.member.operator or self.recipe.operator
+
+    @property
+    def _parent_name(self) -> str | None:
+        if self._operator is None:
+            return None
+        return self.recipe.members[self.index - 1].name if self.index else self.recipe.predecessor
+
+    def config(self) -> CLIPConfig:
+        """Configuration of the member, with the special tokens of the run's tokenizer."""
+        tokenizer, member = self.data.processor.tokenizer, self.member
+        shapes = (member.vision, member.text, member.projection_dim)
+        return self.recipe.model.clip_config(*shapes, len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
+
+    def _build(self) -> tuple[CLIPModel | None, CLIPModel]:
+        """The frozen predecessor, if there is one, and the member as it enters training. The same in every process."""
+        config, seed = self.config(), self.recipe.seed + self.index
+        if self._operator is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                return None, CLIPModel(config)
+        before = self._parent_name or ""
+        parent = self.context.folder(before) if self.index else self.recipe.predecessor
+        self.context.check_saved(before)
+        predecessor = load_clip(str(parent), self.recipe.model.attn_implementation, config.text_config.eos_token_id)
+        model = grow(predecessor, config, operator=self._operator, seed=seed)
+        if self.context.main_process and not self.record.growth_error:
+            self.context.note("grown", self.name, growth_error=embedding_error(predecessor, model))
+        return predecessor, model
+
+    def _evaluate_before(self, model: CLIPModel) -> None:
+        if self.context.main_process and not self.record.metrics_before:
+            evaluations = self._evaluate(model, trained=self._operator not in (None, "random"))
+            metrics = {name: evaluation.metrics for name, evaluation in evaluations.items()}
+            macs = sum(evaluation.macs for evaluation in evaluations.values())
+            self.context.note("evaluated_before", self.name, metrics_before=metrics, evaluation_macs=macs)
+
+    # Train
+
+    @property
+    def _feature_loss_weight(self) -> float:
+        return self.recipe.training_of(self.member).get("feature_loss_weight", ChainConfig.feature_loss_weight)
+
+    def _trainer(self, model: ChainCLIPModel, teacher: CLIPModel | None) -> ChainTrainer:
+        tracked = self.context.tracked(self.name).fields
+        args = ChainConfig(
+            output_dir=str(self.context.checkpoints(self.name)),
+            num_train_epochs=self.member.epochs,
+            seed=self.recipe.seed + self.index,
+            use_cpu=not torch.cuda.is_available(),
+            **TRAINING_DEFAULTS | tracked,
+        )
+        batch, streamed = args.train_batch_size * args.world_size, self.recipe.data.streaming
+        steps = training_steps(self.member.epochs, self.data.samples_per_epoch, batch, streamed)
+        if "logging_steps" not in tracked:
+            args.logging_steps = logging_steps(steps)
+        if streamed:
+            args.max_steps = steps
+            # Every process reads its lanes of the stream and takes its slices, and they see what one would.
+            args.accelerator_config.dispatch_batches = False
+        source: Any = teacher
+        if teacher is not None and self.recipe.cache_teacher_features:
+            folder = self.recipe.run_dir / CACHE_FOLDER
+            with args.main_process_first(local=False):
+                if self.context.main_process:
+                    remove_damaged(folder)
+            source = cached_teacher(
+                teacher,
+                self.data.train,
+                self.data.collator,
+                folder,
+                args.per_device_train_batch_size,
+                args.device,
+                bool(args.bf16),
+                check=False,
+                workers=args.dataloader_num_workers,
+                rank=args.process_index,
+                processes=args.world_size,
+            )
+            self._cache_macs = source.macs
+        trainer = ChainTrainer(
+            model,
+            args,
+            source,
+            train_dataset=self.data.train,
+            data_collator=self.data.collator,
+            processing_class=self.data.processor,
+        )
+        check_engine(args.world_size, args.n_gpu, trainer.is_deepspeed_enabled)
+        return trainer
+
+    # Save
+
+    def _save(self, trainer: ChainTrainer) -> None:
+        """Writes the member's folder, evaluated and with its card, and gives it its name when it is whole."""
+        if not self.context.main_process:
+            # Writes nothing, but takes part in gathering sharded weights.
+            trainer.save_model(str(self.folder))
+            return
+        with whole_folder(self.folder) as folder:
+            trainer.save_model(str(folder))
+            unset_hf_deepspeed_config()
+            if not self.record.training_macs:
+                self.context.note("trained", self.name, **self._training_figures(trainer))
+            model = CLIPModel.from_pretrained(folder, attn_implementation=self.recipe.model.attn_implementation)
+            evaluations = self._evaluate(model.to(trainer.args.device))
+            # A restart between here and the end comes to the same result, which is recorded once.
+            if not self.record.metrics_after:
+                metrics = {name: evaluation.metrics for name, evaluation in evaluations.items()}
+                macs = self.record.evaluation_macs + sum(evaluation.macs for evaluation in evaluations.values())
+                chance = {name: evaluation.chance for name, evaluation in evaluations.items()}
+                trials = {name: evaluation.trials for name, evaluation in evaluations.items()}
+                known = {"metrics_chance": chance, "metrics_trials": trials}
+                self.context.note("evaluated", self.name, metrics_after=metrics, evaluation_macs=macs, **known)
+            write_json(folder / "evaluation.json", {name: vars(e) for name, e in evaluations.items()})
+            write_json(folder / "training_log.json", trainer.state.log_history)
+            for leftover in ("training_args.bin", TEACHER_MAPS_NAME):
+                (folder / leftover).unlink(missing_ok=True)
+            self.context.describe(self.name, folder)
+        self.context.note("saved", self.name, **saved_fields(self.folder))
+        self.context.remove_checkpoints(self.name)
+
+    def _training_figures(self, trainer: ChainTrainer) -> dict[str, Any]:
+        """Samples, MACs and seconds of the whole training, attempts before a restart included."""
+        steps = trainer.state.global_step
+        cost = trainer.step_cost(steps)
+        teacher = cost.teacher_macs(steps) + self._cache_macs
+        student = cost.student_macs(steps)
+        seconds, before = 0.0, 0
+        for entry in trainer.state.log_history:
+            if "images_per_second" in entry:
+                seconds += (entry["step"] - before) * cost.samples_per_step / entry["images_per_second"]
+                before = entry["step"]
+            elif "train_runtime" in entry and not before:
+                seconds, before = entry["train_runtime"], steps
+        # The steps after the last log entry went at the same speed.
+        seconds *= steps / max(1, before)
+        return {
+            "samples": steps * cost.samples_per_step,
+            "training_macs": {"student": student, "teacher": teacher, "total": student + teacher},
+            "seconds": round(seconds, 1),
+            "images_per_second": round(steps * cost.samples_per_step / seconds, 1) if seconds else 0.0,
+        }
+
+    # Evaluate and record
+
+    def _evaluate(self, model: CLIPModel, trained: bool = True) -> dict[str, Evaluation]:
+        options = self.data.evaluation_options | {"trained": trained}
+        bf16 = uses_bfloat16(self.recipe.training_of(self.member).get("bf16", False))
+        return {
+            name: evaluate_clip(model, self.data.processor, split, bf16=bf16, **options)
+            for name, split in self.data.evaluation.items()
+        }

@@ -1,0 +1,1 @@
+"""The report of a chain: its numbers, and how tables, plots and page show them."""

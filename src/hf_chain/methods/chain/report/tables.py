@@ -1,0 +1,203 @@
+"""Tables of a family as Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from typing import Any
+
+from hf_chain.cost import human
+from hf_chain.cost.table import escaped, markdown_table
+from hf_chain.methods.chain.report import noise
+from hf_chain.methods.chain.report.summary import FamilySummary, MemberSummary
+from hf_chain.report import words
+from hf_chain.report.sheet import Table
+
+
+def cost_table(family: FamilySummary) -> Table:
+    """What each member is and what it cost, with a row of totals."""
+    header = ["member", "image tower", "text tower", "parameters", "MACs a sample", "grown from", "epochs"]
+    header += ["student MACs", "teacher MACs", "evaluation MACs", "of alone", "time", "growth error"]
+    rows = [_cost_row(member) for member in family.members]
+    macs = {part: sum(m.record.training_macs.get(part, 0) for m in family.trained) for part in ("student", "teacher")}
+    evaluation = sum(member.record.evaluation_macs for member in family.trained)
+    ratio = family.acceleration_ratio
+    rows.append(
+        ["all", *[""] * 6, human(macs["student"]), human(macs["teacher"]), human(evaluation)]
+        + [words.percent(1 / ratio if ratio else None, 0), words.duration(family.seconds), ""]
+    )
+    return header, rows
+
+
+def metrics_table(family: FamilySummary, split: str) -> Table:
+    """Metrics of each member on `split`, before → after training, in per cent, with 95 % intervals and chance."""
+    metrics = metric_names(family, split)
+    rows = [[member.name, *(_change(member, split, metric) for metric in metrics)] for member in family.members]
+    levels = [noise.chance(family.records, split, metric) for metric in metrics]
+    if any(level is not None for level in levels):
+        rows.append(["chance", *(words.UNKNOWN if level is None else f"{100 * level:.1f}" for level in levels)])
+    return ["member", *map(words.metric_name, metrics)], rows
+
+
+def comparison_table(family: FamilySummary) -> Table:
+    """Chain members against their twins trained independently in the baseline run."""
+    name = words.metric_name(family.primary[1]) if family.primary else "metric"
+    header = ["member", f"{name}, chain", "alone", "difference", "MACs, chain", "alone", "cheaper"]
+    header += ["time, chain", "alone"]
+    rows = []
+    for member in family.trained:
+        if member.twin is None or not member.alone_macs:
+            continue
+        chain, alone = family.after(member), family.after(member.twin)
+        difference = chain - alone if chain is not None and alone is not None else None
+        rows.append(
+            [member.name, words.percent(chain), words.percent(alone), words.points(difference)]
+            + [human(member.chain_macs), human(member.alone_macs), f"{member.alone_macs / member.chain_macs:.1f}×"]
+            + [words.duration(member.record.seconds), words.duration(member.twin.seconds)]
+        )
+    return header, rows
+
+
+def splits(family: FamilySummary) -> list[str]:
+    """Splits any member was evaluated on."""
+    return _ordered(split for m in family.members for split in (*m.record.metrics_before, *m.record.metrics_after))
+
+
+def metric_names(family: FamilySummary, split: str) -> list[str]:
+    """Metrics measured on `split`."""
+    measured = (m for s in family.members for m in (s.record.metrics_before, s.record.metrics_after))
+    return _ordered(name for metrics in measured for name in metrics.get(split, {}))
+
+
+def sentences(family: FamilySummary) -> list[str]:
+    """The totals in words."""
+    if not family.trained:
+        return ["No member has been trained yet."]
+    done, planned = len(family.trained), len(family.members)
+    who = "the family" if done == planned else f"{done} of {planned} members"
+    lines = [f"Training {who} cost {human(family.chain_macs)} MACs, teachers and evaluations included."]
+    if family.acceleration_ratio and family.independent_macs and family.alone_is_measured:
+        lines.append(
+            f"Training each member alone cost {human(family.independent_macs)} MACs in the baseline run: "
+            f"the chain is {words.cheaper(family.acceleration_ratio)}."
+        )
+    elif family.acceleration_ratio and family.independent_macs:
+        lines.append(
+            f"By the plan, training each member alone costs {human(family.independent_macs)} MACs, "
+            f"{family.acceleration_ratio:.1f} times as much. What members trained alone reach was not measured: "
+            "run the recipe with --independent, then hf-chain report with --baseline and the folder of that run."
+        )
+    if family.primary:
+        lines += noise.worse(family.records, family.primary[1])
+    lines.append(f"Measured time of training: {words.duration(family.seconds)}.")
+    return lines
+
+
+def to_markdown(family: FamilySummary) -> str:
+    """The report's tables as one Markdown document."""
+    parts = [f"# {escaped(family.name)}", "\n".join(f"- {escaped(line)}" for line in sentences(family))]
+    parts += ["## Cost", markdown_table(*cost_table(family))]
+    for split in splits(family):
+        title = f"## Metrics on {escaped(split)}, before → after training (%)"
+        parts += [title, markdown_table(*metrics_table(family, split))]
+    if family.baseline:
+        parts += ["## Chain against independent training", markdown_table(*comparison_table(family))]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_csv(family: FamilySummary) -> str:
+    """One row a member with plain numbers; metrics are columns named `<split>.<metric>.before` and `.after`."""
+    rows = [_plain(member) for member in family.members]
+    columns = _ordered(column for row in rows for column in row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def to_json(family: FamilySummary) -> str:
+    """Totals and members, each with all its ledger knows; every cost is in MACs, every time in seconds."""
+    content: dict[str, Any] = {
+        "name": family.name,
+        "started": family.record.started,
+        "finished": family.record.finished,
+        "primary_metric": dict(zip(("split", "metric"), family.primary, strict=True)) if family.primary else None,
+        "chain_macs": family.chain_macs,
+        "independent_macs": family.independent_macs,
+        "independent_macs_measured": family.alone_is_measured,
+        "acceleration_ratio": family.acceleration_ratio,
+        "seconds": family.seconds,
+        "members": [
+            asdict(member.record)
+            | {"image_tower": member.image_tower, "text_tower": member.text_tower}
+            | {"chain_macs": member.chain_macs, "alone_macs": member.alone_macs}
+            | {"share_of_alone": member.share_of_alone, "twin": asdict(member.twin) if member.twin else None}
+            for member in family.members
+        ],
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _cost_row(member: MemberSummary) -> list[str]:
+    record, macs = member.record, member.record.training_macs
+    grown = f"{record.parent} ({record.operator})" if record.parent else "scratch" if member.trained else words.UNKNOWN
+    worst = max(record.growth_error.values(), default=None)
+    costs = [macs.get("student"), macs.get("teacher"), record.evaluation_macs if member.trained else None]
+    return [
+        member.name,
+        member.image_tower or words.UNKNOWN,
+        member.text_tower or words.UNKNOWN,
+        human(record.parameters) if record.parameters else words.UNKNOWN,
+        human(record.macs_per_sample) if record.macs_per_sample else words.UNKNOWN,
+        grown,
+        f"{record.epochs:g}",
+        *(words.UNKNOWN if cost is None else human(cost) for cost in costs),
+        words.percent(member.share_of_alone, 0),
+        words.duration(record.seconds),
+        words.error(worst),
+    ]
+
+
+def _change(member: MemberSummary, split: str, metric: str) -> str:
+    values = (member.record.metrics_before, member.record.metrics_after)
+    before, after = (metrics.get(split, {}).get(metric) for metrics in values)
+    written = [words.UNKNOWN if value is None else f"{100 * value:.1f}" for value in (before, after)]
+    if ends := noise.interval(member.record, split, metric):
+        written[1] += f" ({100 * ends[0]:.1f}–{100 * ends[1]:.1f})"
+    return " → ".join(written) if before is not None else written[1]
+
+
+def _plain(member: MemberSummary) -> dict[str, Any]:
+    record = member.record
+    row: dict[str, Any] = {
+        "member": member.name,
+        "status": record.status,
+        "image_tower": member.image_tower,
+        "text_tower": member.text_tower,
+        "parameters": record.parameters,
+        "macs_per_sample": record.macs_per_sample,
+        "predecessor": record.parent,
+        "operator": record.operator,
+        "epochs": record.epochs,
+        "samples": record.samples,
+        "student_macs": record.training_macs.get("student"),
+        "teacher_macs": record.training_macs.get("teacher"),
+        "evaluation_macs": record.evaluation_macs,
+        "chain_macs": member.chain_macs if member.trained else None,
+        "alone_macs": member.alone_macs,
+        "share_of_alone": member.share_of_alone,
+        "seconds": record.seconds,
+        "images_per_second": record.images_per_second,
+    }
+    row |= {f"growth_error.{tower}": value for tower, value in record.growth_error.items()}
+    for when, measured in (("before", record.metrics_before), ("after", record.metrics_after)):
+        row |= {f"{split}.{name}.{when}": v for split, values in measured.items() for name, v in values.items()}
+    return row
+
+
+def _ordered(names: Any) -> list[str]:
+    """Distinct names in order of first appearance."""
+    return list(dict.fromkeys(names))

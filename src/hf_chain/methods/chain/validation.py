@@ -1,0 +1,86 @@
+"""Checks of the whole recipe before anything is trained, so that a long run does not end at its last member."""
+
+from __future__ import annotations
+
+import torch
+from transformers import CLIPConfig, CLIPModel
+
+from hf_chain.cost import FamilyCost
+from hf_chain.data import load_tokenizer
+from hf_chain.errors import HfChainError, reason
+from hf_chain.growth.shapes import EXACT_IN_WIDTH, check_shapes
+from hf_chain.hub import check_login, check_private
+from hf_chain.methods.chain.planning import check_growth, operator_of, planned_config
+from hf_chain.methods.chain.published import load_clip_config
+from hf_chain.methods.chain.recipe import Recipe
+from hf_chain.runs.environment import check_disk
+from hf_chain.runs.training_checks import check_training_works
+from hf_chain.trainer import ChainConfig
+from hf_chain.trainer.dry_run import warn_of_no_learning
+
+BYTES_PER_PARAMETER = 4 + 2 * 12
+"""On disk at a time: the member, and two checkpoints with weights and both moments of AdamW, in float32."""
+
+
+def check_recipe(recipe: Recipe, cost: FamilyCost) -> None:
+    """Checks what can be known from the recipe and the machine alone.
+
+    Raises:
+        HfChainError: when a member cannot grow from the one before it, the disk is too full, the run folder cannot be
+            written, a kernel is not installed, or nobody is logged in although members are to be pushed.
+    """
+    check_growth(recipe, cost)
+    _check_kernels(recipe, cost)
+    if recipe.predecessor is not None and not recipe.independent:
+        _check_predecessor(recipe, recipe.predecessor, cost)
+    if recipe.tokenizer.name_or_path is not None:
+        load_tokenizer(recipe.tokenizer.name_or_path, recipe.model.max_text_tokens)
+    for member, planned in zip(recipe.members, cost.members, strict=True):
+        check_training_works(
+            ChainConfig,
+            recipe.training_of(member),
+            f"members.{member.name}.training",
+            planned.steps,
+        )
+    needed = BYTES_PER_PARAMETER * cost.largest.parameters + 4 * sum(member.parameters for member in cost.members)
+    check_disk(recipe.run_dir, needed)
+    if recipe.hub.push:
+        check_login(recipe.hub.prefix)
+        check_private(recipe.hub, [member.name for member in recipe.members])
+
+
+def warn_of_idle_training(recipe: Recipe, cost: FamilyCost) -> None:
+    """Warns of members that learn nothing, by their rate or by a warm-up without end."""
+    for member, planned in zip(recipe.members, cost.members, strict=True):
+        training = recipe.training_of(member)
+        rates = [training.get("learning_rate", 5e-5)]
+        warn_of_no_learning(f"members.{member.name}", rates, training.get("warmup_steps"), planned.steps)
+
+
+def _check_predecessor(recipe: Recipe, name: str, cost: FamilyCost) -> None:
+    """Checks all of the predecessor but its vocabulary, which is compared with the tokenizer's once that is there."""
+    if recipe.tokenizer.name_or_path is None:
+        raise HfChainError(f"predecessor {name} has a vocabulary of its own: set tokenizer.name_or_path to {name} too")
+    member, old, new = recipe.members[0], load_clip_config(name), _first_config(recipe, cost)
+    for field in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(new.text_config, field, getattr(old.text_config, field))
+    try:
+        check_shapes(old, new, keep_heads=operator_of(recipe, member) in EXACT_IN_WIDTH)
+    except HfChainError as error:
+        raise HfChainError(f"members.{member.name} cannot grow from predecessor {name}: {error}") from error
+
+
+def _first_config(recipe: Recipe, cost: FamilyCost) -> CLIPConfig:
+    return planned_config(recipe, recipe.members[0], cost.members[0].config.text_config.vocab_size)
+
+
+def _check_kernels(recipe: Recipe, cost: FamilyCost) -> None:
+    """Builds the first member without memory, as transformers knows only then which kernels there are."""
+    with torch.device("meta"):
+        try:
+            CLIPModel(_first_config(recipe, cost))
+        except (ValueError, ImportError) as error:
+            kernel = recipe.model.attn_implementation
+            raise HfChainError(
+                f"model.attn_implementation is {kernel!r}, which does not work here: {reason(error)}"
+            ) from error

@@ -1,0 +1,1 @@
+"""Model cards of what a graft is made of and comes to."""

@@ -1,0 +1,1 @@
+"""What every run has, whichever method it follows: recipe file, ledger, lock, environment, training, trackers."""

@@ -1,1 +1,0 @@
-"""Stages: the recipe, the runner that walks its members, the ledger that remembers."""

@@ -1,1 +1,0 @@
-"""The stages of a graft: target, surrogate, encoder training, graft, fine-tuning."""

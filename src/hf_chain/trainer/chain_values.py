@@ -1,0 +1,83 @@
+"""Checks of the values of `ChainConfig` that start no torch, so that plans are quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hf_chain.arguments.field_checks import check_common_values
+from hf_chain.distillation.schedule import SCHEDULES
+from hf_chain.errors import HfChainError
+
+
+@dataclass
+class UsualFields:
+    """The fields of `ChainConfig` that recipes usually set, with its types, of which choices as texts, and defaults.
+
+    What these checks take, `ChainConfig` takes. What they refuse is for `ChainConfig` to judge.
+    """
+
+    per_device_train_batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 5e-5
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    warmup_steps: float = 0
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float = 1.0
+    gradient_checkpointing: bool | None = None
+    logging_strategy: Literal["no", "steps", "epoch"] = "steps"
+    logging_steps: float = 500
+    logging_first_step: bool = False
+    save_strategy: Literal["no", "steps", "epoch"] = "steps"
+    save_steps: float = 500
+    save_total_limit: int | None = None
+    dataloader_num_workers: int = 0
+    dataloader_pin_memory: bool = True
+    dataloader_persistent_workers: bool = False
+    dataloader_prefetch_factor: int | None = None
+    feature_loss_weight: float = 500.0
+    feature_loss_schedule: str = "constant"
+    feature_loss_until: float = 1.0
+    identical_captions_positive: bool = True
+    micro_batch_size: int | None = None
+    image_token_keep: float = 1.0
+    unmasked_tail: float = 0.1
+    bf16: bool | str = False
+
+
+def check_values_of(config: Any, values: dict[str, Any]) -> None:
+    """Checks types and ranges of `ChainConfig` fields without making one, which would start an engine.
+
+    Args:
+        config (`type`): `ChainConfig`, or `UsualFields`.
+        values (`dict`): known field names to values; fields that are not there are not checked.
+
+    Raises:
+        HfChainError: naming the first field that does not fit, its value and what is allowed.
+    """
+    check_common_values(config, values, ("feature_loss_weight",))
+    if (steps := values.get("gradient_accumulation_steps", 1)) != 1:
+        raise HfChainError(
+            f"gradient_accumulation_steps={steps} would lose the negatives of a contrastive loss: raise "
+            "per_device_train_batch_size instead and set micro_batch_size to what fits"
+        )
+    if (schedule := values.get("feature_loss_schedule", "constant")) not in SCHEDULES:
+        raise HfChainError(f"feature_loss_schedule={schedule!r} is unknown: use one of {', '.join(SCHEDULES)}")
+    for name in ("feature_loss_until", "image_token_keep"):
+        if not 0 < (share := values.get(name, 1)) <= 1:
+            raise HfChainError(f"{name}={share} must be above 0 and at most 1")
+    if not 0 <= (tail := values.get("unmasked_tail", 0)) <= 1:
+        raise HfChainError(f"unmasked_tail={tail} must be between 0 and 1")
+    if labels := values.get("label_names"):
+        raise HfChainError(f"label_names is {labels!r}, and the loss is of pairs: leave it out")
+    if noise := values.get("neftune_noise_alpha"):
+        raise HfChainError(f"neftune_noise_alpha is {noise}, but CLIP has no one embedding for it; leave it out")
+    if values.get("train_sampling_strategy") == "group_by_length":
+        raise HfChainError("train_sampling_strategy is 'group_by_length', but all captions are padded to one length")
+    batch = values.get("per_device_train_batch_size", config.per_device_train_batch_size)
+    micro = values.get("micro_batch_size")
+    if micro is not None and (micro < 1 or batch % micro):
+        raise HfChainError(f"micro_batch_size={micro} must divide per_device_train_batch_size={batch}")

@@ -1,0 +1,3 @@
+"""The local Hub."""
+
+from support.hub_fixtures import hub  # noqa: F401

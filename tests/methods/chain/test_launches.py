@@ -1,0 +1,177 @@
+"""The same recipe in one process, in two, and under DeepSpeed: real launches from the repository root."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+from transformers import CLIPModel
+
+from hf_chain.data import DataSettings, ScenesSettings, load_splits
+from hf_chain.runs.ledger import read_family
+from support.recipes import EXAMPLE, GLOBAL_BATCH, accelerate_config, environment, launch, tiny_values, write_recipe
+
+pytestmark = pytest.mark.slow
+
+PROCESSES = 2
+HALF = f"training.per_device_train_batch_size={GLOBAL_BATCH // PROCESSES}"
+MICRO = f"training.micro_batch_size={GLOBAL_BATCH // PROCESSES // 2}"
+MEMBERS = ("01-tiny", "02-small")
+"""The second one has a teacher with another embedding size, and so maps to the teacher."""
+
+TORCHRUN = ["torchrun", "--standalone", "--nproc_per_node", "2"]
+needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
+
+
+def configured(name: str) -> list[str]:
+    """`accelerate launch` with one of the example configurations, on a port of its own."""
+    return ["accelerate", "launch", "--config_file", accelerate_config(name), "--main_process_port", "0"]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two members on the scenes, in float32, that see half of the image tokens until the last quarter."""
+    folder = tmp_path_factory.mktemp("launches")
+    masked = {"training__image_token_keep": 0.5, "training__unmasked_tail": 0.25}
+    return write_recipe(folder / "recipe.yaml", tiny_values(folder / "one", members=2, **masked))
+
+
+@pytest.fixture(scope="module")
+def one_process(recipe: Path) -> Path:
+    """The run that the others are compared with."""
+    result = launch(["python"], recipe)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return recipe.parent / "one" / "tiny"
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    """What was logged at every step of a member."""
+    return [entry for entry in json.loads((folder / "training_log.json").read_text()) if "loss" in entry]
+
+
+def assert_same_run(found: Path, expected: Path, tolerance: float) -> None:
+    """Same losses and gradient norms in every step, and folders of the same format."""
+    for member in MEMBERS:
+        ours, theirs = log_of(found / member), log_of(expected / member)
+        for name in ("loss", "contrastive_loss", "logit_scale"):
+            assert [entry[name] for entry in ours] == pytest.approx([entry[name] for entry in theirs], rel=tolerance)
+        gradients = [[entry["grad_norm"] for entry in log] for log in (ours, theirs)]
+        assert gradients[0] == pytest.approx(gradients[1], rel=10 * tolerance)
+        assert sorted(path.name for path in (found / member).iterdir()) == sorted(
+            path.name for path in (expected / member).iterdir()
+        )
+        assert format_of(found / member) == format_of(expected / member)
+        _, loading = CLIPModel.from_pretrained(found / member, output_loading_info=True)
+        assert not any(loading.values()), loading
+    assert any(entry["feature_loss"] > 0 for entry in log_of(found / "02-small"))
+
+
+def format_of(folder: Path) -> dict[str, tuple[str, list[int]]]:
+    """Dtype and shape of every tensor of a member."""
+    with safe_open(folder / "model.safetensors", framework="pt") as weights:
+        parts = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
+        return {name: (part.get_dtype(), part.get_shape()) for name, part in parts.items()}
+
+
+def run_killed_once(launcher: list[str], recipe: Path, *overrides: str) -> Path:
+    """Launches, kills all processes once the second member has a checkpoint, and launches again."""
+    run_dir = Path(overrides[0].partition("=")[2]) / "tiny"
+    command = [*launcher, EXAMPLE, "--config", str(recipe), "--set", *overrides]
+    log = run_dir.parent.with_suffix(".log")
+    with log.open("w") as output:
+        first = subprocess.Popen(command, env=environment(), stdout=output, stderr=output, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while first.poll() is None and time.monotonic() < deadline:
+            if list(run_dir.glob("checkpoints/02-small/*/rng_state_1.pth")):
+                break
+            time.sleep(0.02)
+        alive = first.poll() is None
+        _kill_family(first.pid)
+        first.wait()
+    assert alive and time.monotonic() < deadline, log.read_text()[-3000:]
+    assert read_family(run_dir).member("small").status != "saved"
+    result = launch(launcher, recipe, *overrides)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return run_dir
+
+
+def _kill_family(pid: int) -> None:
+    """Kills a launcher and its workers, which sit in sessions of their own."""
+    children = [pid]
+    for parent in children:
+        listed = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=False
+        )
+        children += [int(child) for child in listed.stdout.split()]
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
+
+def test_two_processes_train_as_one(recipe: Path, one_process: Path) -> None:
+    output = recipe.parent / "ddp"
+    result = launch(configured("ddp_cpu"), recipe, f"output_dir={output}", HALF)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert_same_run(output / "tiny", one_process, 1e-5)
+
+
+def test_torchrun_with_accumulation_resumes(recipe: Path, one_process: Path) -> None:
+    run_dir = run_killed_once(TORCHRUN, recipe, f"output_dir={recipe.parent / 'micro'}", HALF, MICRO)
+    assert_same_run(run_dir, one_process, 1e-5)
+
+
+@needs_deepspeed
+def test_zero_2_with_accumulation_resumes(recipe: Path, one_process: Path) -> None:
+    run_dir = run_killed_once(configured("zero2"), recipe, f"output_dir={recipe.parent / 'zero2'}", HALF, MICRO)
+    assert_same_run(run_dir, one_process, 1e-4)
+
+
+@needs_deepspeed
+def test_zero_3_with_a_sharded_teacher_resumes(recipe: Path, one_process: Path) -> None:
+    run_dir = run_killed_once(configured("zero3"), recipe, f"output_dir={recipe.parent / 'zero3'}", HALF)
+    assert_same_run(run_dir, one_process, 1e-4)
+
+
+def test_two_processes_resume_a_stream_as_one_reads_it(tmp_path: Path) -> None:
+    rows = load_splits(DataSettings(scenes=ScenesSettings(train=160, validation=32, test=8, compositional=8)))
+    # Not as parquet: at the end of every pass of that, `datasets` sleeps for seconds.
+    for split, count in (("train", 4), ("validation", 1)):
+        rows[split].save_to_disk(tmp_path / split, num_shards=count)
+    files = {split: str(tmp_path / split / "*.arrow") for split in ("train", "validation")}
+    data = {"source": "arrow", "data_files": files, "streaming": True, "caption_column": "captions"}
+    data |= {"samples_per_epoch": 256, "augmentation": {"crop_scale": [0.5, 1.0]}}
+    recipe = write_recipe(tmp_path / "recipe.yaml", tiny_values(tmp_path / "one", members=2, data=data))
+    result = launch(["python"], recipe)
+    assert result.returncode == 0, result.stderr[-3000:]
+    run_dir = run_killed_once(TORCHRUN, recipe, f"output_dir={tmp_path / 'two'}", HALF)
+    assert_same_run(run_dir, tmp_path / "one" / "tiny", 1e-5)
+
+
+def test_two_processes_fill_a_cache_with_what_the_live_teacher_says(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", tiny_values(tmp_path / "live", members=2))
+    live = launch(["python"], recipe)
+    assert live.returncode == 0, live.stderr[-3000:]
+    workers = "training.dataloader_num_workers=1"
+    cached = launch(
+        TORCHRUN, recipe, f"output_dir={tmp_path / 'cached'}", HALF, workers, "cache_teacher_features=true"
+    )
+    assert cached.returncode == 0, cached.stderr[-3000:]
+    assert_same_run(tmp_path / "cached" / "tiny", tmp_path / "live" / "tiny", 1e-5)
+
+
+def test_a_launch_that_would_train_in_one_process_only_is_refused(recipe: Path) -> None:
+    launcher = ["accelerate", "launch", "--cpu", "--num_processes", "2"]
+    result = launch(launcher, recipe, f"output_dir={recipe.parent / 'alone'}")
+    assert result.returncode != 0
+    ours = [line for line in result.stderr.splitlines() if line.startswith("hf-chain:")]
+    assert len(ours) == 1 and "--multi_gpu" in ours[0], result.stderr
+    assert not (recipe.parent / "alone").exists()

@@ -1,0 +1,71 @@
+"""A report shows how far its figures can be trusted, where chance lies, and who got worse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hf_chain.commands.report import write_report
+from hf_chain.methods.chain.report.noise import wilson
+from hf_chain.methods.chain.report.plots import accuracy_plot, loss_plot
+from hf_chain.methods.chain.report.summary import summarize
+from hf_chain.runs.ledger import Ledger
+from hf_chain.theme import LIGHT
+from support.report_runs import write_run
+
+
+@pytest.mark.parametrize(
+    ("right", "trials", "low", "high"), [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (812, 1000, 0.7866, 0.8350)]
+)
+def test_the_interval_is_wilsons(right: int, trials: int, low: float, high: float) -> None:
+    """Known values; the first upper end is z² / (n + z²)."""
+    assert wilson(right / trials, trials) == pytest.approx((low, high), abs=1e-4)
+
+
+def measured(run_dir: Path, base: float, trials: int) -> Path:
+    """A run of three members, the last of which ends at `base`, evaluated on so many images."""
+    write_run(run_dir, finished=False)
+    ledger = Ledger(run_dir)
+    for name, top1 in {"tiny": 0.2, "small": 0.5, "base": base}.items():
+        known = {"metrics_trials": {"test": {"zero_shot_top1": trials}}}
+        known |= {"metrics_chance": {"test": {"zero_shot_top1": 0.05}}}
+        ledger.append("evaluated", name, metrics_after={"test": {"zero_shot_top1": top1}}, **known)
+        ledger.append("saved", name, weights_sha256="0" * 64)
+    ledger.append("run_finished")
+    return run_dir
+
+
+@pytest.mark.parametrize(
+    ("base", "trials", "told"),
+    [
+        (0.4, 1000, "base is worse than small, from which it was grown: 40.0 % after 50.0 % on test."),
+        (0.4, 20, "40.0 % after 50.0 % on test, within the noise of so few samples."),
+        (0.6, 1000, None),
+    ],
+)
+def test_a_member_that_got_worse_is_named(base: float, trials: int, told: str | None, tmp_path: Path) -> None:
+    page = write_report(measured(tmp_path / "family", base, trials))
+    tables = (page.parent / "family.md").read_text()
+    for text in (tables, page.read_text()):
+        assert (told in text) if told else ("is worse than" not in text)
+    low, high = wilson(base, trials)
+    assert f"{100 * base:.1f} ({100 * low:.1f}–{100 * high:.1f})" in tables
+    assert "| chance " in tables and "5.0 |" in tables
+
+
+def test_the_plot_has_chance_and_intervals(tmp_path: Path) -> None:
+    figure = accuracy_plot(summarize(measured(tmp_path / "family", 0.6, 100)), LIGHT)
+    assert figure is not None
+    (axis,) = figure.axes
+    assert any(list(line.get_ydata()) == [0.05, 0.05] for line in axis.lines)
+    ends = [tuple(path.vertices[:, 1]) for bars in axis.collections for path in bars.get_paths()]
+    assert ends == [pytest.approx(wilson(top1, 100)) for top1 in (0.2, 0.5, 0.6)]
+
+
+def test_a_curve_of_one_value_can_be_seen(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "family", members=("tiny",))
+    log = run_dir / "01-tiny" / "training_log.json"
+    log.write_text('[{"step": 3, "contrastive_loss": 2.5, "macs": 1000}]')
+    figure = loss_plot(summarize(run_dir), LIGHT)
+    assert figure is not None and any(line.get_marker() == "o" for line in figure.axes[0].lines)

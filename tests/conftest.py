@@ -12,6 +12,7 @@ from support.own_home import enter_empty_folder, enter_own_home
 HOME = enter_own_home()
 
 from transformers import set_seed  # noqa: E402
+from transformers.utils import logging  # noqa: E402
 
 from support.checkout import checkout  # noqa: E402, F401
 from support.command_line import hf_chain  # noqa: E402, F401
@@ -37,7 +38,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Begin every test, its fixtures included, alike, whichever ran before it in its worker and wherever pytest began:
-    with the same random numbers, in an empty folder.
+    with the same random numbers, in an empty folder, with what is said only once not said yet.
     """
     set_seed(0)
+    logging.warning_once.cache_clear()
+    logging.info_once.cache_clear()
     enter_empty_folder(HOME)

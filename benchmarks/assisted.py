@@ -57,8 +57,7 @@ def main() -> None:
 
 def _row(random: Random) -> dict[str, Any]:
     from hf_chain.data.scenes.renderer import render
-    from hf_chain.data.scenes.scene import TRAINED_PAIRS, sample_scene
-    from hf_chain.data.scenes.wording import scene_captions, scene_questions
+    from hf_chain.data.scenes.scene import TRAINED_PAIRS, sample_scene, scene_captions, scene_questions
 
     scene = sample_scene(random)
     asked = scene_questions(scene, random, TRAINED_PAIRS)

@@ -41,8 +41,7 @@ def main() -> None:
 
 def _questions(random: Random) -> list[dict[str, Any]]:
     from hf_chain.data.scenes.renderer import render
-    from hf_chain.data.scenes.scene import TRAINED_PAIRS, sample_scene
-    from hf_chain.data.scenes.wording import scene_questions
+    from hf_chain.data.scenes.scene import TRAINED_PAIRS, sample_scene, scene_questions
 
     rows = []
     for number in range(QUESTIONS):

@@ -19,7 +19,7 @@ from results import add_row
 
 from hf_chain.cli import exit_cleanly
 from hf_chain.data import DataSettings, check_quality
-from hf_chain.data.quality_report import QualityReport
+from hf_chain.data.quality import QualityReport
 
 SIZES, PROCESSES = (1_000, 10_000, 100_000, 1_000_000), 8
 """Rows, and processes of a launch."""

@@ -29,8 +29,7 @@ from hf_chain.data import (
     load_splits,
     train_tokenizer,
 )
-from hf_chain.data.endless import EndlessStream
-from hf_chain.data.lanes import LanedStream
+from hf_chain.data.streams import EndlessStream, LanedStream
 
 FILES, ROWS, BATCH, ROUNDS = 16, 500, 256, 7
 """Shards, rows of each, images of a batch over all processes, and rounds in which all take turns."""

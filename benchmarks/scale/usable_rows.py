@@ -12,7 +12,7 @@ from typing import Any
 from results import add_row
 
 from hf_chain.cli import exit_cleanly
-from hf_chain.data.quality_report import BadRow, QualityReport
+from hf_chain.data.quality import BadRow, QualityReport
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 

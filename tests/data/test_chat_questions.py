@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from hf_chain.data import DataSettings, ScenesSettings
 from hf_chain.data.captions import CaptionReader
 from hf_chain.data.chat import ChatDataSettings, load_chat
-from hf_chain.data.chat.negatives import confused_classes, popular_classes, similar_classes
 from hf_chain.data.chat.question_makers import NEGATIVES, SCENE_KINDS, LabelQuestions, with_article
+from hf_chain.data.chat.questions import confused_classes, popular_classes, similar_classes
 from hf_chain.errors import HfChainError
 
 SIZES = ScenesSettings(train=400, validation=60, test=60, compositional=60)

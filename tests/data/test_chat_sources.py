@@ -13,7 +13,7 @@ from hf_chain.data.chat import ChatDataSettings, ChatStream, load_chat, read_sam
 from hf_chain.data.chat.encoder import ChatEncoder
 from hf_chain.data.chat.llava import json_entries
 from hf_chain.data.chat.rows import FEATURES, plain_messages
-from hf_chain.data.endless import EndlessStream
+from hf_chain.data.streams import EndlessStream
 from hf_chain.errors import HfChainError
 from support.chat_models import tiny_vlm
 

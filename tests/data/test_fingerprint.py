@@ -14,8 +14,8 @@ from hf_chain.data import DataSettings, load_splits
 from hf_chain.data import fingerprint as module
 from hf_chain.data.chat import ChatDataSettings, load_chat
 from hf_chain.data.chat.sources import fingerprint_chat
+from hf_chain.data.files import image_files_key
 from hf_chain.data.fingerprint import difference, fingerprint_files, fingerprint_pairs, fingerprint_rows
-from hf_chain.data.image_files import image_files_key
 
 TEXTS = [f"picture {number}" for number in range(8)]
 TEXT_NAMES = "captions, labels or conversations differ"

@@ -11,8 +11,7 @@ from PIL import Image as PIL
 from torch.utils.data import DataLoader
 
 from hf_chain.data import DataSettings, ImageTextStream, load_splits, quality
-from hf_chain.data.endless import EndlessStream
-from hf_chain.data.lanes import LanedStream, number_of_lanes
+from hf_chain.data.streams import EndlessStream, LanedStream, number_of_lanes
 from hf_chain.errors import HfChainError
 
 ROWS, BATCH = 5, 24

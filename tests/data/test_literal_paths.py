@@ -13,7 +13,7 @@ from PIL import Image
 from hf_chain.data import DataSettings, load_splits
 from hf_chain.data.chat.settings import ChatDataSettings
 from hf_chain.data.chat.sources import load_chat
-from hf_chain.data.text.batches import stream_rows
+from hf_chain.data.text import stream_rows
 from hf_chain.errors import HfChainError
 from hf_chain.paths import as_pattern
 

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 
 from hf_chain.data import DataSettings, ImageTextDataset, ImageTextStream, check_quality
 from hf_chain.data import quality as quality_module
-from hf_chain.data.image_files import image_files_key
-from hf_chain.data.quality_report import BadRow, QualityReport
+from hf_chain.data.files import image_files_key
+from hf_chain.data.quality import BadRow, QualityReport
 from hf_chain.errors import HfChainError
 
 FEATURES = Features({"image": Image(), "text": List(Value("string"))})

@@ -11,8 +11,7 @@ import sys
 import pytest
 
 from hf_chain.data.scenes import HELD_OUT_PAIRS
-from hf_chain.data.scenes.builder import generate_scenes
-from hf_chain.data.scenes.renderer import COLOR_VALUES
+from hf_chain.data.scenes.renderer import COLOR_VALUES, generate_scenes
 
 NUMBERS = {"a": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7}
 PLURALS = {"crosses": "cross"}

@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 
 from hf_chain.data.chat import ChatCollator, check_chat
-from hf_chain.data.chat.packing import PackedRows
+from hf_chain.data.chat.collator import PackedRows
 from support.chat_models import chat_tokenizer, talk
 from support.grafts import Chats, tiny_graft_trainer
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 from transformers import AutoConfig
 
-from hf_chain.data.text import token_batches
-from hf_chain.data.text.batches import TokenBatches, stream_rows
+from hf_chain.data.text import TokenBatches, stream_rows, token_batches
 from hf_chain.errors import HfChainError
 from hf_chain.files import check_new_folder, new_folder, write_text
 from hf_chain.grafting.anatomy import num_layers

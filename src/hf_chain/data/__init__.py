@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from hf_chain.data.collator import ImageTextCollator
     from hf_chain.data.dataset import ImageTextDataset, ImageTextStream
     from hf_chain.data.prompts import PROMPT_TEMPLATES, resolve_templates
-    from hf_chain.data.quality import check_quality
-    from hf_chain.data.quality_report import QualityReport
+    from hf_chain.data.quality import QualityReport, check_quality
     from hf_chain.data.settings import AugmentationSettings, DataSettings, ScenesSettings
     from hf_chain.data.sources import load_splits, rows_in_memory
     from hf_chain.data.tokenizer import build_processor, load_tokenizer, train_tokenizer
@@ -27,7 +26,7 @@ _MODULES = {
     "ImageTextCollator": "collator",
     "ImageTextDataset": "dataset",
     "ImageTextStream": "dataset",
-    "QualityReport": "quality_report",
+    "QualityReport": "quality",
     "ScenesSettings": "settings",
     "build_processor": "tokenizer",
     "check_quality": "quality",

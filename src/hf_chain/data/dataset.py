@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from copy import copy
 from itertools import chain, islice
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -15,15 +16,37 @@ from datasets.distributed import split_dataset_by_node
 from PIL import Image
 from torch.utils import data
 
-from hf_chain.data.augmentation import augment
-from hf_chain.data.captions import CaptionReader, sample_captions
-from hf_chain.data.columns import check_columns, undecoded
-from hf_chain.data.quality import read_row
-from hf_chain.data.quality_report import FIRST_JUDGEMENT, BadRow, RunningCount
+from hf_chain.data.captions import CaptionReader, check_columns, sample_captions, undecoded
+from hf_chain.data.quality import FIRST_JUDGEMENT, BadRow, RunningCount, read_row
 from hf_chain.data.randomness import sample_random
-from hf_chain.data.settings import DataSettings
+from hf_chain.data.settings import AugmentationSettings, DataSettings
 from hf_chain.errors import HfChainError, reason
 from hf_chain.images import decode_image, image_path
+
+
+def augment(image: Image.Image, settings: AugmentationSettings, random: Random) -> Image.Image:
+    """Crop and mirror an image at random.
+
+    The crop is a square and is not resized here: the processor resizes it once, exactly as it will for users.
+
+    Args:
+        image (`PIL.Image.Image`): The image, mode `RGB`.
+        settings (`AugmentationSettings`): What may happen to it.
+        random (`random.Random`): Generator of this sample.
+
+    Returns:
+        `PIL.Image.Image`: The changed image.
+    """
+    if settings.crop_scale is not None:
+        share = random.uniform(*settings.crop_scale)
+        side = max(1, round(share**0.5 * min(image.size)))
+        left = random.randint(0, image.width - side)
+        top = random.randint(0, image.height - side)
+        image = image.crop((left, top, left + side, top + side))
+    if settings.horizontal_flip and random.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return image
+
 
 _DRAWS = 100
 """Rows that are drawn in place of a bad one before all are tried in their order."""

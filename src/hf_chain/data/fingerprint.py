@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 import xxhash
 from datasets import ClassLabel, Dataset, IterableDataset
 
-from hf_chain.data.columns import check_columns, used_columns, with_stored_images
-from hf_chain.data.image_files import image_files_key
+from hf_chain.data.captions import check_columns, used_columns, with_stored_images
+from hf_chain.data.files import image_files_key
 from hf_chain.data.settings import DataSettings
 from hf_chain.data.sources import stream_files
 from hf_chain.errors import HfChainError, reason

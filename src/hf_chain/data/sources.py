@@ -19,11 +19,11 @@ from datasets import (
     load_from_disk,
 )
 
-from hf_chain.data.columns import check_columns, undecoded
-from hf_chain.data.lanes import number_of_lanes
-from hf_chain.data.literal_files import FORMAT_NAMES, FORMATS, by_name
+from hf_chain.data.captions import check_columns, undecoded
+from hf_chain.data.files import FORMAT_NAMES, FORMATS, by_name
 from hf_chain.data.scenes import build_scenes
 from hf_chain.data.settings import DataSettings
+from hf_chain.data.streams import number_of_lanes
 from hf_chain.errors import HfChainError, reason_behind
 from hf_chain.paths import as_pattern
 

@@ -10,8 +10,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from hf_chain.data.captions import caption_texts, class_number
-from hf_chain.data.columns import with_stored_images
+from hf_chain.data.captions import caption_texts, class_number, with_stored_images
 from hf_chain.errors import HfChainError
 from hf_chain.evaluation.collapse import warn_if_alike, warn_if_collapsed
 from hf_chain.evaluation.embed import Embedder, bad_row

@@ -19,8 +19,7 @@ from hf_chain.arguments.checkpointing import check_checkpointing, checkpoints_ac
 from hf_chain.arguments.trainer_arguments import check_arguments, check_optimizers
 from hf_chain.cost import StepCost, clip_macs, forward_passes
 from hf_chain.cost.steps import BACKWARD_FORWARDS
-from hf_chain.data.endless import EndlessStream
-from hf_chain.data.lanes import LanedStream
+from hf_chain.data.streams import EndlessStream, LanedStream
 from hf_chain.distillation import Teacher, TeacherFeatures, feature_loss, weight_factor
 from hf_chain.distillation.teacher import FeatureSource
 from hf_chain.errors import HfChainError

@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from hf_chain.arguments.checkpointing import CHECKPOINTING, check_checkpointing, checkpoints_activations
 from hf_chain.arguments.trainer_arguments import check_arguments
-from hf_chain.data.chat.packing import PackedRows, check_packing
+from hf_chain.data.chat.collator import PackedRows, check_packing
 from hf_chain.errors import HfChainError
 from hf_chain.losses import response_loss, response_targets
 from hf_chain.master_weights import trained_in_float32

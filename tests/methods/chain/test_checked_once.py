@@ -10,7 +10,7 @@ import pytest
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as PIL
 
-from hf_chain.data import image_files, quality
+from hf_chain.data import files, quality
 from hf_chain.methods.chain import family_data
 from hf_chain.methods.chain.family_data import load_family_data
 from hf_chain.methods.chain.recipe import Recipe
@@ -41,9 +41,9 @@ def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any
     """What was decoded and which files were looked at."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     seen: dict[str, list[Any]] = {"decoded": [], "files": []}
-    decode, stamp = quality.decode_image, image_files._stamp
+    decode, stamp = quality.decode_image, files._stamp
     monkeypatch.setattr(quality, "decode_image", lambda *args: seen["decoded"].append(args) or decode(*args))
-    monkeypatch.setattr(image_files, "_stamp", lambda path: seen["files"].append(path) or stamp(path))
+    monkeypatch.setattr(files, "_stamp", lambda path: seen["files"].append(path) or stamp(path))
     return seen
 
 

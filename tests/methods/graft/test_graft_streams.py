@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hf_chain.data.chat.stream import ChatStream
+from hf_chain.data.chat.sources import ChatStream
 from hf_chain.methods.graft.data import Conversations
 from hf_chain.methods.graft.lengths import stream_start
 from hf_chain.methods.graft.recipe import GraftRecipe, GraftStageSettings

@@ -9,8 +9,8 @@ from typing import Any
 from datasets import Dataset
 from torch.utils.data import IterableDataset
 
-from hf_chain.data.chat.stream import ChatStream
-from hf_chain.data.endless import EndlessStream
+from hf_chain.data.chat.sources import ChatStream
+from hf_chain.data.streams import EndlessStream
 from hf_chain.methods.graft.planning import _samples
 from hf_chain.methods.graft.training import train_parts, training_figures
 from hf_chain.runs.training_run import TrackedTraining

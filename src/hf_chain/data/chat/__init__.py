@@ -10,34 +10,30 @@ from typing import TYPE_CHECKING
 from hf_chain.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from hf_chain.data.chat.collator import ChatCollator
+    from hf_chain.data.chat.collator import ChatCollator, PackedRows, PackedStream, check_packing, pack_lengths
     from hf_chain.data.chat.encoder import ChatEncoder
-    from hf_chain.data.chat.packing import PackedRows, PackedStream, check_packing, pack_lengths
     from hf_chain.data.chat.quality import check_chat
-    from hf_chain.data.chat.reweighting import ResponseReweighting
     from hf_chain.data.chat.rows import ChatSample, read_sample
-    from hf_chain.data.chat.settings import ChatDataSettings
-    from hf_chain.data.chat.sources import load_chat
-    from hf_chain.data.chat.stream import ChatStream
-    from hf_chain.data.chat.template import ChatTemplate
-    from hf_chain.data.chat.tokenizer import train_chat_tokenizer
+    from hf_chain.data.chat.settings import ChatDataSettings, ResponseReweighting
+    from hf_chain.data.chat.sources import ChatStream, load_chat
+    from hf_chain.data.chat.template import ChatTemplate, train_chat_tokenizer
 
 _MODULES = {
     "ChatCollator": "collator",
     "ChatDataSettings": "settings",
     "ChatEncoder": "encoder",
     "ChatSample": "rows",
-    "ChatStream": "stream",
+    "ChatStream": "sources",
     "ChatTemplate": "template",
-    "PackedRows": "packing",
-    "PackedStream": "packing",
-    "ResponseReweighting": "reweighting",
+    "PackedRows": "collator",
+    "PackedStream": "collator",
+    "ResponseReweighting": "settings",
     "check_chat": "quality",
-    "check_packing": "packing",
+    "check_packing": "collator",
     "load_chat": "sources",
-    "pack_lengths": "packing",
+    "pack_lengths": "collator",
     "read_sample": "rows",
-    "train_chat_tokenizer": "tokenizer",
+    "train_chat_tokenizer": "template",
 }
 
 __all__ = [

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from hf_chain.data.chat.reweighting import ResponseReweighting
 from hf_chain.data.chat.rows import IMAGE_PLACEHOLDER
+from hf_chain.data.chat.settings import ResponseReweighting
 from hf_chain.data.chat.template import ChatTemplate, Messages, Response
 from hf_chain.data.randomness import sample_random
 from hf_chain.errors import HfChainError, shortened

@@ -12,9 +12,8 @@ from typing import Any
 
 from datasets import Dataset, IterableDataset, ReadInstruction
 
-from hf_chain.data.chat.rows import FEATURES, RULES, plain_messages, stored_images
+from hf_chain.data.chat.rows import FEATURES, RULES, check_row_is_read, plain_messages, stored_images
 from hf_chain.data.chat.settings import ChatDataSettings
-from hf_chain.data.chat.unread import check_row_is_read
 from hf_chain.errors import HfChainError, reason, shortened
 from hf_chain.images import check_regular_file
 from hf_chain.paths import as_pattern

@@ -19,8 +19,8 @@ from transformers.utils import logging
 
 from hf_chain.data.chat.encoder import ChatEncoder
 from hf_chain.data.chat.rows import ChatSample, first_image_path, read_sample
-from hf_chain.data.image_files import image_files_key
-from hf_chain.data.quality_report import BadRow, QualityReport
+from hf_chain.data.files import image_files_key
+from hf_chain.data.quality import BadRow, QualityReport
 from hf_chain.errors import HfChainError, reason
 from hf_chain.images import MAX_IMAGE_PIXELS
 

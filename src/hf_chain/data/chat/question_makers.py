@@ -11,8 +11,7 @@ from typing import Any
 from datasets import Dataset
 
 from hf_chain.data.captions import CaptionReader
-from hf_chain.data.chat.negatives import namesakes
-from hf_chain.data.chat.questions import Turn
+from hf_chain.data.chat.questions import Turn, namesakes
 from hf_chain.data.chat.rows import FEATURES
 from hf_chain.data.prompts import resolve_templates
 from hf_chain.data.settings import DataSettings

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from datasets import Dataset, Features, IterableDataset, LargeList, List, concatenate_datasets
 from datasets import Image as ImageFeature
+from torch.utils import data
 
-from hf_chain.data.captions import CaptionReader, class_names
+from hf_chain.data.captions import CaptionReader, check_columns, class_names
+from hf_chain.data.chat.encoder import ChatEncoder
 from hf_chain.data.chat.llava import llava_files, load_llava
-from hf_chain.data.chat.negatives import confused_classes, popular_classes, similar_classes
+from hf_chain.data.chat.quality import check_row
 from hf_chain.data.chat.question_makers import (
     CaptionQuestions,
     LabelQuestions,
@@ -20,15 +22,22 @@ from hf_chain.data.chat.question_makers import (
     describe_lines,
     read_label,
 )
-from hf_chain.data.chat.questions import Asker, ask
-from hf_chain.data.chat.rows import FEATURES, RULES, plain_messages, stored_images
+from hf_chain.data.chat.questions import Asker, ask, confused_classes, popular_classes, similar_classes
+from hf_chain.data.chat.rows import (
+    FEATURES,
+    RULES,
+    check_columns_are_read,
+    check_row_is_read,
+    plain_messages,
+    stored_images,
+)
 from hf_chain.data.chat.settings import ChatDataSettings
-from hf_chain.data.chat.unread import check_columns_are_read, check_row_is_read
-from hf_chain.data.columns import check_columns
 from hf_chain.data.fingerprint import Fingerprint, fingerprint_files, fingerprint_rows
+from hf_chain.data.quality import RunningCount
 from hf_chain.data.settings import DataSettings
 from hf_chain.data.sources import load_splits, stream_files
 from hf_chain.errors import HfChainError
+from hf_chain.images import MAX_IMAGE_PIXELS
 
 Rows: TypeAlias = Dataset | IterableDataset
 
@@ -227,3 +236,55 @@ def fingerprint_chat(rows: Dataset | IterableDataset, settings: ChatDataSettings
     split = {"train": settings.train_split, "validation": settings.validation_split or ""}.get(role, role)
     files = llava_files(settings)
     return fingerprint_files(stream_files(stored_settings(settings), split) if files is None else files[split])
+
+
+class ChatStream(data.IterableDataset):
+    """Chat rows of a stream; bad rows are counted, skipped, and stop the run past `max_bad_share`.
+
+    Workers share the files of the stream. Processes are left to accelerate, which cuts every global batch in slices
+    (with `dispatch_batches=False`), so that two processes see what one would.
+
+    Args:
+        rows (`datasets.IterableDataset`): One split of `load_chat`.
+        encoder (`ChatEncoder`): The collator's.
+        max_bad_share (`float`, *optional*, defaults to 0.01): Share of bad rows above which it stops.
+        max_image_pixels (`int`, *optional*): Pixels above which an image is not read and its row is bad.
+        report_file (`str` or `pathlib.Path`, *optional*): JSON lines file that bad rows are appended to.
+    """
+
+    def __init__(
+        self,
+        rows: IterableDataset,
+        encoder: ChatEncoder,
+        *,
+        max_bad_share: float = 0.01,
+        max_image_pixels: int = MAX_IMAGE_PIXELS,
+        report_file: str | Path | None = None,
+    ) -> None:
+        self.rows, self.encoder = rows, encoder
+        self.max_bad_share, self.report_file = max_bad_share, report_file
+        self.max_image_pixels = max_image_pixels
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of another epoch."""
+        self.epoch = epoch
+        self.rows.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the stream stands; rows waiting in a shuffle buffer are not part of it."""
+        return {"epoch": self.epoch, "rows": self.rows.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.set_epoch(state["epoch"])
+        self.rows.load_state_dict(state["rows"])
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        counted = RunningCount(self.max_bad_share, self.report_file)
+        for row in self.rows:
+            length, bad = check_row(counted.report.rows, row, self.encoder, self.max_image_pixels)
+            counted.add(bad)
+            if length:
+                yield {**row, "length": length}
+        counted.finish()

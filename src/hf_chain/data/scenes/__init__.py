@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hf_chain.data.scenes.builder import build_scenes
-from hf_chain.data.scenes.scene import HELD_OUT_PAIRS, Scene, sample_scene
-from hf_chain.data.scenes.wording import scene_captions, scene_questions
+from hf_chain.data.scenes.renderer import build_scenes
+from hf_chain.data.scenes.scene import HELD_OUT_PAIRS, Scene, sample_scene, scene_captions, scene_questions
 
 __all__ = ["HELD_OUT_PAIRS", "Scene", "build_scenes", "sample_scene", "scene_captions", "scene_questions"]

@@ -24,9 +24,9 @@ from hf_chain.data import (
     rows_in_memory,
     train_tokenizer,
 )
+from hf_chain.data.files import files_looked_at_once
 from hf_chain.data.fingerprint import Fingerprint, fingerprint_pairs
-from hf_chain.data.image_files import files_looked_at_once
-from hf_chain.data.quality_report import QualityReport
+from hf_chain.data.quality import QualityReport
 from hf_chain.data.tokenizer import check_readings
 from hf_chain.errors import HfChainError
 from hf_chain.evaluation import evaluation_size

@@ -10,17 +10,14 @@ from typing import Any, TypeAlias
 from datasets import Dataset, IterableDataset, concatenate_datasets
 from transformers.utils import logging
 
-from hf_chain.data.chat.collator import ChatCollator
+from hf_chain.data.chat.collator import ChatCollator, PackedRows
 from hf_chain.data.chat.encoder import ChatEncoder
-from hf_chain.data.chat.packing import PackedRows
 from hf_chain.data.chat.quality import check_chat
-from hf_chain.data.chat.reweighting import ResponseReweighting
 from hf_chain.data.chat.rows import FEATURES, plain_messages, without_images
-from hf_chain.data.chat.settings import ChatDataSettings
-from hf_chain.data.chat.sources import fingerprint_chat, load_chat
-from hf_chain.data.chat.stream import ChatStream
+from hf_chain.data.chat.settings import ChatDataSettings, ResponseReweighting
+from hf_chain.data.chat.sources import ChatStream, fingerprint_chat, load_chat
 from hf_chain.data.fingerprint import Fingerprint
-from hf_chain.data.text.batches import Row, TokenBatches, read_rows, token_batches
+from hf_chain.data.text import Row, TokenBatches, read_rows, token_batches
 from hf_chain.errors import HfChainError
 from hf_chain.methods.graft.lengths import shared_rows
 from hf_chain.methods.graft.recipe import GraftRecipe, GraftStageSettings

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from hf_chain.adapters import check_model_files
-from hf_chain.data.chat.tokenizer import train_chat_tokenizer
+from hf_chain.data.chat.template import train_chat_tokenizer
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import num_layers, text_config
 from hf_chain.grafting.cut import CHOOSING, check_budget, is_affordable

@@ -10,9 +10,9 @@ import torch
 from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from hf_chain.data.chat.packing import PackedRows
-from hf_chain.data.chat.stream import ChatStream
-from hf_chain.data.endless import EndlessStream
+from hf_chain.data.chat.collator import PackedRows
+from hf_chain.data.chat.sources import ChatStream
+from hf_chain.data.streams import EndlessStream
 from hf_chain.methods.graft.lengths import rows_of_steps
 from hf_chain.runs.environment import check_engine
 from hf_chain.runs.training_run import TRAINING_DEFAULTS, TrackedTraining, train_or_resume

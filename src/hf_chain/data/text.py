@@ -1,4 +1,4 @@
-"""Padded batches of token ids from texts and from conversations."""
+"""Rows of text or chats as batches of tokens, for a language model."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from transformers.utils import logging
 
 from hf_chain.data.chat import ChatEncoder
 from hf_chain.data.chat.rows import plain_messages
-from hf_chain.data.literal_files import by_name
+from hf_chain.data.files import by_name
 from hf_chain.errors import HfChainError, reason_behind
 from hf_chain.losses.response import IGNORED
 
 logger = logging.get_logger(__name__)
+
 
 Row = str | Mapping[str, Any]
 """A text, or a mapping that holds one or a conversation."""

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import VisionTextDualEncoderConfig
 
+from hf_chain.errors import HfChainError
 from hf_chain.families import family_of
 from hf_chain.growth import grow, growth_error
 from support.exactness import PAGE, page_with_table
@@ -90,6 +92,28 @@ def test_all_that_is_added_can_learn(name: str) -> None:
                 if weight.dim() > 1 and slot.weight.role != "bias":
                     rows = weight.detach().movedim(number, 0).flatten(1)
                     assert torch.pdist(rows).min() > 1e-7 * rows.norm(dim=1).mean(), (weight_name, axis)
+
+
+@pytest.mark.parametrize(
+    ("part", "model_type", "said"),
+    [
+        (
+            "text_config",
+            "t5",
+            "text_config.model_type 't5' has no description .* use one of clip_text_model, bert,",
+        ),
+        (
+            "vision_config",
+            "llama",
+            "vision_config.model_type 'llama' has no pooled output .* use one of clip_v",
+        ),
+    ],
+)
+def test_a_dual_encoder_of_an_unknown_tower_is_refused(part: str, model_type: str, said: str) -> None:
+    known = {"vision_config": {"model_type": "vit"}, "text_config": {"model_type": "bert"}}
+    config = VisionTextDualEncoderConfig(**known | {part: {"model_type": model_type}})
+    with pytest.raises(HfChainError, match=said):
+        family_of(config)
 
 
 def test_the_page_says_what_the_tests_hold() -> None:

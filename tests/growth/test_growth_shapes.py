@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import ViTModel
+from transformers import VisionTextDualEncoderConfig, ViTModel
 
 from hf_chain.errors import HfChainError
 from hf_chain.growth import embedding_error, grow, growth_error, nearest_exact_config
@@ -96,6 +96,26 @@ def test_a_model_with_other_parts_than_its_class_builds_is_refused() -> None:
         grow(ViTModel(config, add_pooling_layer=False), ROWS["vit"].config("width"))
     with pytest.raises(HfChainError, match="embeddings.mask_token"):
         grow(ViTModel(config, use_mask_token=True), ROWS["vit"].config("width"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"text_config": {"num_hidden_layers": 3}},
+            "text_config.num_hidden_layers=3 differs .*, as norms on the stream",
+        ),
+        ({"text_config": {"vocab_size": 50}}, "text_config.vocab_size=50 differs from the predecessor's 40"),
+        ({"vision_config": {"model_type": "deit"}}, "vision_config.model_type='deit' differs: give the .*'vit'"),
+    ],
+)
+def test_a_dual_encoder_keeps_its_kinds_of_towers_and_a_bert_as_it_is(changes: dict[str, Any], said: str) -> None:
+    sizes = ROWS["dual encoder of vit and bert"].sizes
+    config = VisionTextDualEncoderConfig(
+        **{part: {**sizes[part], **changes.get(part, {})} for part in sizes if "config" in part}, projection_dim=12
+    )
+    with pytest.raises(HfChainError, match=said):
+        grow(ROWS["dual encoder of vit and bert"].trained_like(), config)
 
 
 def test_a_quantised_model_is_refused() -> None:

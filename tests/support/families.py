@@ -169,11 +169,24 @@ ROOT_OF_WIDTH = {"width": 1e-7, "twice the width": 1e-7, "everything": 1e-7}
 """Gemma multiplies embeddings by the root of the width in float32."""
 
 
-def dual(model: str, text: Changes, vision: Changes, projection: str | None, **sizes: Any) -> Row:
-    """A dual encoder whose towers grow alone and together."""
+def dual(
+    model: str,
+    text: Changes,
+    vision: Changes,
+    as_wide_as_vision: str = "",
+    vision_mlp: Changes | None = None,
+    behind_norm: float | None = None,
+    **sizes: Any,
+) -> Row:
+    """A dual encoder whose towers grow alone and together, and a field that is as wide as the image tower.
+
+    `behind_norm` bounds the error of an image tower with a norm before its first block.
+    """
+    mlp = _in("vision_config", vision_mlp or {"intermediate_size": 50})
     text_wider = _in("text_config", WIDER)
-    vision_wider = _in("vision_config", WIDER | {"num_hidden_layers": 3, "intermediate_size": 50})
-    linked = {projection: 36} if projection else {}
+    vision_wider = _in("vision_config", WIDER | {"num_hidden_layers": 3}) | mlp
+    vision_wider |= {as_wide_as_vision: 36} if as_wide_as_vision else {}
+    vision_twice = _in("vision_config", {"hidden_size": 48, "num_attention_heads": 8})
     return Row(
         model,
         {"text_config": text, "vision_config": vision} | sizes,
@@ -181,14 +194,13 @@ def dual(model: str, text: Changes, vision: Changes, projection: str | None, **s
             "text width": text_wider,
             "text depth": {"text_config.num_hidden_layers": 5},
             "heads": _in("text_config", {"hidden_size": 48, "num_attention_heads": 4}),
-            "MLP": {"text_config.intermediate_size": 50, "vision_config.intermediate_size": 50},
-            "vision width": vision_wider | linked,
-            "twice the vision width": _in("vision_config", {"hidden_size": 48, "num_attention_heads": 8})
-            | {name: 48 for name in linked},
-            "everything": text_wider | {"text_config.intermediate_size": 50} | vision_wider | linked,
-        },
-        # CLIP's image tower has a norm before its first block.
-        errors={"vision width": 1e-4, "everything": 1e-4} if model == "CLIPModel" else {},
+            "MLP": {"text_config.intermediate_size": 50} | mlp,
+            "vision width": vision_wider,
+            "twice the vision width": vision_twice | ({as_wide_as_vision: 48} if as_wide_as_vision else {}),
+            "everything": text_wider | {"text_config.intermediate_size": 50} | vision_wider,
+        }
+        | ({"embedding": text_wider | {"projection_dim": 16}} if "projection_dim" in sizes else {}),
+        errors={"vision width": behind_norm, "everything": behind_norm} if behind_norm else {},
     )
 
 
@@ -319,16 +331,60 @@ ROWS: dict[str, Row] = {
         MLP={"mlp_ratio": 3},
         everything={"hidden_size": 48, "num_attention_heads": 6, "num_hidden_layers": 3},
     ),
-    "clip": dual("CLIPModel", TEXT, PIXELS, None, projection_dim=12),
+    "clip": dual("CLIPModel", TEXT, PIXELS, behind_norm=1e-4, projection_dim=12),
     "clip_vision_model": tower("CLIPVisionModelWithProjection", errors={"width": 1e-3, "everything": 1e-3}),
     "clip_text_model": tower("CLIPTextModel", TEXT),
     "siglip_vision_model": tower("SiglipVisionModel"),
     "siglip_text_model": tower("SiglipTextModel", TEXT | {"projection_size": 24}),
-    "siglip": dual("SiglipModel", TEXT | {"projection_size": 24}, PIXELS, "text_config.projection_size"),
+    "siglip": dual(
+        "SiglipModel", TEXT | {"projection_size": 24}, PIXELS, as_wide_as_vision="text_config.projection_size"
+    ),
     "siglip2": dual(
         "Siglip2Model",
         TEXT | {"projection_size": 24},
         SQUARE | {"num_patches": 16, "patch_size": 4},
-        "text_config.projection_size",
+        as_wide_as_vision="text_config.projection_size",
+    ),
+    "dual encoder of vit and clip": dual(
+        "VisionTextDualEncoderModel",
+        TEXT | {"model_type": "clip_text_model"},
+        PIXELS | {"model_type": "vit"},
+        as_wide_as_vision="vision_config.pooler_output_size",
+        projection_dim=12,
+    ),
+    "dual encoder of siglip and clip": dual(
+        "VisionTextDualEncoderModel",
+        TEXT | {"model_type": "clip_text_model"},
+        PIXELS | {"model_type": "siglip_vision_model"},
+        projection_dim=12,
+    ),
+    "dual encoder of dinov2 and clip": dual(
+        "VisionTextDualEncoderModel",
+        TEXT | {"model_type": "clip_text_model"},
+        PIXELS | {"model_type": "dinov2", "mlp_ratio": 2},
+        vision_mlp={"mlp_ratio": 3},
+        projection_dim=12,
+    ),
+    "dual encoder of clip and clip": dual(
+        "VisionTextDualEncoderModel",
+        TEXT | {"model_type": "clip_text_model"},
+        PIXELS | {"model_type": "clip_vision_model"},
+        behind_norm=1e-3,
+        projection_dim=12,
+    ),
+    "dual encoder of vit and bert": Row(
+        "VisionTextDualEncoderModel",
+        {
+            "text_config": TEXT | {"model_type": "bert"},
+            "vision_config": PIXELS | {"model_type": "vit"},
+            "projection_dim": 12,
+        },
+        {
+            "vision width": _in("vision_config", WIDER | {"pooler_output_size": 36}),
+            "depth": {"vision_config.num_hidden_layers": 5},
+            "MLP": {"vision_config.intermediate_size": 50},
+            "everything": _in("vision_config", WIDER | {"pooler_output_size": 36, "num_hidden_layers": 5})
+            | {"projection_dim": 16},
+        },
     ),
 }

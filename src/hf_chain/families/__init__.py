@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from hf_chain.errors import HfChainError
@@ -19,6 +20,7 @@ from hf_chain.families.nemotron import NEMOTRON
 from hf_chain.families.olmo import OLMO_2
 from hf_chain.families.phi import PHI, PHI_3
 from hf_chain.families.siglip import SIGLIP, SIGLIP_TEXT, SIGLIP_VISION
+from hf_chain.families.vision_text import NORMS_ON_THE_STREAM, TOWERS, dual_encoder
 from hf_chain.families.vit import MAE, VIT
 
 FAMILIES: dict[str, Family] = {
@@ -75,6 +77,9 @@ COMPOSITES: dict[str, Composite] = {
 }
 """`model_type` of models that hold a decoder beside other towers -> where; the decoder has a family of its own."""
 
+POST_NORM = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet")
+"""Text encoders with norms on the stream itself: they cannot grow, and may stand beside an image tower that does."""
+
 __all__ = [
     "COMPOSITES",
     "FAMILIES",
@@ -101,10 +106,27 @@ def family_of(config: Any) -> Family:
     Raises:
         HfChainError: When no family describes it.
     """
+    if config.model_type == "vision-text-dual-encoder":
+        return dual_encoder(*(_tower(config, part) for part in TOWERS))
     found = FAMILIES.get(config.model_type)
     if found is None:
-        raise HfChainError(
-            f"model_type {config.model_type!r} has no description of its residual stream: use one of"
-            f" {', '.join(FAMILIES)}, or add a family (docs/families.md)"
-        )
+        raise _unknown("model_type", config.model_type, FAMILIES)
     return found
+
+
+def _tower(config: Any, part: str) -> Family:
+    """The family of one tower of a dual encoder."""
+    of_texts, model_type = part == "text_config", getattr(config, part).model_type
+    known = {name: family for name, family in FAMILIES.items() if family.pooled and name != "clip_text_model"}
+    if of_texts:
+        known = {"clip_text_model": CLIP_TEXT} | dict.fromkeys(POST_NORM, NORMS_ON_THE_STREAM)
+    if model_type not in known:
+        raise _unknown(f"{part}.model_type", model_type, known)
+    return known[model_type]
+
+
+def _unknown(field: str, model_type: str, known: Iterable[str]) -> HfChainError:
+    why = "no pooled output of this kind" if model_type in FAMILIES else "no description of its residual stream"
+    return HfChainError(
+        f"{field} {model_type!r} has {why}: use one of {', '.join(known)}, or add a family (docs/families.md)"
+    )

@@ -49,8 +49,9 @@ CLIP = Family(
     linked=(("text_config.projection_dim", "projection_dim"), ("vision_config.projection_dim", "projection_dim")),
 )
 
-CLIP_TEXT = Family(streams=(replace(TEXT, part="", prefix=r"(?:text_model\.)?"),), kind="encoder")
+CLIP_TEXT = Family(streams=(replace(TEXT, part="", prefix=r"(?:text_model\.)?"),), kind="encoder", pooled="norm")
 CLIP_VISION = Family(
     streams=(replace(VISION, part="", prefix=r"(?:vision_model\.)?"),),
     kind="encoder",
+    pooled="norm",
 )

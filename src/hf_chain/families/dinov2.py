@@ -33,4 +33,4 @@ _STREAM = Stream(
     mlp="mlp_ratio",
 )
 
-DINOV2 = Family(streams=(_STREAM,), kind="encoder", outside=r"(?!)")
+DINOV2 = Family(streams=(_STREAM,), kind="encoder", outside=r"(?!)", pooled="norm")

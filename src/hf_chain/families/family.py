@@ -11,7 +11,19 @@ from typing import Any, Literal, NamedTuple
 from hf_chain.errors import HfChainError
 
 Role = Literal[
-    "embed", "probe", "read", "bias", "write", "gain", "shift", "post_gain", "scale", "unit_gain", "head_gain", "keep"
+    "embed",
+    "probe",
+    "read",
+    "raw_read",
+    "bias",
+    "write",
+    "gain",
+    "shift",
+    "post_gain",
+    "scale",
+    "unit_gain",
+    "head_gain",
+    "keep",
 ]
 Axes = tuple[str, ...]
 
@@ -21,12 +33,12 @@ class Weight:
     """What one weight is to its residual stream.
 
     Args:
-        role (`str`): `embed` puts the input into the stream, `read` takes the stream as input, `bias` belongs to the
-            units that a read makes, `write` adds to the stream. `gain` and `shift` are the scale and the offset of a
-            norm over the stream, `post_gain` that of a norm between a write and the stream, `scale` a factor of each
-            channel there (layer scale). `probe` is a constant that a read takes instead of the stream, `unit_gain` the
-            scale of a norm over all units of an axis, `head_gain` over those of each head, and what growth does not
-            touch is `keep`.
+        role (`str`): `embed` puts the input into the stream, `read` takes the stream as input, behind a norm, and
+            `raw_read` without one, `bias` belongs to the units that a read makes, `write` adds to the stream. `gain`
+            and `shift` are the scale and the offset of a norm over the stream, `post_gain` that of a norm between a
+            write and the stream, `scale` a factor of each channel there (layer scale). `probe` is a constant that a
+            read takes instead of the stream, `unit_gain` the scale of a norm over all units of an axis, `head_gain`
+            over those of each head, and what growth does not touch is `keep`.
         axes (`tuple[str, ...]`): The name of every axis of the tensor, in its order: `residual`, units between a read
             and a write (`query`, `key`, `value`, `context`, `mlp`, `head`, `embedding`), `expert`, and what stays.
             Fused parts are joined by `|` where they follow each other, by `/` where they alternate, from head to head
@@ -189,6 +201,9 @@ class Family:
         outside (`str`, *optional*): Regular expression of weights that belong to no stream; growth keeps them.
         per_layer (`tuple[str, ...]`): Fields that list something for every block.
         project_out (`str`, *optional*): A projection between last norm and head, which some models have.
+        pooled (`str`, *optional*): What an encoder's `pooler_output` is: `norm` its last norm's output, `stream` its
+            last stream itself, `units` its `pooled` units, of which there are as many as channels.
+        fixed (`str`, *optional*): A part of the model configuration whose tower stays as it is.
         cut_only (`str`, *optional*): Why its models can be cut and not grown.
         refused (`tuple[tuple[str, Any, str], ...]`): Field, value and reason of members that growth cannot describe.
     """
@@ -200,6 +215,8 @@ class Family:
     outside: str = r"logit_(?:scale|bias)"
     per_layer: tuple[str, ...] = ("layer_types",)
     project_out: str | None = None
+    pooled: Literal["norm", "stream", "units"] | None = None
+    fixed: str | None = None
     cut_only: str | None = None
     refused: tuple[tuple[str, Any, str], ...] = field(default=())
 

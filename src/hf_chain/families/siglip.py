@@ -56,4 +56,5 @@ SIGLIP_VISION = Family(
         replace(_POOLING, part="", prefix=r"(?:vision_model\.)?head\."),
     ),
     kind="encoder",
+    pooled="stream",
 )

@@ -22,7 +22,12 @@ _STREAM = Stream(
     block=norm("layernorm_before") | attention("attention.") | norm("layernorm_after") | mlp("mlp."),
 )
 
-VIT = Family(streams=(_STREAM,), kind="encoder", linked=(("pooler_output_size", "hidden_size"),))
+VIT = Family(
+    streams=(_STREAM,),
+    kind="encoder",
+    linked=(("pooler_output_size", "hidden_size"),),
+    pooled="units",
+)
 
 # The decoder stays; it reads the encoder's stream.
 MAE = Family(

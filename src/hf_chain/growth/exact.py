@@ -175,7 +175,7 @@ class StreamGrowth:
             return fresh * share**0.5
         if role == "bias":
             return self._units(axes[0], len(weight), shape[0]).bias(weight)
-        if role == "read":
+        if role in ("read", "raw_read"):
             return self._grow_read(spec, weight, shape)
         if role == "write":
             residual = axes.index("residual")
@@ -206,7 +206,7 @@ class StreamGrowth:
         if units.rotation:
             return units.rotation(self.width.read(weight)).movedim(1, residual)
         sigma = root_mean_square(weight)
-        read = self.width.read(weight if units.scale == 1 else weight * units.scale)
+        read = getattr(self.width, spec.role)(weight if units.scale == 1 else weight * units.scale)
         count = len(units.fresh)
         if units.leads and units.size == len(read):
             return read.movedim(1, residual)
@@ -214,7 +214,7 @@ class StreamGrowth:
         if units.mean:
             grown[units.fresh] = grown[units.places].mean(0)
         elif units.silent:
-            grown[units.fresh] = self.width.silent_read(count, sigma)
+            grown[units.fresh] = getattr(self.width, f"silent_{spec.role}")(count, sigma)
         else:
             # The fan-in grew by 1/r, so the spread shrinks by √r, and a new unit is as loud as an old one.
             fresh = normal(self.growth.generator, count, self.new_width) * units.fresh_scale

@@ -186,6 +186,11 @@ class _MomentWidth:
             return weight.repeat(1, self.copies)
         return torch.cat([weight, weight.new_zeros(len(weight), self.rule.extra)], dim=1)
 
+    def raw_read(self, weight: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.rule, Isometric):
+            return self.write(weight.T).T
+        return self.read(weight)
+
     def silent_read(self, units: int, scale: float) -> torch.Tensor:
         raise AssertionError("moments of new units are zero")
 

@@ -103,3 +103,12 @@ class Isometric(Padded):
         mean = weight.mean(0)
         moved = mean * self.epsilon_scale**0.5
         return torch.cat([weight - mean + moved, moved.expand(self.extra, *mean.shape)])
+
+    def raw_read(self, weight: torch.Tensor) -> torch.Tensor:
+        """Turned as what it reads, plus what no turned vector shows: new channels are equal and have to differ."""
+        return self.write(weight.T).T + self.silent_raw_read(len(weight), root_mean_square(weight))
+
+    def silent_raw_read(self, units: int, scale: float) -> torch.Tensor:
+        turn = self.write(torch.eye(self.old, dtype=torch.float64))
+        noise = normal(self.generator, units, self.old + self.extra) * scale
+        return noise - noise @ turn @ turn.T

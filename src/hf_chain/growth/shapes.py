@@ -46,6 +46,10 @@ def check_shapes(old: PreTrainedConfig, new: PreTrainedConfig, keep_heads: bool)
     if old.model_type != new.model_type:
         raise HfChainError(f"the configuration is a {type(new).__name__}: give a {type(old).__name__}")
     family = family_of(old)
+    for stream in family.streams:
+        before, after = (value_of(config, stream.field("model_type")) for config in (old, new))
+        if before and after and before != after:
+            raise HfChainError(f"{stream.field('model_type')}={after!r} differs: give the predecessor's {before!r}")
     if family.cut_only:
         raise HfChainError(f"{old.model_type} models cannot grow: {family.cut_only}")
     for name, value, reason in family.refused:
@@ -57,9 +61,11 @@ def check_shapes(old: PreTrainedConfig, new: PreTrainedConfig, keep_heads: bool)
     # A CLIP's text tower is read at its end token.
     free |= {"eos_token_id"} if family.kind == "language" else set()
     for name, before, after in _differences(old, new):
-        if name not in free and not _FREE.fullmatch(name):
+        fixed = family.fixed is not None and name.startswith(f"{family.fixed}.")
+        if (fixed or name not in free) and not _FREE.fullmatch(name):
+            why = ", as norms on the stream cannot grow" if fixed else ""
             raise HfChainError(
-                f"{name}={after!r} differs from the predecessor's {before!r}: growth keeps it, use {before!r}"
+                f"{name}={after!r} differs from the predecessor's {before!r}: growth keeps it{why}, use {before!r}"
             )
     for name, other in family.linked:
         value, wanted = value_of(new, name), value_of(new, other)

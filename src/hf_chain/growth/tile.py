@@ -54,6 +54,8 @@ class Tiled:
             return normal(self.generator, units, self.width) * scale * FAINT_COORDINATE
         return self._cancelling(units, scale)
 
+    raw_read, silent_raw_read = read, silent_read
+
     def _cancelling(self, units: int, scale: float) -> torch.Tensor:
         """Random `[units, kD]` whose k column blocks add up to zero, so that it reads nothing from equal copies."""
         noise = normal(self.generator, units, self.copies, self.width)

@@ -14,7 +14,8 @@ class WidthRule(Protocol):
     """How every kind of weight on the residual axis grows.
 
     All weights come with the residual axis *first*, except in `read` and `silent_read`, which take the
-    `[units, residual]` layout of `torch.nn.Linear`.
+    `[units, residual]` layout of `torch.nn.Linear`. Rules for streams that are read without a norm in front have
+    `raw_read` and `silent_raw_read` as well.
     """
 
     how: str

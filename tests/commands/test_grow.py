@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForImageClassification, AutoTokenizer
 
 from hf_chain.growth import growth_error
 from support.command_line import Command
@@ -33,6 +33,16 @@ def test_a_language_model_grows_into_a_stock_folder(hf_chain: Command, llama: Pa
     assert sizes == [6, 3, 6] and large.config.intermediate_size == 54
     assert growth_error(small, large)["logits"] < 1e-6
     assert AutoTokenizer.from_pretrained(grown).get_vocab() == AutoTokenizer.from_pretrained(llama).get_vocab()
+
+
+def test_a_model_of_stages_grows_into_a_stock_folder(hf_chain: Command, tmp_path: Path) -> None:
+    small, grown = tmp_path / "small", tmp_path / "grown"
+    ROWS["swin, classes"].trained_like(torch.float32).save_pretrained(small)
+    outcome = hf_chain("grow", small, grown, "--set", "embed_dim=24", "--set", "depths=[2, 4, 2]")
+    assert outcome.status == 0, outcome.err
+    before, after = (AutoModelForImageClassification.from_pretrained(folder) for folder in (small, grown))
+    assert (after.config.num_heads, after.config.hidden_size, after.config.depths) == ([4, 8, 16], 96, [2, 4, 2])
+    assert growth_error(before, after)["logits"] < 1e-6
 
 
 def test_a_check_says_what_grows_how_and_writes_nothing(hf_chain: Command, llama: Path) -> None:

@@ -10,6 +10,7 @@ from transformers import VisionTextDualEncoderConfig, ViTModel
 
 from hf_chain.errors import HfChainError
 from hf_chain.growth import embedding_error, grow, growth_error, nearest_exact_config
+from hf_chain.growth.larger import larger_config
 from support.families import ROWS
 from support.growth_models import TEXT, VISION, tiny_config, trained_like
 
@@ -143,6 +144,8 @@ def test_a_quantised_model_is_refused() -> None:
         ("gpt2", "scale_attn_weights", False),
         ("dinov2", "layerscale_value", 0.1),
         ("vit", "qkv_bias", False),
+        ("swin", "window_size", 8),
+        ("convnext", "patch_size", 4),
     ],
 )
 def test_what_is_no_size_stays(name: str, field: str, value: Any) -> None:
@@ -150,6 +153,45 @@ def test_what_is_no_size_stays(name: str, field: str, value: Any) -> None:
     setattr(config, field, value)
     with pytest.raises(HfChainError, match=f"{field}=.* differs from the predecessor's .*: growth keeps it"):
         grow(predecessor, config)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("swin", {"depths": [2, 3, 2]}, r"depths\[1\]=3 is not a multiple of 2, by which blocks take turns: use 4"),
+        ("swin", {"depths": [2, 2]}, "num_layers=2 differs from the predecessor's 3: growth keeps it, use 3"),
+        ("convnext", {"depths": [2, 2]}, r"depths=\[2, 2\] is of 2 stages: the predecessor has 3, use as many"),
+        ("swin", {"num_heads": [2, 8, 8]}, r"num_heads\[1\]=8 makes heads of size 3, smaller .*: use at most 4 heads"),
+        ("swin", {"mlp_ratio": 3.0}, "mlp_ratio=3.0 is smaller than the predecessor's 4.0: use 4.0 or more"),
+        ("convnext", {"hidden_sizes": [24, 12, 36]}, r"hidden_sizes=.* is smaller .* in a stage: use as much or more"),
+    ],
+)
+def test_stages_that_growth_cannot_reach_are_refused(name: str, changes: dict[str, Any], said: str) -> None:
+    config = type(ROWS[name].config())(**ROWS[name].sizes | changes)
+    with pytest.raises(HfChainError, match=said):
+        grow(ROWS[name].trained_like(), config)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "nearest"),
+    [
+        ("swin", "embed_dim", 18, {"embed_dim": 24, "num_heads": [4, 8, 16], "hidden_size": 96}),
+        ("convnext", "hidden_sizes", [18, 24, 80], {"hidden_sizes": [24, 24, 72]}),
+    ],
+)
+def test_the_nearest_exact_stages_are_told(
+    name: str, field: str, value: Any, nearest: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    predecessor = ROWS[name].trained_like()
+    config = larger_config(predecessor.config, {field: value})
+    advised = nearest_exact_config(predecessor.config, config)
+    assert {field: getattr(advised, field) for field in nearest} == nearest
+    assert max(growth_error(predecessor, grow(predecessor, advised)).values()) < 1e-6
+    assert not caplog.records
+    with caplog.at_level("WARNING", logger="hf_chain"):
+        grow(predecessor, config)
+    assert f"{field}={value} is not a multiple" in caplog.text
+    assert f"the nearest is {field}={nearest[field]}" in caplog.text and len(caplog.records) == 1
 
 
 def test_a_grown_model_grows_again_with_its_own_epsilon() -> None:
@@ -161,6 +203,14 @@ def test_a_grown_model_grows_again_with_its_own_epsilon() -> None:
     grown = grow(second, third)
     assert grown.config.rms_norm_eps == second.config.rms_norm_eps
     assert growth_error(second, grown)["logits"] == 0
+
+
+@pytest.mark.parametrize("name", ["dinov2", "convnext"])
+def test_new_blocks_that_were_not_trained_grow_again(name: str) -> None:
+    row = ROWS[name]
+    second = grow(row.trained_like(), row.config("depth"))
+    config = larger_config(second.config, row.grown["width"])
+    assert growth_error(second, grow(second, config))["features"] < 1e-4
 
 
 @pytest.mark.parametrize(

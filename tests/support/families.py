@@ -165,6 +165,38 @@ def tower(model: str, sizes: Changes = PIXELS, errors: Mapping[str, float] | Non
     )
 
 
+SWIN = {
+    "image_size": 32,
+    "patch_size": 2,
+    "embed_dim": 12,
+    "depths": [2, 2, 2],
+    "num_heads": [2, 4, 8],
+    "window_size": 4,
+}
+CONVNEXT = {"image_size": 32, "patch_size": 2, "hidden_sizes": [12, 24, 36], "depths": [1, 2, 1], "num_stages": 3}
+
+
+def staged(model: str, sizes: Changes = SWIN) -> Row:
+    """A vision model of stages."""
+    if sizes is CONVNEXT:
+        grown: dict[str, Changes] = {
+            "width": {"hidden_sizes": [18, 36, 54]},
+            "twice the width": {"hidden_sizes": [24, 48, 72]},
+            "depth": {"depths": [1, 5, 2]},
+            "everything": {"hidden_sizes": [24, 24, 72], "depths": [2, 4, 1]},
+        }
+        return Row(model, sizes, grown, errors={"width": 1e-4})
+    grown = {
+        "width": {"embed_dim": 18, "num_heads": [3, 6, 12]},
+        "twice the width": {"embed_dim": 24, "num_heads": [4, 8, 16]},
+        "depth": {"depths": [2, 6, 4]},
+        "heads": {"embed_dim": 24},
+        "MLP": {"mlp_ratio": 5.0},
+        "everything": {"embed_dim": 24, "num_heads": [4, 8, 8], "depths": [4, 2, 4], "mlp_ratio": 5.0},
+    }
+    return Row(model, sizes, grown, errors={"width": 1e-3})
+
+
 ROOT_OF_WIDTH = {"width": 1e-7, "twice the width": 1e-7, "everything": 1e-7}
 """Gemma multiplies embeddings by the root of the width in float32."""
 
@@ -290,7 +322,6 @@ ROWS: dict[str, Row] = {
     "opt": decoder(
         "OPTForCausalLM",
         OPT,
-        errors={"width": 1e-3, "everything": 1e-3},
         **ONE_HEAD_EACH
         | {
             "width": {"hidden_size": 36, "num_attention_heads": 6, "word_embed_proj_dim": 36},
@@ -331,6 +362,10 @@ ROWS: dict[str, Row] = {
         MLP={"mlp_ratio": 3},
         everything={"hidden_size": 48, "num_attention_heads": 6, "num_hidden_layers": 3},
     ),
+    "swin": staged("SwinModel"),
+    "swin, classes": staged("SwinForImageClassification"),
+    "convnext": staged("ConvNextModel", CONVNEXT),
+    "convnext, classes": staged("ConvNextForImageClassification", CONVNEXT),
     "clip": dual("CLIPModel", TEXT, PIXELS, behind_norm=1e-4, projection_dim=12),
     "clip_vision_model": tower("CLIPVisionModelWithProjection", errors={"width": 1e-3, "everything": 1e-3}),
     "clip_text_model": tower("CLIPTextModel", TEXT),
@@ -371,6 +406,20 @@ ROWS: dict[str, Row] = {
         PIXELS | {"model_type": "clip_vision_model"},
         behind_norm=1e-3,
         projection_dim=12,
+    ),
+    "dual encoder of swin and bert": Row(
+        "VisionTextDualEncoderModel",
+        {
+            "text_config": TEXT | {"model_type": "bert"},
+            "vision_config": SWIN | {"model_type": "swin"},
+            "projection_dim": 12,
+        },
+        {
+            "twice the vision width": _in("vision_config", {"embed_dim": 24, "num_heads": [4, 8, 16]}),
+            "depth": {"vision_config.depths": [2, 4, 2]},
+            "everything": _in("vision_config", {"embed_dim": 24, "num_heads": [4, 8, 16], "depths": [2, 4, 2]})
+            | {"projection_dim": 16},
+        },
     ),
     "dual encoder of vit and bert": Row(
         "VisionTextDualEncoderModel",

@@ -46,6 +46,8 @@ def encoder_macs(config: Any, *, layers: Iterable[int] | None = None) -> int:
         `int`: Multiply-accumulate operations, on the largest image where a tower keeps the aspect ratio.
     """
     vision = getattr(config, "vision_config", config)
+    if hasattr(vision, "depths"):
+        return _counted_macs(_key(vision))
     per_layer, patch_weights = _encoder_weights(_key(vision))
     patches, tokens = image_patches(config), image_tokens(config)
     attention = 2 * tokens**2 * _attention_width(vision)
@@ -164,6 +166,19 @@ def _prefix_tokens(key: tuple[type, str]) -> int:
         pixels = torch.empty(1, config.num_channels, *_pair(config.image_size), device="meta")
         tokens = model(pixel_values=pixels).last_hidden_state.shape[1]
     return int(tokens) - image_patches(config)
+
+
+@lru_cache(maxsize=64)
+def _counted_macs(key: tuple[type, str]) -> int:
+    """MACs of a model of stages, whose layers see fewer and fewer places: counted while it runs without weights."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import MODEL_MAPPING
+
+    config, model = _built(MODEL_MAPPING, key)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(pixel_values=torch.empty(1, config.num_channels, *_pair(config.image_size), device="meta"))
+    return int(counter.get_total_flops()) // 2
 
 
 def _built(classes: Any, key: tuple[type, str]) -> tuple[Any, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from hf_chain.errors import HfChainError
 from hf_chain.families.clip import CLIP, CLIP_TEXT, CLIP_VISION
 from hf_chain.families.cohere import COHERE, STABLELM, STARCODER_2
+from hf_chain.families.convnext import CONVNEXT
 from hf_chain.families.deepseek import DEEPSEEK
 from hf_chain.families.dinov2 import DINOV2
 from hf_chain.families.experts import GPT_OSS, MIXTRAL
@@ -20,6 +21,7 @@ from hf_chain.families.nemotron import NEMOTRON
 from hf_chain.families.olmo import OLMO_2
 from hf_chain.families.phi import PHI, PHI_3
 from hf_chain.families.siglip import SIGLIP, SIGLIP_TEXT, SIGLIP_VISION
+from hf_chain.families.swin import SWIN
 from hf_chain.families.vision_text import NORMS_ON_THE_STREAM, TOWERS, dual_encoder
 from hf_chain.families.vit import MAE, VIT
 
@@ -36,6 +38,8 @@ FAMILIES: dict[str, Family] = {
     "vit_mae": MAE,
     "dinov2": DINOV2,
     "dinov2_with_registers": DINOV2,
+    "swin": SWIN,
+    "convnext": CONVNEXT,
     "llama": LLAMA,
     "mistral": LLAMA,
     "qwen2": LLAMA,
@@ -111,7 +115,7 @@ def family_of(config: Any) -> Family:
     found = FAMILIES.get(config.model_type)
     if found is None:
         raise _unknown("model_type", config.model_type, FAMILIES)
-    return found
+    return found.of(config)
 
 
 def _tower(config: Any, part: str) -> Family:
@@ -122,7 +126,7 @@ def _tower(config: Any, part: str) -> Family:
         known = {"clip_text_model": CLIP_TEXT} | dict.fromkeys(POST_NORM, NORMS_ON_THE_STREAM)
     if model_type not in known:
         raise _unknown(f"{part}.model_type", model_type, known)
-    return known[model_type]
+    return known[model_type].of(getattr(config, part))
 
 
 def _unknown(field: str, model_type: str, known: Iterable[str]) -> HfChainError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +17,7 @@ Role = Literal[
     "raw_read",
     "bias",
     "write",
+    "depthwise",
     "gain",
     "shift",
     "post_gain",
@@ -34,16 +35,19 @@ class Weight:
 
     Args:
         role (`str`): `embed` puts the input into the stream, `read` takes the stream as input, behind a norm, and
-            `raw_read` without one, `bias` belongs to the units that a read makes, `write` adds to the stream. `gain`
-            and `shift` are the scale and the offset of a norm over the stream, `post_gain` that of a norm between a
-            write and the stream, `scale` a factor of each channel there (layer scale). `probe` is a constant that a
-            read takes instead of the stream, `unit_gain` the scale of a norm over all units of an axis, `head_gain`
-            over those of each head, and what growth does not touch is `keep`.
+            `raw_read` without one, `bias` belongs to the units that a read makes, `write` adds to the stream.
+            `depthwise` convolves every channel on its own, in front of a norm and a read. `gain` and `shift` are the
+            scale and the offset of a norm over the stream, `post_gain` that of a norm between a write and the stream,
+            `scale` a factor of each channel there (layer scale). `probe` is a constant that a read takes instead of
+            the stream, `unit_gain` the scale of a norm over all units of an axis, `head_gain` over those of each head,
+            and what growth does not touch is `keep`.
         axes (`tuple[str, ...]`): The name of every axis of the tensor, in its order: `residual`, units between a read
-            and a write (`query`, `key`, `value`, `context`, `mlp`, `head`, `embedding`), `expert`, and what stays.
+            and a write (`query`, `key`, `value`, `context`, `mlp`, `head`, `embedding`), `expert`, `source` for the
+            channels of the stream that this one begins with, and what stays.
             Fused parts are joined by `|` where they follow each other, by `/` where they alternate, from head to head
             or from unit to unit.
-        scaled_by (`str`, *optional*): The `scale` that a write passes, by its name in the block.
+        scaled_by (`str`, *optional*): The `scale` that a write passes, or the `gain` between a depthwise convolution
+            and a read, by its name in the block.
     """
 
     role: Role
@@ -77,8 +81,14 @@ class Stream:
         gain_offset (`float`): What norms add to their gains: 1 where a gain of 0 changes nothing.
         embedding_power (`float`): The input is multiplied by the width to this power.
         rotary (`bool`): Positions turn queries and keys, so heads keep their size.
+        multiples (`bool`): Only multiples of its width are exact: its norms do not stand on the stream alone.
+        stage (`int`): Its number among the stages of a model, which is its place in fields that are lists. All but
+            the first begin with the stage before.
+        width_times (`int`): Channels for each one of its field of the width.
+        width_again (`str`, *optional*): A field that says the width once more.
+        period (`int`): Blocks take turns; so many are added at once.
         width, depth, heads, key_value_heads, head_size, mlp (`str`): Names of the fields of its sizes. What is in no
-            field is derived: as many key–value heads as heads, heads that fill the width.
+            field is derived: as many key–value heads as heads, heads that fill the width, one where none are counted.
     """
 
     outer: Mapping[str, Weight]
@@ -94,6 +104,11 @@ class Stream:
     gain_offset: float = 0.0
     embedding_power: float = 0.0
     rotary: bool = False
+    multiples: bool = False
+    stage: int = 0
+    width_times: int = 1
+    width_again: str = ""
+    period: int = 1
     width: str = "hidden_size"
     depth: str = "num_hidden_layers"
     heads: str = "num_attention_heads"
@@ -107,18 +122,36 @@ class Stream:
 
     def width_of(self, config: Any) -> int:
         """Channels D of the stream."""
-        return int(getattr(self.config_of(config), self.width))
+        return int(self.size_of(config, self.width)) * self.width_times
 
     def depth_of(self, config: Any) -> int:
         """Blocks of the stream; 0 where it has none."""
-        return int(getattr(self.config_of(config), self.depth)) if self.block else 0
+        return int(self.size_of(config, self.depth)) if self.block else 0
 
     def heads_of(self, config: Any) -> Heads:
         """Attention heads of its blocks."""
         part = self.config_of(config)
-        heads = int(getattr(part, self.heads))
+        heads = int(self.size_of(config, self.heads)) if self.heads else 1
         size = getattr(part, self.head_size, None) or self.width_of(config) // heads
         return Heads(heads, int(getattr(part, self.key_value_heads, None) or heads), int(size))
+
+    def field_of(self, config: Any, name: str) -> str:
+        """The same in words of a user, with the stage's place in a list."""
+        listed = isinstance(getattr(self.config_of(config), name, None), (list, tuple))
+        return f"{self.field(name)}[{self.stage}]" if listed else self.field(name)
+
+    def size_of(self, config: Any, name: str) -> Any:
+        """One of its sizes, `None` where the configuration has no such field; of a list, that of its stage."""
+        value = getattr(self.config_of(config), name, None)
+        return value[self.stage] if isinstance(value, (list, tuple)) else value
+
+    def resize(self, config: Any, name: str, value: Any) -> None:
+        """Set one of its sizes; in a list, that of its stage."""
+        part = self.config_of(config)
+        now = getattr(part, name)
+        if isinstance(now, (list, tuple)):
+            value = [*now[: self.stage], value, *now[self.stage + 1 :]]
+        setattr(part, name, value)
 
     def field(self, name: str) -> str:
         """The name of one of its fields in the whole configuration."""
@@ -194,6 +227,7 @@ class Family:
 
     Args:
         streams (`tuple[Stream, ...]`): Its residual streams.
+        stages (`Callable`, *optional*): What makes them of the number of stages, where models differ in it.
         kind (`str`): `dual` encoders give image and text embeddings, an `encoder` features or classes, `language`
             models logits.
         embedding (`str`, *optional*): Field of the size that image and text are projected to.
@@ -210,6 +244,7 @@ class Family:
 
     streams: tuple[Stream, ...]
     kind: Literal["dual", "encoder", "language"]
+    stages: Callable[[int], tuple[Stream, ...]] | None = None
     embedding: str | None = None
     linked: tuple[tuple[str, str], ...] = ()
     outside: str = r"logit_(?:scale|bias)"
@@ -219,6 +254,10 @@ class Family:
     fixed: str | None = None
     cut_only: str | None = None
     refused: tuple[tuple[str, Any, str], ...] = field(default=())
+
+    def of(self, config: Any) -> Family:
+        """The family with the streams of one model."""
+        return replace(self, streams=self.stages(len(config.depths))) if self.stages else self
 
     def slot(self, name: str) -> Slot | None:
         """Where a weight stands; `None` for one that belongs to no stream.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from hf_chain.growth.depth import interpolated
+from hf_chain.growth.depth import interpolated, origins
 from hf_chain.growth.fused import Layout
 from hf_chain.growth.growth import Growth
 
@@ -36,8 +36,7 @@ def origin(growth: Growth, name: str) -> str:
     slot = growth.family.slot(name)
     if slot is None or slot.block is None:
         return name
-    old, new = (slot.stream.depth_of(config) for config in (growth.old, growth.new))
-    return slot.stream.in_block(name, interpolated(old, new)[slot.block].block)
+    return slot.stream.in_block(name, origins(interpolated, slot.stream, growth.old, growth.new)[slot.block].block)
 
 
 def leading_block(old: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:

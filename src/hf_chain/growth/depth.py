@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hf_chain.families import Stream
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,24 @@ class Origin:
 
 
 DepthRule = Callable[[int, int], list[Origin]]
+
+
+def origins(rule: DepthRule, stream: Stream, old: Any, new: Any) -> list[Origin]:
+    """Where the blocks of a stream come from; those that take turns come together.
+
+    Args:
+        rule (`Callable`): A depth rule.
+        stream (`Stream`): The stream.
+        old (`PreTrainedConfig`): The predecessor's configuration.
+        new (`PreTrainedConfig`): The successor's.
+    """
+    before, after = stream.depth_of(old), stream.depth_of(new)
+    period = stream.period if before != after else 1
+    return [
+        replace(origin, block=origin.block * period + turn)
+        for origin in rule(before // period, after // period)
+        for turn in range(period)
+    ]
 
 
 def interpolated(old: int, new: int) -> list[Origin]:

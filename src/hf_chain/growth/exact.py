@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from hf_chain.families import Family, Slot, Stream, Weight, value_of
-from hf_chain.growth.depth import DepthRule, inserted, interpolated, stacked
+from hf_chain.growth.depth import DepthRule, inserted, interpolated, origins, stacked
 from hf_chain.growth.fused import Layout
 from hf_chain.growth.growth import Growth
 from hf_chain.growth.inputs import longer
@@ -52,10 +52,26 @@ def grow_exactly_wide(growth: Growth, depth: DepthRule) -> Iterator[tuple[str, t
     Yields:
         `tuple[str, torch.Tensor]`: The successor's weights by name, float64.
     """
-    streams = {id(stream): StreamGrowth(growth, stream, depth) for stream in growth.family.streams}
+    streams = streams_of(growth, depth, StreamGrowth)
     for name in growth.names:
         slot = growth.family.slot(name)
         yield name, growth.weight(name) if slot is None else streams[id(slot.stream)].weight(name, slot)
+
+
+def streams_of(growth: Growth, depth: DepthRule, kind: Callable[..., Grown]) -> dict[int, Grown]:
+    """The rules of every stream, by its identity; a stage knows those of the stage before.
+
+    Args:
+        growth (`Growth`): The growth.
+        depth (`Callable`): Which predecessor block each successor block comes from.
+        kind (`Callable`): `StreamGrowth`, or what makes one of the same arguments.
+    """
+    made: dict[int, Grown] = {}
+    for stream in growth.family.streams:
+        before = made[next(reversed(made))] if stream.stage else None
+        made[id(stream)] = kind(growth, stream, depth)
+        made[id(stream)].source = before
+    return made
 
 
 def set_epsilons(family: Family, old: Any, new: Any) -> None:
@@ -83,7 +99,7 @@ def width_rule(family: Family, stream: Stream, old: Any, new: Any) -> type[Tiled
         new (`PreTrainedConfig`): The successor's.
     """
     before, after = stream.width_of(old), stream.width_of(new)
-    if before == after or (after % before == 0 and (stream.first_norm or not stream.epsilon)):
+    if before == after or (after % before == 0 and (stream.first_norm or stream.multiples or not stream.epsilon)):
         return Tiled
     if stream.norm == "rms":
         return Padded
@@ -91,12 +107,16 @@ def width_rule(family: Family, stream: Stream, old: Any, new: Any) -> type[Tiled
         return PaddedBehindNorm
     if stream.output_is_stream:
         return Isometric
-    return MeanFilled if _is_tied(family, old) or "scale" in stream.silenced else Centred
+    filled = _is_tied(family, old) or "scale" in stream.silenced or stream.multiples
+    return MeanFilled if filled else Centred
 
 
 def _is_tied(family: Family, config: Any) -> bool:
     """Whether the embedding is the head as well."""
     return family.kind == "language" and bool(value_of(config, "tie_word_embeddings"))
+
+
+Grown = TypeVar("Grown", bound="StreamGrowth")
 
 
 class StreamGrowth:
@@ -108,18 +128,22 @@ class StreamGrowth:
         depth (`Callable`): Which predecessor block each successor block comes from.
     """
 
+    source: StreamGrowth | None = None
+
     def __init__(self, growth: Growth, stream: Stream, depth: DepthRule) -> None:
         self.growth, self.stream = growth, stream
         self.old_heads, self.new_heads = stream.heads_of(growth.old), stream.heads_of(growth.new)
         self.old_width, self.new_width = stream.width_of(growth.old), stream.width_of(growth.new)
-        self.origins = depth(stream.depth_of(growth.old), stream.depth_of(growth.new))
+        self.origins = origins(depth, stream, growth.old, growth.new)
         rule = width_rule(growth.family, stream, growth.old, growth.new)
         found = [name for name in growth.names if stream.is_of(stream.first_norm, name) and name.endswith(".weight")]
         first = [growth.weight(name) for name in found] if rule is PaddedBehindNorm else []
         self.width: WidthRule = rule(self.old_width, self.new_width, growth.generator, *first)
         self.tied = _is_tied(growth.family, growth.old)
+        # Where the epsilon stays, all that is in a padded stream grows by 1/√r: norms see the variance that they know.
+        self.factor = 1.0 if stream.epsilon else self.width.epsilon_scale**-0.5
         # What the embedding is multiplied with, so that the model's own factor gives what it gave.
-        self.embedding_factor = (self.old_width / self.new_width) ** stream.embedding_power
+        self.embedding_factor = self.factor * (self.old_width / self.new_width) ** stream.embedding_power
         slots = [growth.family.slot(name) for name in growth.names]
         own = [slot.weight for slot in slots if slot is not None and slot.stream is stream]
         self.normed = {weight.axes[0]: weight.role for weight in own if weight.role in ("unit_gain", "head_gain")}
@@ -137,6 +161,7 @@ class StreamGrowth:
         parts = zip(layout.parts, layout.split(old), larger.shapes, strict=True)
         if self.stream.is_of(self.stream.first_norm, name):
             grown = self.width.first_gain(old) if spec.role == "gain" else self.width.first_shift(old)
+            grown *= self.factor
         else:
             grown = larger.join(
                 [self._part(replace(spec, axes=axes), part, shape, scale) for axes, part, shape in parts]
@@ -174,16 +199,19 @@ class StreamGrowth:
             fresh = weight.abs().mean().expand(units.size).index_copy(0, units.places, weight[units.sources])
             return fresh * share**0.5
         if role == "bias":
-            return self._units(axes[0], len(weight), shape[0]).bias(weight)
+            units = self._units(axes[-1], weight.shape[-1], shape[-1])
+            return units.bias(weight.movedim(-1, 0)).movedim(0, -1)
         if role in ("read", "raw_read"):
-            return self._grow_read(spec, weight, shape)
+            return self._grow_read(spec, weight, shape, scale)
         if role == "write":
             residual = axes.index("residual")
-            grown = self.width.write(weight.movedim(residual, 0), scale)
+            grown = self.width.write(weight.movedim(residual, 0), scale) * self.factor
             if len(axes) > 1:
                 units = self._units(axes[1 - residual], grown.shape[1], shape[1 - residual])
                 grown = units.placed(grown, 1)
             return grown.movedim(0, residual)
+        if role == "depthwise":
+            return self.width.depthwise(weight) * (self.factor if weight.dim() == 1 else 1)
         offset = self.stream.gain_offset if role in ("gain", "post_gain") else 0.0
         rule = getattr(self.width, "gain" if role == "post_gain" else role)
         return rule(weight + offset) - offset
@@ -191,22 +219,34 @@ class StreamGrowth:
     def _grow_input(self, spec: Weight, weight: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         residual = spec.axes.index("residual")
         for number, (axis, size) in enumerate(zip(spec.axes, shape, strict=False)):
-            if number != residual:
+            if number != residual and axis != "source":
                 weight = self._longer(weight, number, size, axis)
         grown = getattr(self.width, spec.role)(weight.movedim(residual, 0)) * self.embedding_factor
-        return grown.movedim(0, residual)
+        grown = grown.movedim(0, residual)
+        if self.source is None or "source" not in spec.axes:
+            return grown
+        # The norm between two stages may leave some of the mean in new channels.
+        rows = grown.movedim(1, -1)
+        read = self.source.width.read_mean(rows.flatten(0, -2), rows.new_zeros(rows[..., 0].numel()))
+        return read.unflatten(0, rows.shape[:-1]).movedim(-1, 1)
 
     def _longer(self, weight: torch.Tensor, axis: int, size: int, kind: str) -> torch.Tensor:
         return longer(weight, axis, size, kind)
 
-    def _grow_read(self, spec: Weight, weight: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    def _grow_read(
+        self, spec: Weight, weight: torch.Tensor, shape: Sequence[int], gain: torch.Tensor | None
+    ) -> torch.Tensor:
         residual = spec.axes.index("residual")
         weight = weight.movedim(residual, 1)
         units = self._units(spec.axes[1 - residual], len(weight), shape[1 - residual])
         if units.rotation:
             return units.rotation(self.width.read(weight)).movedim(1, residual)
         sigma = root_mean_square(weight)
-        read = getattr(self.width, spec.role)(weight if units.scale == 1 else weight * units.scale)
+        if gain is None:
+            read = getattr(self.width, spec.role)(weight if units.scale == 1 else weight * units.scale)
+        else:
+            # Behind a depthwise convolution new channels are −m·√r, of which the gained old ones lack (1−r)·m.
+            read = self.width.read_mean(weight, (weight * gain).mean(1) / gain.abs().mean())
         count = len(units.fresh)
         if units.leads and units.size == len(read):
             return read.movedim(1, residual)

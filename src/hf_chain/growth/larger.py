@@ -11,6 +11,8 @@ from hf_chain.families import Stream, family_of, value_of
 
 Config = TypeVar("Config")
 
+_ALIKE: dict[type, tuple[type, ...]] = {float: (int, float), list: (list, tuple), tuple: (list, tuple)}
+
 _MEMBERS = {"vocab_size": "new words start as the mean of the old ones", "image_size": "positions are interpolated"}
 _MEMBERS |= {"max_position_embeddings": "what is beyond the old context starts as its last position"}
 
@@ -34,7 +36,7 @@ def larger_config(config: Config, changes: Mapping[str, Any]) -> Config:
     family, new = family_of(config), copy.deepcopy(config)
     for path, value in changes.items():
         _set(new, path, value, of_user=True)
-    for stream in {stream.part: stream for stream in family.streams}.values():
+    for stream in {(stream.part, stream.stage): stream for stream in family.streams}.values():
         _follow_width(stream, config, new, changes)
     for name, other in family.linked:
         if name not in changes and value_of(config, name) == value_of(config, other):
@@ -46,9 +48,11 @@ def _follow_width(stream: Stream, old: Any, new: Any, changes: Mapping[str, Any]
     before, after = stream.width_of(old), stream.width_of(new)
     if before == after:
         return
+    if stream.width_again:
+        setattr(stream.config_of(new), stream.width_again, after)
     heads, part = stream.heads_of(old), stream.config_of(new)
     number = heads.number
-    if stream.field(stream.heads) not in changes:
+    if stream.heads and stream.field(stream.heads) not in changes:
         if heads.number * heads.size == before:
             if after % heads.size:
                 wider = after - after % heads.size + heads.size
@@ -57,7 +61,7 @@ def _follow_width(stream: Stream, old: Any, new: Any, changes: Mapping[str, Any]
                     f" {wider}, or set {stream.field(stream.heads)} as well"
                 )
             number = after // heads.size
-        setattr(part, stream.heads, number)
+        stream.resize(new, stream.heads, number)
     groups = stream.key_value_heads
     if getattr(part, groups, None) and stream.field(groups) not in changes:
         number, group = getattr(part, stream.heads), heads.number // heads.key_value
@@ -75,8 +79,10 @@ def _set(config: Any, path: str, value: Any, of_user: bool = False) -> None:
     if not hasattr(config, name):
         raise HfChainError(f"{path} is no field of the configuration: name one that its config.json has")
     now = getattr(config, name)
-    if of_user and now is not None and not isinstance(value, (int, float) if isinstance(now, float) else type(now)):
+    if of_user and now is not None and not isinstance(value, _ALIKE.get(type(now), type(now))):
         raise HfChainError(f"{path}={value!r} is of another kind than its present {now!r}: give one of the same")
+    if of_user and isinstance(now, (list, tuple)) and len(value) != len(now):
+        raise HfChainError(f"{path}={value!r} has another number of stages than its present {now!r}: give {len(now)}")
     setattr(config, name, value)
 
 
@@ -94,7 +100,8 @@ def growing(old: Any, new: Any) -> list[tuple[str, Any, Any, str]]:
 
     family = family_of(old)
     found: dict[str, str] = {}
-    for stream in family.streams:
+    # The rule that is told of stages is that of the first that gets wider.
+    for stream in sorted(family.streams, key=lambda stream: stream.width_of(old) == stream.width_of(new)):
         rules = {
             stream.width: width_rule(family, stream, old, new).how,
             stream.depth: "new blocks start as identity",

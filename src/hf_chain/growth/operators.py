@@ -12,11 +12,11 @@ from transformers.utils import logging
 
 from hf_chain.adapters import check_no_adapter
 from hf_chain.errors import HfChainError
-from hf_chain.families import Family, family_of
+from hf_chain.families import Family, family_of, value_of
 from hf_chain.finite import require_finite
 from hf_chain.growth.copy import copy
 from hf_chain.growth.copy_fused import copy_fused
-from hf_chain.growth.depth import DepthRule, inserted, interpolated, stacked
+from hf_chain.growth.depth import DepthRule, inserted, interpolated, origins, stacked
 from hf_chain.growth.exact import exact, interpolate, set_epsilons, stack
 from hf_chain.growth.growth import Growth, Operator, fresh_model
 from hf_chain.growth.measure import growth_error
@@ -150,11 +150,11 @@ def _follow_blocks(family: Family, old: PreTrainedConfig, new: PreTrainedConfig,
     """Lists with an entry a block, such as which attention it has, follow the blocks."""
     for stream in family.streams:
         before, after = stream.config_of(old), stream.config_of(new)
-        origins = depth(stream.depth_of(old), stream.depth_of(new))
+        blocks = origins(depth, stream, old, new)
         for field in family.per_layer:
             entries = getattr(before, field, None)
             if isinstance(entries, list) and len(entries) == stream.depth_of(old):
-                setattr(after, field, [entries[origin.block] for origin in origins])
+                setattr(after, field, [entries[origin.block] for origin in blocks])
 
 
 def _take_buffer_types(successor: PreTrainedModel, predecessor: PreTrainedModel) -> None:
@@ -169,11 +169,11 @@ def _warn_of_error(predecessor: PreTrainedModel, successor: PreTrainedModel) -> 
     old, new = predecessor.config, successor.config
     advised = nearest_exact_config(old, new)
     error = max(growth_error(predecessor, successor).values())
-    for stream in inexact_streams(old, new):
+    for stream in {stream.field(stream.width): stream for stream in inexact_streams(old, new)}.values():
         width, nearest = stream.field(stream.width), stream.config_of(advised)
+        sizes = [f"{name}={getattr(nearest, name)}" for name in (stream.width, stream.heads, stream.mlp) if name]
         logger.warning(
-            f"{width}={stream.width_of(new)} is not a multiple of the predecessor's {stream.width_of(old)}: the"
+            f"{width}={value_of(new, width)} is not a multiple of the predecessor's {value_of(old, width)}: the"
             f" successor starts with a relative error of {error:.1e}; every multiple is exact, the nearest is"
-            f" {stream.width}={stream.width_of(advised)} with {stream.heads}={getattr(nearest, stream.heads)} and"
-            f" {stream.mlp}={getattr(nearest, stream.mlp)}"
+            f" {' and '.join([' with '.join(sizes[:2]), *sizes[2:]])}"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from hf_chain.errors import HfChainError
 from hf_chain.families import Stream, Weight
 from hf_chain.growth.depth import DepthRule
-from hf_chain.growth.exact import StreamGrowth
+from hf_chain.growth.exact import StreamGrowth, streams_of
 from hf_chain.growth.growth import Growth
 from hf_chain.growth.pad import Isometric
 from hf_chain.growth.tile import Tiled
@@ -74,9 +75,7 @@ class _Walk:
     def __init__(self, growth: Growth, held: Mapping[str, Any], moment: str, depth: DepthRule) -> None:
         parts = (growth.family, growth.predecessor, growth.successor, growth.new, growth.seed)
         self.growth = _MomentGrowth(*parts, held=held, moment=moment)
-        self.streams = {
-            id(stream): _Moments(self.growth, stream, depth, MOMENTS[moment]) for stream in growth.family.streams
-        }
+        self.streams = streams_of(self.growth, depth, partial(_Moments, power=MOMENTS[moment]))
 
     def source(self, name: str) -> tuple[str, bool]:
         """The predecessor's weight that a weight of the successor comes from, and whether its block is new."""
@@ -112,6 +111,7 @@ class _Moments(StreamGrowth):
         super().__init__(growth, stream, depth)
         self.power = power
         self.width = _MomentWidth(self.width, power)
+        self.factor **= -power
         self.embedding_factor **= -power
         # A moment has no offset.
         self.stream = replace(stream, gain_offset=0.0)
@@ -169,7 +169,7 @@ class _MomentWidth:
             return torch.cat([weight] * self.copies) / self.copies**self.power
         return torch.cat([weight, weight.new_zeros(self.rule.extra, *weight.shape[1:])])
 
-    embed = probe = scale = first_shift = shift
+    embed = probe = scale = depthwise = first_shift = shift
 
     def write(self, weight: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
         if isinstance(self.rule, Isometric):
@@ -189,6 +189,9 @@ class _MomentWidth:
     def raw_read(self, weight: torch.Tensor) -> torch.Tensor:
         if isinstance(self.rule, Isometric):
             return self.write(weight.T).T
+        return self.read(weight)
+
+    def read_mean(self, weight: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         return self.read(weight)
 
     def silent_read(self, units: int, scale: float) -> torch.Tensor:

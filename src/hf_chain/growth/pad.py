@@ -43,6 +43,9 @@ class Padded:
     def shift(self, weight: torch.Tensor) -> torch.Tensor:
         return torch.cat([weight, weight.new_zeros(self.extra, *weight.shape[1:])])
 
+    def depthwise(self, weight: torch.Tensor) -> torch.Tensor:
+        return self.shift(weight)
+
     def scale(self, weight: torch.Tensor) -> torch.Tensor:
         return torch.cat([weight, weight.abs().mean().expand(self.extra)])
 
@@ -52,6 +55,11 @@ class Padded:
     def read(self, weight: torch.Tensor) -> torch.Tensor:
         fresh = normal(self.generator, len(weight), self.extra) * root_mean_square(weight)
         return torch.cat([weight, fresh], dim=1)
+
+    def read_mean(self, weight: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        # Random, and yet blind to what all new channels have.
+        noise = normal(self.generator, len(weight), self.extra) * root_mean_square(weight)
+        return torch.cat([weight, share[:, None] + noise - noise.mean(1, keepdim=True)], dim=1)
 
     def silent_read(self, units: int, scale: float) -> torch.Tensor:
         fresh = normal(self.generator, units, self.extra) * scale
@@ -86,9 +94,14 @@ class MeanFilled(Padded):
         if scale is None:
             mean = weight.mean(0)
         else:
-            of_new = scale.abs().mean()
+            # It is 0 in a block that is new and was not trained.
+            of_new = scale.abs().mean().clamp_min(torch.finfo(scale.dtype).tiny)
             mean = torch.tensordot(scale, weight, dims=1) / (len(weight) * of_new)
         return torch.cat([weight, mean.expand(self.extra, *mean.shape)])
+
+    def depthwise(self, weight: torch.Tensor) -> torch.Tensor:
+        # The norm behind it subtracts what all channels have.
+        return self.shift(weight - weight.mean(0) if weight.dim() == 1 else weight)
 
 
 class Isometric(Padded):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from hf_chain.growth.pad import Centred
+from hf_chain.growth.pad import MeanFilled
 
 # Size s of what new channels put into the first norm, in units of its output mean. The error of the rule grows with
 # s², the new gains with 1/s.
 FILL = 0.25
 
 
-class PaddedBehindNorm(Centred):
-    """As `Centred`, where the stream is the affine output of a norm, y = γn(x) + β, whose mean no zero row can hold.
+class PaddedBehindNorm(MeanFilled):
+    """As `MeanFilled`, where the stream is the affine output of a norm, y = γn(x) + β, whose mean no row can hold.
 
     With centred x that mean is t(x)/std(x) + mean(β), where t(x) = (1/D) Σ γ_i x_i is linear in x. New channel j
     therefore puts c_j·t(x) into the norm, with Σ c_j = 0, and leaves it with gain √r/c_j and offset mean(β). The mean

@@ -75,6 +75,7 @@ def check_shapes(old: PreTrainedConfig, new: PreTrainedConfig, keep_heads: bool)
     for stream in family.streams:
         for name in (*_INPUTS, stream.width, stream.mlp, stream.depth, stream.heads, stream.key_value_heads):
             _check_grows(old, new, stream.field(name))
+        _check_turns(stream, old, new)
         _check_heads(stream, old, new, keep_heads)
         _check_experts(stream, old, new)
 
@@ -82,10 +83,10 @@ def check_shapes(old: PreTrainedConfig, new: PreTrainedConfig, keep_heads: bool)
 def inexact_streams(old: PreTrainedConfig, new: PreTrainedConfig) -> Iterator[Stream]:
     """The streams whose width cannot grow exactly.
 
-    A norm before the first block, or norms whose epsilon no configuration holds, and a width that is no multiple.
+    A norm before the first block, or norms that do not stand on the stream alone, and a width that is no multiple.
     """
     for stream in family_of(old).streams:
-        if (stream.first_norm or not stream.epsilon) and stream.width_of(new) % stream.width_of(old):
+        if (stream.first_norm or stream.multiples) and stream.width_of(new) % stream.width_of(old):
             yield stream
 
 
@@ -102,22 +103,26 @@ def nearest_exact_config(old: Config, new: Config) -> Config:
     """
     config = copy.deepcopy(new)
     for stream in inexact_streams(old, new):
-        before, after = stream.config_of(old), stream.config_of(config)
         width, wished = stream.width_of(old), stream.width_of(new)
         copies = max(2, (2 * wished + width) // (2 * width))
-        mlp = round(getattr(after, stream.mlp) * copies * width / wished)
-        setattr(after, stream.width, copies * width)
-        setattr(after, stream.heads, copies * getattr(before, stream.heads))
-        setattr(after, stream.mlp, max(getattr(before, stream.mlp), mlp))
+        stream.resize(config, stream.width, copies * width // stream.width_times)
+        if stream.width_again:
+            setattr(stream.config_of(config), stream.width_again, copies * width)
+        if stream.heads:
+            stream.resize(config, stream.heads, copies * stream.size_of(old, stream.heads))
+        if stream.mlp and not stream.mlp.endswith("_ratio"):
+            mlp = round(stream.size_of(new, stream.mlp) * copies * width / wished)
+            stream.resize(config, stream.mlp, max(stream.size_of(old, stream.mlp), mlp))
     return config
 
 
 def _sizes(family: Family, config: Any) -> Iterator[str]:
     """Fields that may grow or that growth sets, by their names in a `config.json`."""
     for stream in family.streams:
-        sizes = (stream.width, stream.depth, stream.heads, stream.key_value_heads, stream.head_size, stream.mlp)
+        sizes = (stream.width, stream.width_again, stream.depth, stream.mlp)
+        heads = (stream.heads, stream.key_value_heads, stream.head_size)
         stored = getattr(stream.config_of(config), "attribute_map", {})
-        for name in (*sizes, *_INPUTS, *_EXPERTS, *family.per_layer, stream.epsilon):
+        for name in (*sizes, *heads, *_INPUTS, *_EXPERTS, *family.per_layer, stream.epsilon):
             if name:
                 yield stream.field(stored.get(name, name))
 
@@ -136,13 +141,35 @@ def _differences(old: Any, new: Any, part: str = "") -> Iterator[tuple[str, Any,
 
 def _check_grows(old: PreTrainedConfig, new: PreTrainedConfig, name: str) -> None:
     before, after = value_of(old, name), value_of(new, name)
-    if isinstance(before, int) and isinstance(after, int) and after < before:
+    if isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)):
+        if len(before) != len(after):
+            raise HfChainError(
+                f"{name}={after} is of {len(after)} stages: the predecessor has {len(before)}, use as many"
+            )
+        if any(larger < smaller for smaller, larger in zip(before, after, strict=True)):
+            raise HfChainError(
+                f"{name}={after} is smaller than the predecessor's {before} in a stage: use as much or more"
+            )
+    elif isinstance(before, (int, float)) and isinstance(after, (int, float)) and after < before:
         raise HfChainError(f"{name}={after} is smaller than the predecessor's {before}: use {before} or more")
+
+
+def _check_turns(stream: Stream, old: PreTrainedConfig, new: PreTrainedConfig) -> None:
+    before, after = stream.depth_of(old), stream.depth_of(new)
+    if before == after or before % stream.period == after % stream.period == 0:
+        return
+    name = stream.field_of(new, stream.depth)
+    if before % stream.period:
+        raise HfChainError(f"{name}={after} of {before}: blocks take turns by {stream.period}, so use {before}")
+    raise HfChainError(
+        f"{name}={after} is not a multiple of {stream.period}, by which blocks take turns: use"
+        f" {after + stream.period - after % stream.period}"
+    )
 
 
 def _check_heads(stream: Stream, old: PreTrainedConfig, new: PreTrainedConfig, keep_heads: bool) -> None:
     before, after, width = stream.heads_of(old), stream.heads_of(new), stream.width_of(new)
-    name = stream.field(stream.heads)
+    name = stream.field_of(new, stream.heads)
     if not getattr(stream.config_of(new), stream.head_size, None) and width % after.number:
         raise HfChainError(
             f"{stream.field(stream.width)}={width} is not a multiple of {stream.heads}={after.number}:"

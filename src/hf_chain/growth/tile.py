@@ -38,7 +38,7 @@ class Tiled:
     def embed(self, weight: torch.Tensor) -> torch.Tensor:
         return torch.cat([weight] * self.copies)
 
-    probe = gain = shift = scale = first_gain = first_shift = embed
+    probe = gain = shift = scale = depthwise = first_gain = first_shift = embed
 
     def write(self, weight: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
         return self.embed(weight)
@@ -48,6 +48,9 @@ class Tiled:
             return weight
         noise = self._cancelling(len(weight), root_mean_square(weight) * SYMMETRY_NOISE)
         return (weight / self.copies).repeat(1, self.copies) + noise
+
+    def read_mean(self, weight: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        return self.read(weight)
 
     def silent_read(self, units: int, scale: float) -> torch.Tensor:
         if self.copies == 1:

@@ -43,6 +43,9 @@ class WidthRule(Protocol):
     def shift(self, weight: torch.Tensor) -> torch.Tensor:
         """A norm's offset `[D]`, as `[D′]`."""
 
+    def depthwise(self, weight: torch.Tensor) -> torch.Tensor:
+        """A convolution of each channel, or its bias, `[D, …]`, as `[D′, …]`."""
+
     def scale(self, weight: torch.Tensor) -> torch.Tensor:
         """A layer scale `[D]`, as `[D′]`."""
 
@@ -54,6 +57,9 @@ class WidthRule(Protocol):
 
     def read(self, weight: torch.Tensor) -> torch.Tensor:
         """A weight `[units, D]` that reads the stream, as `[units, D′]`."""
+
+    def read_mean(self, weight: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        """As `read`, where new channels may hold the mean of the old ones: it is read by `share`, `[units]`."""
 
     def silent_read(self, units: int, scale: float) -> torch.Tensor:
         """New units `[units, D′]` that read (almost) nothing at the start, yet learn; `scale` is σ of the old ones."""

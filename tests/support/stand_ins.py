@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from support.hub_store import Blob, Repo
 COLOURS = ("red", "green", "blue", "yellow", "black", "white", "orange", "purple")
 LAYERS = 28
 """Of Llama-3.2-3B, whose layers 16 to 26 a page replaces."""
+PEERS = Path(__file__).resolve().parents[1] / "models" / "peers"
+"""Checkpoints of other libraries."""
 ORGANISATIONS = ("you", "user", "openai", "meta-llama")
 """Whose names the pages use on the Hub."""
 
@@ -31,6 +34,7 @@ def write_stand_ins(folder: Path, conversations: int = 100) -> None:
     """
     _write_birds(folder / "path" / "to" / "birds")
     _write_llama(folder / "my-llama")
+    shutil.copytree(PEERS / "open_clip", folder / "my-open-clip")
     _write_instructions(folder / "my_instructions.json", conversations)
     Pillow.new("RGB", (64, 48), "red").save(folder / "photo.png")
     (folder / "texts.txt").write_text("\n".join(_sentences()), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Commands on models and runs of a chain: `grow`, `push` and `report`."""
+"""Commands on models and runs of a chain: `grow`, `convert`, `push` and `report`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hf_chain.cli.arguments import RunFolder, home
+from hf_chain.cli.arguments import NewFolder, RunFolder, home
 from hf_chain.errors import HfChainError
 
 
@@ -49,6 +49,17 @@ def grow(
         typer.echo(markdown_table(["field", "now", "grown", "how"], rows))
     measured = ", ".join(f"{error:.1e} ({kind})" for kind, error in errors.items())
     typer.echo(f"{predecessor if check else output}: relative error of the outputs {measured}")
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help="Folder or Hub name of a model.", callback=home)],
+    output: NewFolder,
+    to: Annotated[str, typer.Option(help="transformers, open_clip or timm.")] = "transformers",
+) -> None:
+    """Read a checkpoint of open_clip or timm as a stock model, or write a stock model as one of theirs."""
+    from hf_chain.commands.convert import convert_folder
+
+    typer.echo(f"{output}: {', '.join(convert_folder(source, output, to))}")
 
 
 def push(

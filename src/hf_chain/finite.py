@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import nn
 
+from hf_chain.engine import own_part
 from hf_chain.errors import HfChainError
 
 
@@ -38,7 +38,7 @@ def first_not_finite(folder: Path) -> str | None:
 
 def first_not_finite_of(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
     """The name of the first of these tensors with NaN or infinity; of sharded ones this process's part counts."""
-    return next((name for name, tensor in tensors if not is_finite(_at_hand(tensor))), None)
+    return next((name for name, tensor in tensors if not is_finite(own_part(tensor))), None)
 
 
 def require_finite(model: nn.Module, name: str) -> None:
@@ -74,16 +74,3 @@ def is_finite(tensor: torch.Tensor) -> bool:
     # NaN is the least and the greatest wherever there is one. A sum in float32 would copy what is in half precision.
     least, greatest = torch.aminmax(tensor)
     return math.isfinite(least) and math.isfinite(greatest)
-
-
-def is_sharded(tensor: torch.Tensor) -> bool:
-    """Whether ZeRO-3 or FSDP2 has left a part of the tensor to other processes."""
-    return hasattr(tensor, "ds_tensor") or hasattr(tensor, "to_local")
-
-
-def _at_hand(tensor: Any) -> torch.Tensor:
-    if hasattr(tensor, "ds_tensor"):
-        # The last part is filled up with what happens to be in memory.
-        part, rank = tensor.ds_tensor, torch.distributed.get_rank(tensor.ds_process_group)
-        return part[: max(0, tensor.ds_numel - rank * part.numel())]
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

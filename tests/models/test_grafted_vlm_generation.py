@@ -86,7 +86,7 @@ def test_one_look_is_enough_where_every_process_must_look(prompt: str, monkeypat
     """Under ZeRO-3 text alone looks as well, as the others would wait for it."""
     model, processor = tiny_parts()
     runs = looks(model)
-    monkeypatch.setattr(modeling, "is_deepspeed_zero3_enabled", lambda: True)
+    monkeypatch.setattr(modeling, "builds_in_pieces", lambda: True)
     model.generate(**processed(processor, [prompt]), **OPTIONS)
     assert runs == [1]
 

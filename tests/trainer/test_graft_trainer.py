@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel, TrainerCallback
 
 from hf_chain.arguments.checkpointing import CHECKPOINTING
+from hf_chain.engine import check_rates_and_saving
 from hf_chain.errors import HfChainError
 from hf_chain.losses import response_loss, response_targets
 from hf_chain.trainer.batch_cost import batch_cost
@@ -22,7 +23,7 @@ from hf_chain.trainer.gradient_check import GradientCheck
 from hf_chain.trainer.graft_config import GraftConfig
 from hf_chain.trainer.graft_trainer import GraftTrainer
 from hf_chain.trainer.lora import attach_lora
-from hf_chain.trainer.parts import check_engine_config, freeze_all_but, optimizer_groups, resolve_parts
+from hf_chain.trainer.parts import freeze_all_but, optimizer_groups, resolve_parts
 from support.decoders import tiny_decoder as tiny_family
 from support.grafts import (
     Chats,
@@ -266,7 +267,7 @@ def test_image_parts_are_asked_at_the_first_step_with_images(tmp_path: Path) -> 
 @pytest.mark.parametrize("reached", [True, False])
 def test_an_engine_that_frees_its_gradients_is_asked_all_the_same(tmp_path: Path, reached: bool) -> None:
     trainer = tiny_graft_trainer(tmp_path, parts=["adapter", "encoder.last:1"])
-    check = GradientCheck(trainer.parts, [], trainer.accelerator, frees_gradients=True)
+    check = GradientCheck(trainer.parts, [], trainer.engine, frees_gradients=True)
     model, batch = trainer.model, collate([Chats()[row] for row in range(4)])
     if not reached:
         model.vision_tower.register_forward_hook(
@@ -459,15 +460,15 @@ def test_lora_settings_that_peft_refuses_are_refused_in_one_line(tmp_path: Path)
 @pytest.mark.parametrize("section", ["optimizer", "scheduler"])
 def test_a_deepspeed_configuration_must_not_replace_the_parts_rates(section: str) -> None:
     with pytest.raises(HfChainError, match=f"has a section {section}, which would give all parts one learning rate"):
-        check_engine_config({section: {}})
-    check_engine_config({"zero_optimization": {}})
+        check_rates_and_saving({section: {}})
+    check_rates_and_saving({"zero_optimization": {}})
 
 
 def test_zero_3_has_to_save_whole_weights() -> None:
     """Otherwise it fails once all is trained."""
     with pytest.raises(HfChainError, match="ZeRO-3 without stage3_gather_16bit_weights_on_model_save in zero_opt"):
-        check_engine_config({"zero_optimization": {"stage": 3}})
-    check_engine_config({"zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}})
+        check_rates_and_saving({"zero_optimization": {"stage": 3}})
+    check_rates_and_saving({"zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}})
 
 
 def test_no_optimizer_group_is_empty(tmp_path: Path) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch.nn.functional import normalize
@@ -14,8 +13,7 @@ from hf_chain.finite import require_finite
 from hf_chain.models.token_dropping import dropped_tokens
 
 
-@dataclass
-class TeacherFeatures:
+class TeacherFeatures(NamedTuple):
     """L2-normalised teacher embeddings of a batch: image `[B, D]`, text `[B, K, D]`, float32."""
 
     image: torch.Tensor

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 from transformers import AddedToken, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
-from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import logging
 
 from hf_chain.adapters import check_no_adapter
+from hf_chain.engine import require_whole_weights
 from hf_chain.errors import HfChainError
 from hf_chain.files import whole_folder
 from hf_chain.finite import require_finite
@@ -83,8 +83,7 @@ def export_llava(
     folder = Path(output_dir)
     if folder.exists():
         raise HfChainError(f"output_dir={folder} exists already: give a folder that does not")
-    if is_deepspeed_zero3_enabled():
-        raise HfChainError("under ZeRO-3 no process sees whole weights: export in a process of its own")
+    require_whole_weights("export in a process of its own")
     _check(vlm)
     tokenizer = copy.deepcopy(processor.tokenizer)
     known = [token for token in (IMAGE_START, IMAGE_END) if token in tokenizer.get_vocab()]

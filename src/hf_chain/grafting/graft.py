@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoConfig, PreTrainedModel
-from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import logging
 
 from hf_chain.adapters import HUB, check_model_files, check_no_adapter
+from hf_chain.engine import require_whole_weights
 from hf_chain.errors import HfChainError
 from hf_chain.finite import require_finite
 from hf_chain.grafting.graft_fit import (
@@ -89,8 +89,7 @@ def graft(
             of either are missing, too many or not finite, or when the target cannot take layers that come along
             because it is quantised or offloaded.
     """
-    if is_deepspeed_zero3_enabled():
-        raise HfChainError("under ZeRO-3 no process sees whole weights: graft before the training arguments are made")
+    require_whole_weights("graft before the training arguments are made")
     if not isinstance(target, (str, Path, PreTrainedModel)):
         raise HfChainError(
             f"the target is a {type(target).__name__}: give a transformers model, its folder or its Hub name"

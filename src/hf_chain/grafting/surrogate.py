@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers.integrations import is_deepspeed_zero3_enabled
-
+from hf_chain.engine import require_whole_weights
 from hf_chain.errors import HfChainError
 from hf_chain.files import whole_folder
 from hf_chain.grafting.batches import Batch, check_batches
@@ -69,10 +68,7 @@ def build_surrogate(
     """
     if output_dir is not None and Path(output_dir).exists():
         raise HfChainError(f"output_dir={output_dir} exists already: give a folder that does not")
-    if is_deepspeed_zero3_enabled():
-        raise HfChainError(
-            "under ZeRO-3 no process sees whole weights: cut the surrogate before the training arguments"
-        )
+    require_whole_weights("cut the surrogate before the training arguments")
     found = open_target(target, revision)
     if replaced in CHOOSING:
         cut = _measured(target, found.config, str(replaced), text, budget, translators, revision)

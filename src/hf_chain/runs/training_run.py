@@ -16,10 +16,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from accelerate.utils import broadcast_object_list, patch_environment
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_chain.engine import Engine
 from hf_chain.errors import Terminated
 from hf_chain.runs.checkpoints import checkpoints_in, last_whole_checkpoint, remove_unfinished
 from hf_chain.runs.environment import WAIT_SECONDS
@@ -200,14 +200,8 @@ class _Request(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        if not self._received_anywhere(args):
+        if not Engine(self.trainer.accelerator).any(self.received):
             return
         self.granted = True
         control.should_save = True
         control.should_training_stop = True
-
-    def _received_anywhere(self, args: TrainingArguments) -> bool:
-        if args.world_size == 1:
-            return self.received
-        flag = torch.tensor(float(self.received), device=args.device)
-        return bool(self.trainer.accelerator.reduce(flag, "sum").item())

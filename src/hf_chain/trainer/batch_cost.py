@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_chain.cost.grafted import Segment, decoder_segments, grafted_segments, training_macs
+from hf_chain.engine import size_of
 from hf_chain.grafting.anatomy import decoder_layers, final_norm
 from hf_chain.trainer.lora import is_lora
 from hf_chain.trainer.part_aliases import alias_parameters, decoder_of, encoder_layers, is_vision_language
@@ -123,7 +124,7 @@ class _Weights:
 
     @classmethod
     def of(cls, parameters: Iterable[nn.Parameter], lora: AbstractSet[int], trained: AbstractSet[int]) -> _Weights:
-        sizes = {id(parameter): getattr(parameter, "ds_numel", parameter.numel()) for parameter in parameters}
+        sizes = {id(parameter): size_of(parameter) for parameter in parameters}
         own = sum(size for key, size in sizes.items() if key not in lora)
         moved = sum(size for key, size in sizes.items() if key in trained)
         total = sum(sizes.values())

@@ -13,7 +13,8 @@ from hf_chain.arguments.field_checks import CHECKED_UNUSED, NUMBERS, check_accel
 from hf_chain.arguments.option_types import SwitchOrAuto, take_numbers
 from hf_chain.arguments.precision import settle_bfloat16
 from hf_chain.distillation import SCHEDULES
-from hf_chain.trainer.chain_values import check_values_of
+from hf_chain.tasks import TASKS
+from hf_chain.tasks.values import check_values_of
 
 
 @dataclass
@@ -21,6 +22,7 @@ class ChainConfig(TrainingArguments):
     """[`~transformers.TrainingArguments`] for one member of a chain.
 
     Args:
+        task (`str`): the pre-training paradigm, one of `tasks.TASKS`.
         feature_loss_weight (`float`): weight α of the feature loss, as published for embedding size 512; it is scaled
             to the teacher's size. Source: CoM-PT (arXiv 2604.12391), α = 500.
         feature_loss_schedule (`str`): `constant`, `linear` or `cosine`: how the weight goes to zero.
@@ -41,6 +43,7 @@ class ChainConfig(TrainingArguments):
             against the negatives of one micro-batch only.
     """
 
+    task: str = field(default="contrastive", metadata={"help": f"Pre-training paradigm: {', '.join(TASKS)}."})
     feature_loss_weight: float = field(default=500.0, metadata={"help": "Weight of the feature loss at size 512."})
     feature_loss_schedule: str = field(default="constant", metadata={"help": f"One of {', '.join(SCHEDULES)}."})
     feature_loss_until: float = field(default=1.0, metadata={"help": "Share of the training with a teacher."})
@@ -76,6 +79,7 @@ class ChainConfig(TrainingArguments):
 
 CHECKED = (
     *NUMBERS,
+    "task",
     "feature_loss_schedule",
     "feature_loss_weight",
     "feature_loss_until",

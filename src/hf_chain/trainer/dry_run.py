@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
-from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
@@ -19,9 +17,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
-from transformers.integrations.deepspeed import is_deepspeed_available
 from transformers.utils import logging
 
+from hf_chain.engine import read_deepspeed
 from hf_chain.errors import HfChainError, reason
 
 logger = logging.get_logger(__name__)
@@ -55,7 +53,7 @@ def try_training(config: type[TrainingArguments], values: Mapping[str, Any], ste
         )
     if (backend := values.get("ddp_backend")) and not torch.distributed.is_backend_available(backend):
         raise HfChainError(f"ddp_backend is {backend!r}, which this torch does not have: leave it out")
-    engine = read_engine(values.get("deepspeed"))
+    engine = read_deepspeed(values.get("deepspeed"))
     rest = {name: value for name, value in values.items() if name not in ("deepspeed", "fsdp", "fsdp_config")}
     with _named("training"):
         args = _arguments(config, rest, cpu)
@@ -152,28 +150,6 @@ def _try_optimizer(args: Any, values: Mapping[str, Any], steps: int) -> None:
         sum(layer(torch.ones(1, 4)).sum() for layer in model.values()).backward()
         optimizer.step()
         schedule.step()
-
-
-def read_engine(given: Any) -> dict[str, Any] | None:
-    """The DeepSpeed configuration that `deepspeed` is or names.
-
-    Raises:
-        HfChainError: when it cannot be read, or DeepSpeed is not installed.
-    """
-    if given is None:
-        return None
-    if not is_deepspeed_available():
-        raise HfChainError("deepspeed is set and not installed: `pip install deepspeed`, or leave it out")
-    if isinstance(given, str):
-        try:
-            given = json.loads(given if given.startswith("{") else Path(given).expanduser().read_text("utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise HfChainError(
-                f"deepspeed is no configuration that can be read ({reason(error)}): give a JSON file"
-            ) from error
-    if not isinstance(given, dict):
-        raise HfChainError(f"deepspeed holds {type(given).__name__}, not a mapping: give a DeepSpeed configuration")
-    return given
 
 
 def _check_engine(engine: dict[str, Any], args: Any, processes: int) -> None:

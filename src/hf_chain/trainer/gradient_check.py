@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
+from hf_chain.engine import Engine, own_part
 from hf_chain.errors import HfChainError
 from hf_chain.trainer.parts import Part
 
@@ -24,18 +24,14 @@ class GradientCheck:
     Args:
         parts (`Sequence[Part]`): what is trained.
         need_images (`Collection[nn.Parameter]`): parameters that only a step with images can teach.
-        accelerator (`Accelerator`): joins what the processes saw.
+        engine (`Engine`): joins what the processes saw.
         frees_gradients (`bool`): whether the engine takes gradients away before the step ends, as DeepSpeed does.
     """
 
     def __init__(
-        self,
-        parts: Sequence[Part],
-        need_images: Collection[nn.Parameter],
-        accelerator: Accelerator,
-        frees_gradients: bool,
+        self, parts: Sequence[Part], need_images: Collection[nn.Parameter], engine: Engine, frees_gradients: bool
     ) -> None:
-        self._parts, self._accelerator = parts, accelerator
+        self._parts, self._engine = parts, engine
         self._parameters = {name: value for part in parts for name, value in part.parameters.items()}
         self._need_images = {id(parameter) for parameter in need_images}
         self._pending = set(self._parameters)
@@ -64,8 +60,7 @@ class GradientCheck:
         for name, parameter in self._parameters.items():
             if parameter.grad is not None:
                 self._note(name, parameter.grad)
-        mine = torch.tensor([int(self._images), *self._seen.values()], device=self._accelerator.device)
-        images, *states = self._accelerator.gather(mine[None]).amax(dim=0).tolist()
+        images, *states = self._engine.max([int(self._images), *self._seen.values()])
         seen = dict(zip(self._seen, states, strict=True))
         asked = {name for name in self._pending if images or id(self._parameters[name]) not in self._need_images}
         self._require_gradients(seen, asked)
@@ -76,8 +71,7 @@ class GradientCheck:
                 hook.remove()
 
     def _note(self, name: str, gradient: torch.Tensor) -> None:
-        local = gradient.to_local() if hasattr(gradient, "to_local") else gradient
-        state = SOME if bool(local.any()) else ZERO
+        state = SOME if bool(own_part(gradient).any()) else ZERO
         self._seen[name] = max(self._seen[name], state)
 
     def _require_gradients(self, seen: dict[str, int], asked: set[str]) -> None:

@@ -10,32 +10,26 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging
 
 from hf_chain.arguments.checkpointing import CHECKPOINTING, check_checkpointing, checkpoints_activations
 from hf_chain.arguments.trainer_arguments import check_arguments
 from hf_chain.data.chat.collator import PackedRows, check_packing
+from hf_chain.engine import check_rates_and_saving
 from hf_chain.errors import HfChainError
 from hf_chain.losses import response_loss, response_targets
 from hf_chain.master_weights import trained_in_float32
 from hf_chain.trainer.batch_cost import batch_cost
-from hf_chain.trainer.fits import require_columns
 from hf_chain.trainer.gradient_check import GradientCheck
 from hf_chain.trainer.graft_config import GraftConfig
 from hf_chain.trainer.lora import FOLDER as LORA_FOLDER
 from hf_chain.trainer.lora import attach_lora, check_adapters, has_lora, is_lora, load_lora, lora_aside, stock_state
 from hf_chain.trainer.meters import TokenMeter
 from hf_chain.trainer.part_aliases import decoder_of, image_parameters
-from hf_chain.trainer.parts import (
-    check_engine_config,
-    check_part_optimizers,
-    freeze_all_but,
-    optimizer_groups,
-    resolve_parts,
-)
-from hf_chain.trainer.stage_trainer import StageTrainer, TrainOrder
+from hf_chain.trainer.parts import check_part_optimizers, freeze_all_but, optimizer_groups, resolve_parts
+from hf_chain.trainer.stage_trainer import StageTrainer, TrainOrder, require_columns
 from hf_chain.trainer.surrogate_layers import note_trained_layers, trained_weights
 from hf_chain.trainer.trainable_files import save_adapter, save_trainable
 
@@ -94,20 +88,32 @@ class GraftTrainer(StageTrainer):
         if use_cache is not None:
             # The Trainer would switch the cache off in the saved model; `compute_loss` does so for training alone.
             model.config.use_cache = use_cache
-        if self.is_deepspeed_enabled:
-            check_engine_config(self.accelerator.state.deepspeed_plugin.deepspeed_config)
-        if getattr(self.data_collator, "packing", False) and not self.is_deepspeed_enabled:
+        if self.engine.is_deepspeed:
+            check_rates_and_saving(self.accelerator.state.deepspeed_plugin.deepspeed_config)
+        if getattr(self.data_collator, "packing", False) and not self.engine.is_deepspeed:
             # DeepSpeed has not placed the model yet.
             check_packing(model)
-        # `compute_loss` divides by the weight of the whole accumulated batch, so the model shall not, nor the Trainer.
-        self.model_accepts_loss_kwargs = False
-        self.loss_is_scaled_for_ga = True
         self.cost = batch_cost(model, self.parts, again)
-        self.meter = TokenMeter(lambda value: self.accelerator.reduce(value.to(self.args.device), "sum"))
+        self.meter = TokenMeter(self.engine.sum)
         self.gradient_check: GradientCheck | None = None
         self._group_parts: list[str] = []
         self._rates: dict[str, float] = {}
-        self.add_callback(_GraftCallback(self))
+
+    def on_begin(self) -> None:
+        """Starts the meter and the question for gradients."""
+        # Checkpointing does not need it, and it would send gradients through frozen layers to the inputs.
+        self._unwrapped.disable_input_require_grads()
+        self.meter.start(self.state.total_flos)
+        needs_images, engine = image_parameters(self._unwrapped), self.engine
+        self.gradient_check = GradientCheck(self.parts, needs_images, engine, engine.is_deepspeed)
+
+    def on_end(self) -> None:
+        """Warns of image parts that saw no image."""
+        if (check := self.gradient_check) is not None and check.pending:
+            logger.warning(
+                f"there was no image in the whole training, so {len(check.pending)} trained parameters, such as "
+                f"{min(check.pending)}, are as they were"
+            )
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Trains as `Trainer` does, with trained parameters in float32; DeepSpeed keeps copies of its own for that."""
@@ -120,7 +126,7 @@ class GraftTrainer(StageTrainer):
             return super().evaluate(*args, **kwargs)
 
     def _in_float32(self) -> AbstractContextManager[None]:
-        if self.is_deepspeed_enabled:
+        if self.engine.is_deepspeed:
             return nullcontext()
         autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision)
         trained = [parameter for part in self.parts for parameter in part.parameters.values()]
@@ -155,7 +161,7 @@ class GraftTrainer(StageTrainer):
         for batch in batches:
             require_columns(batch, ("input_ids", "labels"), "ChatCollator(processor)")
         weight = torch.stack([response_targets(batch)[1].sum() for batch in batches]).sum()
-        weight = self.accelerator.reduce(weight.to(device), "sum")
+        weight = self.engine.sum(weight)
         return batches, torch.where(weight > 0, weight, 1.0)
 
     def _step(
@@ -205,7 +211,7 @@ class GraftTrainer(StageTrainer):
             self.optimizer_cls_and_kwargs = (kind, options | {"params": groups})
         return super().create_optimizer(model)
 
-    def note_learning_rates(self) -> None:
+    def on_step(self) -> None:
         """Keeps the rates of the present step, which the schedule changes before they are logged.
 
         An optimizer that was handed in has groups of its own; the Trainer logs the first one's rate.
@@ -243,18 +249,6 @@ class GraftTrainer(StageTrainer):
         with lora_aside(decoder_of(self._unwrapped)):
             super()._save(output_dir, None if state_dict is None else stock_state(state_dict))
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        with self._loading(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_best_model(self) -> None:
-        if self.is_deepspeed_enabled:
-            # Its own checkpoint holds LoRA as well.
-            super()._load_best_model()
-            return
-        with self._loading(self.state.best_model_checkpoint):
-            super()._load_best_model()
-
     @contextmanager
     def _loading(self, checkpoint: str) -> Iterator[None]:
         decoder = decoder_of(self._unwrapped)
@@ -262,40 +256,3 @@ class GraftTrainer(StageTrainer):
             yield
         if has_lora(decoder):
             load_lora(decoder, Path(checkpoint) / LORA_FOLDER)
-
-    @property
-    def _unwrapped(self) -> PreTrainedModel:
-        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-
-
-class _GraftCallback(TrainerCallback):
-    """Starts the meter and the question for gradients, and notes learning rates."""
-
-    def __init__(self, trainer: GraftTrainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        trainer, model = self.trainer, self.trainer._unwrapped
-        # Checkpointing does not need it, and it would send gradients through frozen layers to the inputs.
-        model.disable_input_require_grads()
-        trainer.meter.start(state.total_flos)
-        trainer.gradient_check = GradientCheck(
-            trainer.parts, image_parameters(model), trainer.accelerator, trainer.is_deepspeed_enabled
-        )
-
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.trainer.note_learning_rates()
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        check = self.trainer.gradient_check
-        if check is not None and check.pending:
-            logger.warning(
-                f"there was no image in the whole training, so {len(check.pending)} trained parameters, such as "
-                f"{min(check.pending)}, are as they were"
-            )

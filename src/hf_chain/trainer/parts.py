@@ -159,26 +159,3 @@ def check_part_optimizers(given: Mapping[str, Any], model: nn.Module, parts: Seq
     _, options = given.get("optimizer_cls_and_kwargs") or (None, {})
     if "lr" in options:
         raise HfChainError("optimizer_cls_and_kwargs has lr, which that of the parts overrides: leave it out")
-
-
-def check_engine_config(config: dict[str, Any] | None) -> None:
-    """Refuses a DeepSpeed configuration that would replace the parts' learning rates, or cannot save the model.
-
-    Args:
-        config (`dict`, *optional*): the DeepSpeed configuration.
-
-    Raises:
-        HfChainError: when it brings an optimizer or a scheduler of its own, or leaves weights in pieces when it saves.
-    """
-    for section in ("optimizer", "scheduler"):
-        if section in (config or {}):
-            raise HfChainError(
-                f"the DeepSpeed configuration has a section {section}, which would give all parts one learning rate: "
-                "remove it; the Trainer's own is used instead"
-            )
-    sharding = (config or {}).get("zero_optimization") or {}
-    if sharding.get("stage") == 3 and not sharding.get("stage3_gather_16bit_weights_on_model_save"):
-        raise HfChainError(
-            "the DeepSpeed configuration has ZeRO-3 without stage3_gather_16bit_weights_on_model_save in "
-            "zero_optimization, so the trained model could not be saved: set it to true"
-        )

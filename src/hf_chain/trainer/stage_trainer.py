@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import glob
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from hf_chain.engine import Engine, is_sharded
 from hf_chain.errors import HfChainError
 from hf_chain.files import write_manifest
-from hf_chain.finite import first_not_finite_of, is_sharded, require_finite
-from hf_chain.trainer.fits import check_rows
+from hf_chain.finite import first_not_finite_of, require_finite
 
 
 class StageTrainer(Trainer):
@@ -48,9 +49,33 @@ class StageTrainer(Trainer):
                 f"output_dir is {self.args.output_dir}: DeepSpeed takes *, ? and [ for patterns when it goes on from a"
                 " checkpoint, so give a folder without them"
             )
+        # Losses here are means over the global batch, so neither the model nor the Trainer shall divide them.
+        self.model_accepts_loss_kwargs = False
+        self.loss_is_scaled_for_ga = True
         self._last_loss: torch.Tensor | None = None
         self.train_order: TrainOrder | None = None
-        self.add_callback(_EpochCallback(self))
+        self.add_callback(_StageCallback(self))
+
+    @property
+    def engine(self) -> Engine:
+        """What is to know of the engine that trains."""
+        return Engine(self.accelerator)
+
+    @property
+    def _unwrapped(self) -> Any:
+        """The model as it was given to the engine."""
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+
+    # What a stage does when a training begins, after its steps, and at its end
+
+    def on_begin(self) -> None:
+        """Begins to measure."""
+
+    def on_step(self) -> None:
+        """After a step of the optimizer, before that of the schedule."""
+
+    def on_end(self) -> None:
+        """Says what is to be said of the whole training."""
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
@@ -80,8 +105,13 @@ class StageTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Trains as `Trainer` does, on data that have a step, from finite weights."""
-        batch = self.args.train_batch_size * self.args.world_size
-        check_rows(self.train_dataset, batch if self.args.dataloader_drop_last else 1)
+        dataset: Any = self.train_dataset
+        batch = self.args.train_batch_size * self.args.world_size if self.args.dataloader_drop_last else 1
+        if hasattr(dataset, "__len__") and len(dataset) < batch:
+            raise HfChainError(
+                f"train_dataset has {len(dataset)} rows and a batch over all processes {batch}, so there is no step "
+                "to take: lower per_device_train_batch_size, or set dataloader_drop_last=False"
+            )
         require_finite(self.model, "the model to train")
         return super().train(*args, **kwargs)
 
@@ -90,11 +120,21 @@ class StageTrainer(Trainer):
         raise HfChainError("hyperparameter_search makes models by model_init, which is not taken: train once a trial")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        try:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise HfChainError(f"{resume_from_checkpoint} does not fit the model: {reason[:300]}") from error
+        with self._loading(resume_from_checkpoint):
+            try:
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())
+                raise HfChainError(f"{resume_from_checkpoint} does not fit the model: {reason[:300]}") from error
+
+    def _load_best_model(self) -> None:
+        # DeepSpeed's own checkpoint holds what is beside the model as well.
+        with nullcontext() if self.engine.is_deepspeed else self._loading(self.state.best_model_checkpoint):
+            super()._load_best_model()
+
+    def _loading(self, checkpoint: str) -> AbstractContextManager[None]:
+        """Around the loading of a checkpoint's model: reads what is beside it."""
+        return nullcontext()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Refuses a checkpoint of another model; the Trainer would go on from the weights that fit."""
@@ -120,7 +160,7 @@ class StageTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self._last_loss is not None:
-            self._require_finite(self._mean_over_processes(self._last_loss.item()))
+            self._require_finite(self.engine.mean(self._last_loss.item()))
         self._require_finite_weights()
         # Older ones are deleted when this one is on disk, with its manifest.
         limit, self.args.save_total_limit = self.args.save_total_limit, None
@@ -138,13 +178,12 @@ class StageTrainer(Trainer):
 
     def _require_finite_weights(self) -> None:
         """Looks at the weights, and at what the optimizer keeps for them."""
-        named = dict(self.accelerator.unwrap_model(self.model, keep_torch_compile=False).named_parameters())
+        named = dict(self._unwrapped.named_parameters())
         found = first_not_finite_of(named.items())
         if any(is_sharded(parameter) for parameter in named.values()):
             # Each process sees its own part.
             names = list(named)
-            place = torch.tensor([-1 if found is None else names.index(found)], device=self.args.device)
-            last = int(self.accelerator.gather(place).max())
+            (last,) = self.engine.max([-1 if found is None else names.index(found)])
             found = names[last] if last >= 0 else None
         if found is None and self.optimizer is not None:
             kept = getattr(self.optimizer, "state", {})
@@ -160,9 +199,6 @@ class StageTrainer(Trainer):
                 " learning rate, lengthen the warm-up, or clip gradients (max_grad_norm)"
             )
 
-    def _mean_over_processes(self, value: float) -> float:
-        return self.accelerator.reduce(torch.tensor(value, device=self.args.device), "mean").item()
-
     def _require_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
             raise HfChainError(
@@ -171,20 +207,49 @@ class StageTrainer(Trainer):
             )
 
 
-class _EpochCallback(TrainerCallback):
-    """Tells data set and order their epoch: accelerate tells only samplers, and not those under a resumed loader."""
+class _StageCallback(TrainerCallback):
+    """Calls the trainer, and tells data set and order their epoch.
+
+    accelerate tells only samplers, and not those under a resumed loader.
+    """
 
     def __init__(self, trainer: StageTrainer) -> None:
         self.trainer = trainer
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        epoch = int((state.epoch or 0.0) + 1e-6)
-        if hasattr(self.trainer.train_dataset, "set_epoch"):
-            self.trainer.train_dataset.set_epoch(epoch)
-        if self.trainer.train_order is not None:
-            self.trainer.train_order.epoch = epoch
+    def on_train_begin(self, *_: Any, **kwargs: Any) -> None:
+        self.trainer.on_begin()
+
+    def on_epoch_begin(self, *_: Any, **kwargs: Any) -> None:
+        trainer, dataset = self.trainer, self.trainer.train_dataset
+        epoch = int((trainer.state.epoch or 0.0) + 1e-6)
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(epoch)
+        if trainer.train_order is not None:
+            trainer.train_order.epoch = epoch
+
+    def on_optimizer_step(self, *_: Any, **kwargs: Any) -> None:
+        self.trainer.on_step()
+
+    def on_train_end(self, *_: Any, **kwargs: Any) -> None:
+        self.trainer.on_end()
+
+
+def require_columns(batch: Mapping[str, Any], names: Iterable[str], collator: str) -> None:
+    """Refuses a batch without what a trainer reads.
+
+    Args:
+        batch (`Mapping`): what the data collator has made.
+        names (`Iterable[str]`): what it must hold.
+        collator (`str`): the collator that makes such batches.
+
+    Raises:
+        HfChainError: naming the first that is not there, and what is.
+    """
+    for name in names:
+        if name not in batch:
+            raise HfChainError(
+                f"the batch has no {name}, only {', '.join(batch) or 'nothing'}: give data_collator={collator}"
+            )
 
 
 class TrainOrder(Sampler[int]):

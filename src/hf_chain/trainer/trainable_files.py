@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 from transformers import PreTrainedModel
 
+from hf_chain.engine import whole_copies
 from hf_chain.errors import HfChainError, reason
 from hf_chain.finite import first_not_finite_of
 from hf_chain.trainer.lora import FOLDER as LORA_FOLDER
@@ -41,7 +40,7 @@ def save_trainable(
     """
     save_adapter(model, folder, main_process)
     own = {name: value for part in parts for name, value in part.parameters.items() if not is_lora(name)}
-    tensors = _gathered(own, main_process)
+    tensors = whole_copies(own, main_process)
     if main_process:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
@@ -59,7 +58,7 @@ def save_adapter(model: PreTrainedModel, folder: Path, main_process: bool = True
     """Writes the decoder's LoRA, where it has one, to `lora/`; for all processes, as `save_trainable`."""
     decoder = decoder_of(model)
     prefix = next(f"{name}." if name else "" for name, module in model.named_modules() if module is decoder)
-    tensors = _gathered({name: p for name, p in model.named_parameters() if is_lora(name)}, main_process)
+    tensors = whole_copies({name: p for name, p in model.named_parameters() if is_lora(name)}, main_process)
     if tensors:
         save_lora(decoder, folder / LORA_FOLDER, {name.removeprefix(prefix): value for name, value in tensors.items()})
 
@@ -102,23 +101,3 @@ def load_trainable(model: PreTrainedModel, folder: str | Path) -> dict[str, Any]
         if (folder / name).is_dir():
             load_lora(decoder_of(model), folder / name)
     return index
-
-
-def _gathered(parameters: Mapping[str, nn.Parameter], main_process: bool) -> dict[str, torch.Tensor]:
-    """Whole copies on the CPU, in the main process; one parameter at a time is whole on every device."""
-    tensors = {}
-    for name, parameter in parameters.items():
-        with _whole(parameter):
-            value = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
-            if main_process:
-                tensors[name] = value.detach().cpu().clone()
-    return tensors
-
-
-def _whole(parameter: nn.Parameter) -> AbstractContextManager[Any]:
-    if not hasattr(parameter, "ds_id"):
-        return nullcontext()
-    import deepspeed
-
-    context: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(parameter)
-    return context

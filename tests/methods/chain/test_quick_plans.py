@@ -17,9 +17,9 @@ from hf_chain.cost import clip_macs, clip_memory, clip_parameters
 from hf_chain.errors import HfChainError
 from hf_chain.methods.chain.planning import PLANNED_IDS, family_cost, planned_config
 from hf_chain.methods.chain.recipe import load_recipe
+from hf_chain.tasks.values import UsualFields, check_values_of
 from hf_chain.trainer import ChainConfig
 from hf_chain.trainer.chain_config import check_values
-from hf_chain.trainer.chain_values import UsualFields, check_values_of
 
 RECIPES = Path(__file__).resolve().parents[3] / "examples" / "recipes"
 WITHOUT_DATA = ("scenes", "scenes_encoder", "cc3m_seven", "cc3m_tsbl", "merged15m_smbl")

@@ -12,7 +12,7 @@ from hf_chain.growth.shapes import EXACT_IN_WIDTH, check_shapes
 from hf_chain.methods.chain.recipe import MemberSettings, Recipe
 from hf_chain.methods.chain.shapes import TowerSettings
 from hf_chain.runs.environment import process_count
-from hf_chain.trainer.fits import check_global_batch
+from hf_chain.tasks.contrastive.values import check_global_batch
 
 PLANNED_IDS = 0, 1
 """First and last token of a caption in a configuration that only serves to count MACs."""

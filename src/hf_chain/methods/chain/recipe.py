@@ -18,7 +18,7 @@ from hf_chain.methods.chain.shapes import ModelSettings, TowerSettings
 from hf_chain.runs.recipe_file import parse_values, read_values, validated
 from hf_chain.runs.training_fields import check_training
 from hf_chain.settings import LARGEST_SEED, MOST_EPOCHS, FolderName, Settings, expanded
-from hf_chain.trainer.chain_values import UsualFields, check_values_of
+from hf_chain.tasks.values import UsualFields, check_values_of
 
 Operator = Literal["exact", "copy", "copy_fused", "stack", "interpolate", "random"]
 

@@ -18,6 +18,7 @@ from hf_chain.data.chat.collator import ChatCollator
 from hf_chain.data.chat.quality import check_chat
 from hf_chain.data.chat.rows import FEATURES
 from hf_chain.data.chat.template import ChatTemplate
+from hf_chain.engine import check_rates_and_saving, read_deepspeed
 from hf_chain.errors import HfChainError, reason
 from hf_chain.finite import first_not_finite
 from hf_chain.grafting.shards import open_checkpoint
@@ -34,9 +35,8 @@ from hf_chain.models.grafted_vlm.assembly import add_image_token, check_image_to
 from hf_chain.models.grafted_vlm.language_models import load_tokenizer
 from hf_chain.runs.environment import check_disk, is_distributed, process_count
 from hf_chain.runs.training_checks import check_training_works
-from hf_chain.trainer.dry_run import read_engine, warn_of_no_learning
+from hf_chain.trainer.dry_run import warn_of_no_learning
 from hf_chain.trainer.graft_config import GraftConfig
-from hf_chain.trainer.parts import check_engine_config
 
 KEPT_CHECKPOINTS = 2
 NOMINAL_STEPS = 1_000
@@ -104,7 +104,7 @@ def _check_trainings(recipe: GraftRecipe, stages: Sequence[GraftStageSettings], 
             where = f"{stage.name}.training"
             check_training_works(GraftConfig, training | {"parts": stage.parts}, where, NOMINAL_STEPS)
             try:
-                check_engine_config(read_engine(training.get("deepspeed")))
+                check_rates_and_saving(read_deepspeed(training.get("deepspeed")))
             except HfChainError as error:
                 raise HfChainError(f"{where}: {error}") from error
     if recipe.target.new is not None and TARGET not in finished:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import (
@@ -24,6 +23,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
+from hf_chain.engine import builds_in_pieces
 from hf_chain.errors import HfChainError
 from hf_chain.models.grafted_vlm.configuration_grafted_vlm import GraftedVLMConfig
 from hf_chain.models.grafted_vlm.generation_grafted_vlm import (
@@ -214,7 +214,7 @@ class GraftedVLMModel(GraftedVLMImageModel):
         Where one process has images and another has none, each would wait for the other's collectives for ever: for
         gradients in training, and under ZeRO-3 for the weights of every forward.
         """
-        if is_deepspeed_zero3_enabled():
+        if builds_in_pieces():
             return True
         weights = (*self.vision_tower.parameters(), *self.adapter.parameters(), self.image_start, self.image_end)
         return self.training and torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)

@@ -6,16 +6,13 @@ the gradient of every embedding; each micro-batch is embedded again, with the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Collection
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
-Batch = dict[str, torch.Tensor]
-Features = dict[str, torch.Tensor]
+from hf_chain.engine import Engine
+from hf_chain.tasks.task import Batch, Features
 
 
 def backward_through_features(
@@ -23,19 +20,19 @@ def backward_through_features(
     batch: Batch,
     micro_batch_size: int,
     loss_of: Callable[[Features], torch.Tensor],
-    accelerator: Accelerator,
-    **backward_kwargs: Any,
+    engine: Engine,
+    unbatched: Collection[str] = (),
 ) -> torch.Tensor:
     """Adds the gradient of the whole batch's loss to the parameters, one micro-batch at a time.
 
     Args:
-        model (`nn.Module`): the wrapped model; maps a micro-batch to features with a leading batch axis, and to
-            `logit_scale`, which has none.
+        model (`nn.Module`): the wrapped model; maps a micro-batch to features with a leading batch axis, and to those
+            of `unbatched`.
         batch (`dict`): tensors with a leading axis of `B` samples.
         micro_batch_size (`int`): samples that go through the model at once; divides `B`.
         loss_of (`Callable`): maps the features of the whole batch to the scalar loss.
-        accelerator (`Accelerator`): runs the backward passes; only the last one is synchronised over processes.
-        backward_kwargs: passed to `accelerator.backward`.
+        engine (`Engine`): runs the backward passes; only the last one is synchronised over processes.
+        unbatched (`Collection[str]`): features without a batch axis, the same for every micro-batch.
 
     Returns:
         `torch.Tensor`: the detached loss.
@@ -47,7 +44,9 @@ def backward_through_features(
             random_states.append(_random_state())
             embedded.append(dict(model(**part)))
 
-    leaves = {name: _joined(name, embedded).requires_grad_() for name in embedded[0]}
+    leaves = {
+        name: _joined([part[name] for part in embedded], name in unbatched).requires_grad_() for name in embedded[0]
+    }
     with torch.enable_grad():
         loss = loss_of(leaves)
         gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values()), allow_unused=True), strict=True))
@@ -56,18 +55,18 @@ def backward_through_features(
     for index, part in enumerate(parts):
         _restore_random_state(random_states[index])
         rows = slice(index * micro_batch_size, (index + 1) * micro_batch_size)
-        with _synchronised(accelerator, model, last=index == len(parts) - 1):
+        with engine.synchronised(model, last=index == len(parts) - 1):
             pseudo_loss = torch.zeros((), device=loss.device)
             for name, feature in model(**part).items():
                 gradient = gradients[name]
                 if gradient is None:
                     # Keeps every parameter in the graph, which distributed engines insist on.
                     pseudo_loss = pseudo_loss + 0.0 * feature.sum()
-                elif name == "logit_scale":
+                elif name in unbatched:
                     pseudo_loss = pseudo_loss + (feature * gradient).sum() / len(parts)
                 else:
                     pseudo_loss = pseudo_loss + (feature * gradient[rows]).sum()
-            accelerator.backward(pseudo_loss, **backward_kwargs)
+            engine.backward(pseudo_loss)
     _restore_random_state(after)
     return loss.detach()
 
@@ -77,8 +76,8 @@ def _split(batch: Batch, size: int) -> list[Batch]:
     return [dict(zip(names, part, strict=True)) for part in zip(*(batch[n].split(size) for n in names), strict=True)]
 
 
-def _joined(name: str, parts: list[Features]) -> torch.Tensor:
-    return parts[0][name].clone() if name == "logit_scale" else torch.cat([part[name] for part in parts])
+def _joined(parts: list[torch.Tensor], same: bool) -> torch.Tensor:
+    return parts[0].clone() if same else torch.cat(parts)
 
 
 def _random_state() -> list[torch.Tensor]:
@@ -89,18 +88,3 @@ def _restore_random_state(states: list[torch.Tensor]) -> None:
     torch.set_rng_state(states[0])
     if len(states) > 1:
         torch.cuda.set_rng_state(states[1])
-
-
-@contextmanager
-def _synchronised(accelerator: Accelerator, model: nn.Module, last: bool) -> Iterator[None]:
-    """Lets gradients meet over processes in the last backward pass only."""
-    if last:
-        yield
-        return
-    state = accelerator.gradient_state
-    state._set_sync_gradients(False)
-    try:
-        with accelerator.no_sync(model):
-            yield
-    finally:
-        state._set_sync_gradients(True)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from hf_chain.arguments.field_checks import check_common_values
 from hf_chain.distillation.schedule import SCHEDULES
 from hf_chain.errors import HfChainError
+from hf_chain.tasks import TASKS, check_task_values
 
 
 @dataclass
@@ -38,6 +39,7 @@ class UsualFields:
     dataloader_pin_memory: bool = True
     dataloader_persistent_workers: bool = False
     dataloader_prefetch_factor: int | None = None
+    task: str = "contrastive"
     feature_loss_weight: float = 500.0
     feature_loss_schedule: str = "constant"
     feature_loss_until: float = 1.0
@@ -59,24 +61,13 @@ def check_values_of(config: Any, values: dict[str, Any]) -> None:
         HfChainError: naming the first field that does not fit, its value and what is allowed.
     """
     check_common_values(config, values, ("feature_loss_weight",))
-    if (steps := values.get("gradient_accumulation_steps", 1)) != 1:
-        raise HfChainError(
-            f"gradient_accumulation_steps={steps} would lose the negatives of a contrastive loss: raise "
-            "per_device_train_batch_size instead and set micro_batch_size to what fits"
-        )
+    if (task := values.get("task", "contrastive")) not in TASKS:
+        raise HfChainError(f"task={task!r} is unknown: use one of {', '.join(TASKS)}")
     if (schedule := values.get("feature_loss_schedule", "constant")) not in SCHEDULES:
         raise HfChainError(f"feature_loss_schedule={schedule!r} is unknown: use one of {', '.join(SCHEDULES)}")
-    for name in ("feature_loss_until", "image_token_keep"):
-        if not 0 < (share := values.get(name, 1)) <= 1:
-            raise HfChainError(f"{name}={share} must be above 0 and at most 1")
-    if not 0 <= (tail := values.get("unmasked_tail", 0)) <= 1:
-        raise HfChainError(f"unmasked_tail={tail} must be between 0 and 1")
-    if labels := values.get("label_names"):
-        raise HfChainError(f"label_names is {labels!r}, and the loss is of pairs: leave it out")
-    if noise := values.get("neftune_noise_alpha"):
-        raise HfChainError(f"neftune_noise_alpha is {noise}, but CLIP has no one embedding for it; leave it out")
-    if values.get("train_sampling_strategy") == "group_by_length":
-        raise HfChainError("train_sampling_strategy is 'group_by_length', but all captions are padded to one length")
+    if not 0 < (share := values.get("feature_loss_until", 1)) <= 1:
+        raise HfChainError(f"feature_loss_until={share} must be above 0 and at most 1")
+    check_task_values(task, values)
     batch = values.get("per_device_train_batch_size", config.per_device_train_batch_size)
     micro = values.get("micro_batch_size")
     if micro is not None and (micro < 1 or batch % micro):

@@ -1,0 +1,36 @@
+"""Pre-training paradigms, one file or folder each: what turns a family into training.
+
+A task is a module of its name here. It has `check_values`, which looks at values of `ChainConfig` and starts no torch
+where plans are to be quick, and a `Task`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_chain.tasks.task import Task
+
+TASKS = {"contrastive": "ContrastiveTask"}
+"""Name of a task -> its class."""
+
+
+def find_task(name: str) -> type[Task]:
+    """The class of a task in `TASKS`."""
+    task: type[Task] = getattr(import_module(f"{__name__}.{name}"), TASKS[name])
+    return task
+
+
+def check_task_values(name: str, values: Mapping[str, Any]) -> None:
+    """Checks values of `ChainConfig` as a task in `TASKS` takes them.
+
+    Args:
+        name (`str`): the task.
+        values (`Mapping`): known field names to values; fields that are not there are not checked.
+
+    Raises:
+        HfChainError: naming the first field that does not fit, its value and what is allowed.
+    """
+    import_module(f"{__name__}.{name}").check_values(values)

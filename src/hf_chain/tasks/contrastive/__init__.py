@@ -1,0 +1,18 @@
+"""CLIP's paradigm: images are told apart by their captions, over the global batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hf_chain.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from hf_chain.tasks.contrastive.task import ContrastiveTask
+    from hf_chain.tasks.contrastive.values import check_values
+
+_FILES = {"ContrastiveTask": "task", "check_values": "values"}
+"""Public name -> its file, imported when first used: checking values starts no torch."""
+
+__all__ = ["ContrastiveTask", "check_values"]
+
+__getattr__ = lazy_names(__name__, _FILES)

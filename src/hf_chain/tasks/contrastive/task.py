@@ -1,0 +1,185 @@
+"""Contrastive training of CLIP: pairs -> embeddings -> softmax over the global batch, and the teacher's embeddings."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import CLIPConfig, CLIPModel, PreTrainedModel
+
+from hf_chain.adapters import check_no_adapter
+from hf_chain.arguments.checkpointing import checkpoints_activations
+from hf_chain.cost import StepCost, clip_macs, forward_passes
+from hf_chain.cost.steps import BACKWARD_FORWARDS
+from hf_chain.data.tokenizer import LEGACY_END
+from hf_chain.distillation import Teacher, TeacherFeatures, feature_loss
+from hf_chain.distillation.teacher import FeatureSource
+from hf_chain.engine import Reader, builds_in_pieces
+from hf_chain.errors import HfChainError
+from hf_chain.losses import contrastive_loss
+from hf_chain.models import ChainCLIPModel
+from hf_chain.models.chain_clip.stock_clip import MAP_SUFFIX, MAX_LOGIT_SCALE
+from hf_chain.models.token_dropping import draw_kept_tokens
+from hf_chain.tasks.contrastive.values import check_global_batch
+from hf_chain.tasks.task import Batch, Features, Handed, Task
+
+
+class ContrastiveTask(Task):
+    """Trains a `CLIPModel`, within the `ChainCLIPModel` that shares its modules, on images and their captions.
+
+    The teacher hands on image and text embeddings. Predictions for `compute_metrics` are image embeddings `[N, D]` and
+    text embeddings `[N, K, D]`, both L2-normalised, and labels the batch's `caption_ids` `[N, K]`.
+    Source: CLIP (arXiv 2103.00020), CoM-PT (arXiv 2604.12391).
+
+    Args:
+        args (`ChainConfig`): arguments of the training.
+    """
+
+    evaluator = "dual_encoder"
+    collator = "ImageTextCollator(processor)"
+    inputs = ("pixel_values", "input_ids", "attention_mask", "kept_tokens")
+    labels = "caption_ids"
+    unbatched = ("logit_scale",)
+    undecayed = ("logit_scale",)
+
+    def teacher(self, given: Any, student: nn.Module) -> FeatureSource:
+        """A `CLIPModel`, or a cache of its features."""
+        if isinstance(given, CLIPModel):
+            if isinstance(student, CLIPModel):
+                _check_reads_the_same(given.config, student.config)
+            return Teacher(given)
+        if not hasattr(given, "embedding_size"):
+            raise HfChainError(f"the teacher is a {type(given).__name__}: give a CLIPModel or a cache of its features")
+        source: FeatureSource = given
+        return source
+
+    def wrap(self, model: nn.Module, teacher: FeatureSource | None) -> PreTrainedModel:
+        """The `ChainCLIPModel` around a `CLIPModel`, or the one that is given."""
+        if isinstance(model, ChainCLIPModel):
+            if not builds_in_pieces():
+                check_no_adapter(model, "this ChainCLIPModel")
+            return model
+        if builds_in_pieces():
+            raise HfChainError("Under ZeRO-3 pass ChainCLIPModel.from_clip(model), made before ChainConfig")
+        clip: Any = model
+        return ChainCLIPModel.from_clip(clip, teacher.embedding_size if teacher else None)
+
+    def added(self, model: PreTrainedModel) -> tuple[dict[str, nn.Parameter], str]:
+        """The maps to the teacher's embedding size."""
+        maps = {name: weight for name, weight in model.named_parameters() if self.is_beside(name)}
+        size = model.config.teacher_projection_dim
+        return maps, f"give ChainCLIPModel.from_clip(model, {size}) and an optimizer of its parameters"
+
+    def check_batch(self, batch: int) -> None:
+        """Refuses one image, which has no other to be told from."""
+        check_global_batch("", batch)
+
+    def step_cost(self, model: PreTrainedModel, teacher: PreTrainedModel | None, data: Any, steps: int) -> StepCost:
+        """Both towers of student and teacher; nothing goes back through a tower that is frozen whole."""
+        args, config, keep = self.args, model.config, self.args.image_token_keep
+        again = bool(args.gradient_checkpointing) or checkpoints_activations(model)
+        # Nothing of a frozen tower is computed again either.
+        frozen = (
+            not any(parameter.requires_grad for parameter in tower.parameters())
+            for tower in (model.vision_model, model.text_model)
+        )
+        spared = [(BACKWARD_FORWARDS + again) * locked for locked in frozen]
+        return StepCost(
+            samples_per_step=args.per_device_train_batch_size * args.world_size,
+            captions=getattr(data, "captions_per_image", 1),
+            student=(clip_macs(config, image_token_keep=keep), clip_macs(config)),
+            teacher=(clip_macs(teacher.config, image_token_keep=keep), clip_macs(teacher.config)) if teacher else None,
+            student_passes=BACKWARD_FORWARDS + forward_passes(args.micro_batch_size, again),
+            teacher_steps=math.ceil(args.feature_loss_until * steps) if args.feature_loss_weight else 0,
+            unmasked_from=self._unmasked_from(steps),
+            spared=(spared[0], spared[1]),
+        )
+
+    def _unmasked_from(self, steps: int) -> int:
+        """The step from which all image tokens are seen."""
+        return math.ceil((1 - self.args.unmasked_tail) * steps) if self.args.image_token_keep < 1 else 0
+
+    # One batch
+
+    @property
+    def columns(self) -> list[str]:
+        """Images, captions, and where identical ones are positives their ids."""
+        ids = ["caption_ids"] if self.args.identical_captions_positive else []
+        return ["pixel_values", "input_ids", *ids]
+
+    def drawn(self, model: PreTrainedModel, batch: Batch, step: int, steps: int) -> dict[str, torch.Tensor]:
+        """The image tokens that student and teacher see; drawn for the whole global batch."""
+        if step >= self._unmasked_from(steps):
+            return {}
+        pixels, vision, args = batch["pixel_values"], model.config.vision_config, self.args
+        rows, patches = len(pixels), (vision.image_size // vision.patch_size) ** 2
+        generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
+        kept = draw_kept_tokens(rows * args.world_size, patches, args.image_token_keep, generator)
+        return {"kept_tokens": kept[args.process_index * rows :][:rows].to(pixels.device)}
+
+    def loss(self, features: Features, batch: Batch) -> torch.Tensor:
+        """Softmax over the images and captions of all processes."""
+        ids = batch["caption_ids"] if self.args.identical_captions_positive else None
+        return contrastive_loss(features["image_embeds"], features["text_embeds"], features["logit_scale"], ids)
+
+    def shown(self, features: Features) -> dict[str, torch.Tensor]:
+        """The logit scale."""
+        return {"logit_scale": features["logit_scale"].detach()}
+
+    def handed(self, features: Features) -> TeacherFeatures:
+        """The embeddings in the teacher's size."""
+        return TeacherFeatures(features["image_embeds_for_teacher"], features["text_embeds_for_teacher"])
+
+    def feature_loss(self, student: Handed, teacher: Handed) -> torch.Tensor:
+        """Image tower plus text tower."""
+        return feature_loss(*student, *teacher)
+
+    def predictions(self, features: Features) -> tuple[torch.Tensor, ...]:
+        """Image and text embeddings."""
+        return features["image_embeds"], features["text_embeds"]
+
+    # What engine and files have to know
+
+    def limits(self, model: PreTrainedModel) -> list[tuple[nn.Parameter, float]]:
+        """The logit scale is at most 100, as in CLIP."""
+        return [(model.logit_scale, MAX_LOGIT_SCALE)]
+
+    def readers(self, model: PreTrainedModel) -> list[Reader]:
+        """The text embeddings read the length of the table of positions, which is 0 while that is sharded."""
+        embeddings = model.text_model.embeddings
+        return [(embeddings, embeddings.position_embedding.weight)]
+
+    def is_beside(self, name: str) -> bool:
+        """The maps to the teacher are."""
+        return MAP_SUFFIX in name
+
+    def load_beside(self, model: PreTrainedModel, folder: str) -> None:
+        """Reads the maps to the teacher."""
+        model.load_teacher_maps(folder)
+
+
+def _check_reads_the_same(teacher: CLIPConfig, student: CLIPConfig) -> None:
+    """Refuses a teacher that cannot read what its student reads.
+
+    Raises:
+        HfChainError: naming what differs and both values.
+    """
+    for tower, field in (("text_config", "vocab_size"), ("text_config", "max_position_embeddings")):
+        has, needs = (getattr(getattr(config, tower), field) for config in (teacher, student))
+        if has < needs:
+            raise HfChainError(
+                f"the teacher has {field}={has} and the model {needs}, so it cannot read all that the model reads: "
+                "give a teacher that was trained with the same tokenizer and context"
+            )
+    for tower, field in (("vision_config", "image_size"), ("vision_config", "num_channels")):
+        has, needs = (getattr(getattr(config, tower), field) for config in (teacher, student))
+        if has != needs:
+            raise HfChainError(f"the teacher has {field}={has} and the model {needs}: both see the same images")
+    has, needs = teacher.text_config.eos_token_id, student.text_config.eos_token_id
+    if has != needs and LEGACY_END not in (has, needs):
+        raise HfChainError(
+            f"the teacher has eos_token_id={has} and the model {needs}, so one of them reads captions at a wrong "
+            "token: give a teacher that was trained with the same tokenizer"
+        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from hf_chain.lazy import lazy_names
 
@@ -43,6 +44,7 @@ _MODULES = {
 """Public name -> its file, imported when first used: a recipe needs the settings alone, which must not start torch."""
 
 __all__ = [
+    "EVALUATORS",
     "AnswerEvaluation",
     "Answered",
     "CaptionEvaluation",
@@ -60,6 +62,7 @@ __all__ = [
     "evaluate_clip",
     "evaluate_free_answers",
     "evaluation_size",
+    "find_evaluator",
     "generate_answers",
     "response_loss",
     "retrieval_metrics",
@@ -68,3 +71,17 @@ __all__ = [
 ]
 
 __getattr__ = lazy_names(__name__, _MODULES)
+
+EVALUATORS = {
+    "caption": "evaluate_captions",
+    "dual_encoder": "evaluate_clip",
+    "free": "evaluate_free_answers",
+    "question": "evaluate_answers",
+}
+"""Name of an evaluator -> its function, which takes a model, what reads for it, and rows."""
+
+
+def find_evaluator(name: str) -> Any:
+    """The function of an evaluator in `EVALUATORS`."""
+    function = EVALUATORS[name]
+    return getattr(import_module(f"{__name__}.{_MODULES[function]}"), function)

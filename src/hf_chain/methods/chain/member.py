@@ -17,7 +17,7 @@ from transformers.utils import logging
 from hf_chain.arguments.precision import uses_bfloat16
 from hf_chain.cost import clip_macs, clip_parameters, training_steps
 from hf_chain.distillation.cache import cached_teacher, remove_damaged
-from hf_chain.evaluation import Evaluation, evaluate_clip
+from hf_chain.evaluation import Evaluation, find_evaluator
 from hf_chain.files import whole_folder, write_json
 from hf_chain.growth import embedding_error, grow
 from hf_chain.methods.chain.family_data import FamilyData
@@ -34,6 +34,7 @@ from hf_chain.runs.training_run import (
     logging_steps,
     train_or_resume,
 )
+from hf_chain.tasks import find_task
 from hf_chain.trainer import ChainConfig, ChainTrainer
 
 logger = logging.get_logger(__name__)
@@ -274,8 +275,10 @@ class MemberStage:
 
     def _evaluate(self, model: CLIPModel, trained: bool = True) -> dict[str, Evaluation]:
         options = self.data.evaluation_options | {"trained": trained}
-        bf16 = uses_bfloat16(self.recipe.training_of(self.member).get("bf16", False))
+        training = self.recipe.training_of(self.member)
+        evaluate = find_evaluator(find_task(training.get("task", ChainConfig.task)).evaluator)
+        bf16 = uses_bfloat16(training.get("bf16", False))
         return {
-            name: evaluate_clip(model, self.data.processor, split, bf16=bf16, **options)
+            name: evaluate(model, self.data.processor, split, bf16=bf16, **options)
             for name, split in self.data.evaluation.items()
         }

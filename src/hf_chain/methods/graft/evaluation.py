@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any, Literal
@@ -10,10 +10,11 @@ from typing import Any, Literal
 from datasets import Dataset
 
 from hf_chain.data.chat.question_makers import CAPTION_KIND
-from hf_chain.evaluation.captioning import CAPTION_TOKENS, evaluate_captions
-from hf_chain.evaluation.free_answers import LOSS_ROWS, evaluate_free_answers
+from hf_chain.evaluation import find_evaluator
+from hf_chain.evaluation.captioning import CAPTION_TOKENS
+from hf_chain.evaluation.free_answers import LOSS_ROWS
 from hf_chain.evaluation.generate import answer_macs, image_macs
-from hf_chain.evaluation.question_answering import Answered, answer_metrics, evaluate_answers, spread
+from hf_chain.evaluation.question_answering import Answered, answer_metrics, spread
 from hf_chain.methods.graft.lengths import Lengths
 from hf_chain.methods.graft.recipe import AnswerSettings
 
@@ -85,42 +86,22 @@ def _ask(model: Any, processor: Any, rows: Dataset, settings: AnswerSettings) ->
     macs = 0
     for way, numbers in by_way(rows).items():
         part = rows if len(numbers) == len(rows) else rows.select(numbers)
-        found = _WAYS[way](model, processor, part, settings)
+        most = settings.max_new_tokens if way == "question" else caption_tokens(settings)
+        found = find_evaluator(way)(model, processor, part, batch_size=settings.batch_size, max_new_tokens=most)
+        said = _described(part, found.captions) if way == "caption" else found.answers
         metrics |= found.metrics
-        answers |= dict(zip(numbers, found.answers, strict=True))
+        answers |= dict(zip(numbers, said, strict=True))
         macs += found.macs
     ordered = [answers[number] for number in range(len(rows))]
     judged = [one for one in ordered if way_of(one.kind) != "caption"]
     return Asked(metrics | (answer_metrics(judged) if judged else {}), ordered, macs)
 
 
-def _questions(model: Any, processor: Any, rows: Dataset, settings: AnswerSettings) -> Asked:
-    found = evaluate_answers(
-        model, processor, rows, batch_size=settings.batch_size, max_new_tokens=settings.max_new_tokens
-    )
-    return Asked(found.metrics, found.answers, found.macs)
-
-
-def _free(model: Any, processor: Any, rows: Dataset, settings: AnswerSettings) -> Asked:
-    found = evaluate_free_answers(
-        model, processor, rows, batch_size=settings.batch_size, max_new_tokens=caption_tokens(settings)
-    )
-    return Asked(found.metrics, found.answers, found.macs)
-
-
-def _captions(model: Any, processor: Any, rows: Dataset, settings: AnswerSettings) -> Asked:
-    found = evaluate_captions(
-        model, processor, rows, batch_size=settings.batch_size, max_new_tokens=caption_tokens(settings)
-    )
-    answers = []
-    for row, caption in zip(rows.remove_columns("images"), found.captions, strict=True):
+def _described(rows: Dataset, captions: Sequence[str]) -> Iterator[Answered]:
+    """Captions as answers to what was asked of the pictures."""
+    for row, caption in zip(rows.remove_columns("images"), captions, strict=True):
         question, reference = (message["content"] for message in row["messages"][-2:])
-        expected = (reference, *row["answers"])
-        answers.append(Answered(question, expected, caption, None, row["kind"], row["negatives"]))
-    return Asked(found.metrics, answers, found.macs)
-
-
-_WAYS = {"question": _questions, "free": _free, "caption": _captions}
+        yield Answered(question, (reference, *row["answers"]), caption, None, row["kind"], row["negatives"])
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPVisionModel, PreTrainedModel, ViTForImageClassification
 
@@ -67,6 +69,17 @@ def test_a_checkpoint_comes_back_byte_for_byte_and_says_the_same(name: str, tmp_
     assert (tmp_path / peer.config_file).is_file()
 
 
+def test_half_precision_stays_half(tmp_path: Path) -> None:
+    folder = shutil.copytree(PEERS / "open_clip", tmp_path / "open_clip")
+    halves = {name: weight.half() for name, weight in weights_of(folder).items()}
+    save_file(halves, folder / "open_clip_model.safetensors")
+    model, _ = from_peer(folder)
+    assert {weight.dtype for weight in model.parameters()} == {torch.float16}
+    (tmp_path / "back").mkdir()
+    to_peer(model, tmp_path / "back")
+    assert all(torch.equal(halves[name], weight) for name, weight in weights_of(tmp_path / "back").items())
+
+
 def test_images_are_prepared_as_the_checkpoint_says() -> None:
     _, images = from_peer(PEERS / "open_clip")
     assert (images.size["shortest_edge"], images.crop_size["height"]) == (16, 16)
@@ -74,6 +87,27 @@ def test_images_are_prepared_as_the_checkpoint_says() -> None:
     _, images = from_peer(PEERS / "timm")
     # timm resizes to the size over crop_pct, 0.9, rounded down.
     assert (images.size["shortest_edge"], images.crop_size["height"], images.resample) == (17, 16, 3)
+
+
+@pytest.mark.parametrize(("name", "side"), [("open_clip", 16), ("timm", 17)])
+def test_images_are_squashed_where_the_checkpoint_says_so(name: str, side: int, tmp_path: Path) -> None:
+    folder = shutil.copytree(PEERS / name, tmp_path / name)
+    path = next(folder.glob("*.json"))
+    told = json.loads(path.read_text())
+    changes = {"preprocess_cfg": {"resize_mode": "squash"}, "pretrained_cfg": {"crop_mode": "squash"}}
+    for part, values in changes.items():
+        told.setdefault(part, {}).update(values)
+    path.write_text(json.dumps(told))
+    model, images = from_peer(folder)
+    picture = Image.radial_gradient("L").convert("RGB").resize((20, 31))
+    squashed = picture.resize((side, side), Image.Resampling.BICUBIC).crop((0, 0, 16, 16))
+    expected = (
+        torch.tensor(np.array(squashed)).movedim(2, 0) / 255 - torch.tensor(images.image_mean)[:, None, None]
+    ) / (torch.tensor(images.image_std)[:, None, None])
+    assert torch.allclose(images(picture, return_tensors="pt")["pixel_values"][0], expected, atol=1e-6)
+    (tmp_path / "back").mkdir()
+    to_peer(model, tmp_path / "back", images)
+    assert from_peer(tmp_path / "back")[1].to_dict() == images.to_dict()
 
 
 @pytest.mark.parametrize(

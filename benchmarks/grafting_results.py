@@ -18,7 +18,7 @@ from matplotlib import pyplot as plt
 
 from families import shown_recipe
 from hf_chain.cost import human
-from hf_chain.cost.comparison import saving_words
+from hf_chain.cost.table import saving_words
 from hf_chain.files import write_json, write_text
 from hf_chain.methods.graft.record import SURROGATE, GraftRecord, StageRecord, graft_record
 from hf_chain.methods.graft.report.summary import GraftSummary, summarize_graft

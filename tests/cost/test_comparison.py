@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from hf_chain.cost.comparison import PUBLISHED, GraftComparison, comparison_rows, comparison_table
+from hf_chain.cost.table import PUBLISHED, GraftComparison, comparison_rows, comparison_table
 from hf_chain.errors import HfChainError
 
 

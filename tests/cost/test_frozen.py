@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hf_chain.cost.grafted import Segment, training_macs
+from hf_chain.cost.steps import Segment, training_macs
 
 
 def test_a_model_trained_as_a_whole_costs_three_forwards():

@@ -7,8 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForCausalLM
 
-from hf_chain.cost.grafted import grafted_segments
-from hf_chain.cost.transformer import decoder_macs, encoder_macs, image_tokens
+from hf_chain.cost.macs import decoder_macs, encoder_macs, image_tokens
+from hf_chain.cost.steps import piece_macs
 from hf_chain.models.grafted_vlm import GraftedVLMConfig
 
 SIZES = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 3}
@@ -29,7 +29,14 @@ DECODERS = {
     "gpt2": {"vocab_size": 96, "n_embd": 32, "n_layer": 3, "n_head": 4},
 }
 TOWER = {"hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4}
-ENCODERS = {"clip_vision_model": 1, "siglip_vision_model": 0, "dinov2": 1, "dinov2_with_registers": 5, "vit": 1}
+ENCODERS = {
+    "clip_vision_model": 1,
+    "siglip_vision_model": 0,
+    "dinov2": 1,
+    "dinov2_with_registers": 5,
+    "vit": 1,
+    "deit": 2,
+}
 
 
 @pytest.mark.parametrize("family", DECODERS)
@@ -103,6 +110,6 @@ def test_what_counts_is_the_size_of_images_that_are_processed():
     resized = GraftedVLMConfig(vision_config=configured, text_config=text, image_size=16)
     own = GraftedVLMConfig(vision_config=processed, text_config=text)
     assert encoder_macs(resized) == encoder_macs(own) < encoder_macs(configured)
-    segments = [[segment.forward_macs for segment in grafted_segments(config, 1, 8, 1)] for config in (resized, own)]
-    assert segments[0] == segments[1] and sum(segments[0][:4]) == encoder_macs(own)
+    pieces = [piece_macs(config, 8, images=1) for config in (resized, own)]
+    assert pieces[0] == pieces[1] and sum(list(pieces[0].values())[:4]) == encoder_macs(own)
     assert image_tokens(resized) == resized.tokens_per_image

@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from hf_chain.cli import app
 from hf_chain.commands.run import RunArguments
-from hf_chain.cost.comparison import PUBLISHED, comparison_table
+from hf_chain.cost.table import PUBLISHED, comparison_table
 from hf_chain.methods.chain.recipe import Recipe
 from hf_chain.methods.graft.recipe import GraftRecipe
 from hf_chain.runs.recipe_file import parse_values, validated

@@ -12,7 +12,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from hf_chain.cost.transformer import decoder_macs, encoder_macs
+from hf_chain.cost.macs import decoder_macs, encoder_macs
 from hf_chain.data.chat import ChatCollator, ChatEncoder
 from hf_chain.data.chat.rows import FEATURES
 from hf_chain.errors import HfChainError

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hf_chain.cost.transformer import decoder_macs, encoder_macs
+from hf_chain.cost.macs import decoder_macs, encoder_macs
 from hf_chain.families import family_of
 from hf_chain.growth.measure import random_inputs
 from support.decoders import DECODERS, some_tokens, tiny_decoder

@@ -23,7 +23,7 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
 )
 
-from hf_chain.cost.transformer import decoder_macs
+from hf_chain.cost.macs import decoder_macs
 from hf_chain.errors import HfChainError
 from hf_chain.grafting import layer_predictions
 from hf_chain.grafting.anatomy import decoder_layers

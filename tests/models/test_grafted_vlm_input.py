@@ -210,8 +210,16 @@ BAD: dict[str, tuple[Callable[[Parts], object], str]] = {
     "layer": (_joins(vision_layer=-4), "vision_layer=-4 is outside of a tower with 3 layers: use -3 … -1"),
     "no adapter": (_joins(adapter_layers=0), "adapter_layers=0: the adapter needs at least 1 linear layer"),
     "unknown tower": (
+        lambda _: GraftedVLMConfig(vision_config={"model_type": "beit"}),
+        "vision model_type 'beit' is not known: use one of clip_vision_model",
+    ),
+    "tower of stages": (
         lambda _: GraftedVLMConfig(vision_config={"model_type": "swin"}),
-        "vision model_type 'swin' is not known: use one of clip_vision_model",
+        "vision model_type 'swin' cannot be grafted, as its stages merge patches: use one of clip_vision_model",
+    ),
+    "tower that hides patches": (
+        lambda _: GraftedVLMConfig(vision_config={"model_type": "vit_mae"}),
+        "vision model_type 'vit_mae' cannot be grafted, as it hides patches and shuffles the others",
     ),
     "tokenizer without the token": (
         lambda _: GraftedVLMProcessor(image_processor(), tiny_tokenizer()),

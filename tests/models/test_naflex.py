@@ -9,8 +9,8 @@ from datasets import Dataset
 from PIL import Image
 from transformers import Siglip2ImageProcessorPil
 
-from hf_chain.cost.grafted import adapter_macs
-from hf_chain.cost.transformer import encoder_macs
+from hf_chain.cost.macs import encoder_macs
+from hf_chain.cost.steps import adapter_macs
 from hf_chain.data.chat import ChatEncoder
 from hf_chain.data.chat.rows import FEATURES
 from hf_chain.evaluation.question_answering import evaluate_answers

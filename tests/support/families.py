@@ -370,6 +370,7 @@ ROWS: dict[str, Row] = {
     "clip_vision_model": tower("CLIPVisionModelWithProjection", errors={"width": 1e-3, "everything": 1e-3}),
     "clip_text_model": tower("CLIPTextModel", TEXT),
     "siglip_vision_model": tower("SiglipVisionModel"),
+    "siglip2_vision_model": tower("Siglip2VisionModel", SQUARE | {"num_patches": 16, "patch_size": 4}),
     "siglip_text_model": tower("SiglipTextModel", TEXT | {"projection_size": 24}),
     "siglip": dual(
         "SiglipModel", TEXT | {"projection_size": 24}, PIXELS, as_wide_as_vision="text_config.projection_size"

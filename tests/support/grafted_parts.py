@@ -39,6 +39,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "dinov2": _DINO,
     "dinov2_with_registers": _DINO | {"num_register_tokens": 2},
     "vit": _TOWER,
+    "deit": _TOWER,
     "siglip2_vision_model": {key: value for key, value in _TOWER.items() if key != "image_size"} | {"num_patches": 16},
 }
 """`model_type` -> fields of a vision tower's configuration; `clip` is a dual encoder."""

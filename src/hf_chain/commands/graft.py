@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hf_chain.cost.units import human
+from hf_chain.cost.table import human
 from hf_chain.files import check_new_folder, new_folder
 from hf_chain.grafting.graft import graft
 from hf_chain.methods.graft.card.folder_card import write_grafted_card

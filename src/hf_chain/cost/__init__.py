@@ -1,12 +1,14 @@
 """Cost: analytic MACs, memory and hours of a model, a member's training and a whole family; imports no torch."""
 
-from hf_chain.cost.comparison import GraftComparison, comparison_table
+from hf_chain.cost.clip import (
+    clip_macs,
+    clip_memory,
+    clip_parameters,
+    kept_patches,
+)
 from hf_chain.cost.family import FamilyCost, MemberCost, evaluation_macs
-from hf_chain.cost.macs import TowerMACs, clip_macs, clip_parameters, kept_patches
-from hf_chain.cost.memory import MemoryEstimate, clip_memory
-from hf_chain.cost.steps import StepCost, forward_passes, training_steps
-from hf_chain.cost.table import memory_table, plan_table
-from hf_chain.cost.units import hours, human
+from hf_chain.cost.steps import MemoryEstimate, StepCost, TowerMACs, forward_passes, training_steps
+from hf_chain.cost.table import GraftComparison, comparison_table, hours, human, memory_table, plan_table
 
 __all__ = [
     "FamilyCost",

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_chain.cost.macs import TowerMACs, clip_macs, clip_parameters
-from hf_chain.cost.steps import BACKWARD_FORWARDS, StepCost, training_steps
+from hf_chain.cost.clip import clip_macs, clip_parameters
+from hf_chain.cost.steps import BACKWARD_FORWARDS, StepCost, TowerMACs, training_steps
 from hf_chain.errors import HfChainError
 
 if TYPE_CHECKING:

@@ -1,154 +1,308 @@
-"""MACs and parameters of a CLIP dual encoder, counted from its configuration alone."""
+"""MACs from residual streams: each matrix times the tokens that pass it, and attention between them.
+
+The sizes are those of a configuration's fields where a plan may start no torch, and else those of the stock class on
+torch's meta device, which knows them for every model.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import Any
 
-from hf_chain.errors import HfChainError
+from hf_chain.errors import HfChainError, reason
+from hf_chain.families import FAMILIES, Family, Stream, Weight, family_of, value_of
 
-if TYPE_CHECKING:
-    from transformers import CLIPConfig
-
-Tower = Any
-"""A `CLIPVisionConfig` or `CLIPTextConfig`, whose sizes transformers types as unions that cannot be computed with."""
+Sized = tuple[int | None, Weight, tuple[int, ...]]
+"""The block of a weight, what it is, and its shape."""
 
 
 @dataclass(frozen=True)
-class TowerMACs:
-    """Forward multiply-accumulate operations of the two towers.
+class StreamMACs:
+    """What one token of a stream costs.
 
     Attributes:
-        image (`int`): MACs for one image.
-        text (`int`): MACs for one caption.
+        entry (`int`): MACs that put a patch, or an embedding of another size, into the stream.
+        blocks (`tuple[int, ...]`): MACs of a token in the matrices of each block; of experts the share that is chosen.
+        exit (`int`): MACs of a token that is read at the end.
+        attention (`int`): MACs of a pair of tokens in one block, in all heads.
     """
 
-    image: int
-    text: int
+    entry: int
+    blocks: tuple[int, ...]
+    exit: int
+    attention: int
 
-    def per_sample(self, captions: int) -> int:
-        """MACs of one training sample: an image and its `captions`.
+    def of_blocks(self, tokens: int, blocks: Iterable[int] | None = None) -> int:
+        """MACs of tokens that all attend to each other.
 
         Args:
-            captions (`int`): Captions of the image.
+            tokens (`int`): Their number.
+            blocks (`Iterable[int]`, *optional*): Blocks that are run; all of them by default.
 
         Returns:
             `int`: Multiply-accumulate operations.
         """
-        return self.image + captions * self.text
+        run = [self.blocks[block] for block in blocks] if blocks is not None else self.blocks
+        return tokens * sum(run) + tokens**2 * self.attention * len(run)
 
 
-def clip_macs(config: CLIPConfig, text_tokens: int | None = None, image_token_keep: float = 1.0) -> TowerMACs:
-    """Counts the forward MACs of a CLIP model: matrix products and the patch convolution, as the FLOP counter does.
+def decoder_macs(config: Any, tokens: int, *, layers: Iterable[int] | None = None, head: bool = True) -> int:
+    """Counts the forward MACs of a decoder-only language model on one sequence.
 
-    FLOPs are twice these numbers. Causal attention is counted in full, as `torch.utils.flop_counter` does.
+    Attention is counted in full, also where it is causal or windowed, as `torch.utils.flop_counter` does.
 
     Args:
-        config (`CLIPConfig`): The model.
-        text_tokens (`int`, *optional*): Tokens in a caption, padding included; `max_position_embeddings` by default.
-        image_token_keep (`float`, defaults to 1.0): Share of the patch tokens that enter the transformer (FLIP). The
-            class token always does, and the patch convolution still sees the whole image.
+        config (`PreTrainedConfig`): The model, or a composite one with a `text_config`.
+        tokens (`int`): Length of the sequence.
+        layers (`Iterable[int]`, *optional*): Layers that are run; all of them by default.
+        head (`bool`): Whether the language-model head is run on every token.
 
     Returns:
-        `TowerMACs`: MACs per image and per caption.
+        `int`: Multiply-accumulate operations; FLOPs are twice that.
+    """
+    macs = _decoder(_key(config.get_text_config() if hasattr(config, "get_text_config") else config))
+    run = range(len(macs.blocks)) if layers is None else list(layers)
+    entry = macs.entry if 0 in run else 0
+    return macs.of_blocks(tokens, run) + tokens * (entry + (macs.exit if head else 0))
+
+
+def encoder_macs(config: Any, *, layers: Iterable[int] | None = None) -> int:
+    """Counts the forward MACs of a vision transformer on one image, from its patches to its last layer.
+
+    Args:
+        config (`PreTrainedConfig`): A vision configuration, or a composite one with a `vision_config`, whose own size
+            of images counts where it has one.
+        layers (`Iterable[int]`, *optional*): Layers that are run; all of them by default.
+
+    Returns:
+        `int`: Multiply-accumulate operations, on the largest image where a tower keeps the aspect ratio.
 
     Raises:
-        HfChainError: when a caption is longer than the text tower's context, or the kept share is not in (0, 1].
+        HfChainError: when no family describes it, or its image passes several streams.
     """
-    vision, text = towers(config)
-    context = text.max_position_embeddings
-    text_tokens = context if text_tokens is None else text_tokens
-    if not 1 <= text_tokens <= context:
-        raise HfChainError(f"text_tokens is {text_tokens}: choose 1 to {context}, the text tower's positions")
-    patches = num_patches(vision)
-    patch_convolution = patches * vision.num_channels * vision.patch_size**2 * vision.hidden_size
-    image_tokens = kept_patches(patches, image_token_keep) + 1
-    return TowerMACs(
-        image=patch_convolution + _encoder_macs(vision, image_tokens) + vision.hidden_size * config.projection_dim,
-        text=_encoder_macs(text, text_tokens) + text.hidden_size * config.projection_dim,
-    )
+    vision = getattr(config, "vision_config", config)
+    if hasattr(vision, "depths"):
+        return _counted(_key(vision))
+    macs = _encoder(_key(vision))
+    return image_patches(config) * macs.entry + macs.of_blocks(image_tokens(config), layers)
 
 
-def vision_parameters(vision: Tower) -> int:
-    """Number of parameters of a stock `CLIPVisionModel`, which is what a graft uses of a dual encoder.
+def image_patches(config: Any) -> int:
+    """Patches of one image; of the largest one where a tower keeps the aspect ratio (NaFlex).
 
     Args:
-        vision (`CLIPVisionConfig`): The vision tower.
-
-    Returns:
-        `int`: Weights and biases, without the projection.
-    """
-    vectors = 1 + vision.num_channels * vision.patch_size**2 + (num_patches(vision) + 1) + 4
-    return int(vectors * vision.hidden_size + _encoder_parameters(vision))
-
-
-def clip_parameters(config: CLIPConfig) -> int:
-    """Number of parameters of the stock `CLIPModel` with this configuration.
-
-    Args:
-        config (`CLIPConfig`): The model.
-
-    Returns:
-        `int`: Weights and biases, both towers, projections and logit scale.
-    """
-    vision, text = towers(config)
-    text_vectors = text.vocab_size + text.max_position_embeddings + 2 + config.projection_dim
-    logit_scale = 1
-    return int(
-        vision_parameters(vision)
-        + vision.hidden_size * config.projection_dim
-        + text_vectors * text.hidden_size
-        + _encoder_parameters(text)
-        + logit_scale
-    )
-
-
-def towers(config: CLIPConfig) -> tuple[Tower, Tower]:
-    """The vision and the text configuration."""
-    return config.vision_config, config.text_config
-
-
-def num_patches(vision: Tower) -> int:
-    """Patches of one image.
-
-    Args:
-        vision (`CLIPVisionConfig`): The vision tower.
-
-    Returns:
-        `int`: Their number, without the class token.
-    """
-    return int(vision.image_size // vision.patch_size) ** 2
-
-
-def kept_patches(patches: int, keep: float) -> int:
-    """Patch tokens that stay when a share `keep` in (0, 1] of `patches` is kept: rounded down, at least one.
-
-    Args:
-        patches (`int`): Patches of one image.
-        keep (`float`): Share, in (0, 1].
+        config (`PreTrainedConfig`): As for `encoder_macs`.
 
     Returns:
         `int`: Their number.
+    """
+    vision = getattr(config, "vision_config", config)
+    if getattr(vision, "image_size", None) is None:
+        return int(vision.num_patches)
+    height, width = getattr(config, "image_height_and_width", None) or _pair(vision.image_size)
+    rows, columns = _pair(vision.patch_size)
+    return (height // rows) * (width // columns)
+
+
+def image_tokens(config: Any) -> int:
+    """Tokens of one image inside a vision transformer: patches, class token and register tokens.
+
+    Args:
+        config (`PreTrainedConfig`): As for `encoder_macs`.
+
+    Returns:
+        `int`: Their number.
+    """
+    vision = getattr(config, "vision_config", config)
+    return image_patches(config) + _image_stream(vision).prefix_tokens(vision)
+
+
+def layer_list(model: Any, depth: int) -> Any:
+    """The layers of a transformer: the first list of that length, in its decoder where it says which that is.
+
+    Args:
+        model (`PreTrainedModel`): A transformer, with a head or without.
+        depth (`int`): Its layers.
+
+    Returns:
+        `nn.ModuleList`: The layers themselves.
 
     Raises:
-        HfChainError: when the share is not in (0, 1].
+        `HfChainError`: Where there is no such list.
     """
-    if not 0 < keep <= 1:
-        raise HfChainError(f"image_token_keep is {keep}: choose a share above 0 and at most 1")
-    return max(1, int(patches * keep))
+    from torch import nn
+
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    for place in (decoder, model):
+        for module in place.modules() if place is not None else ():
+            if isinstance(module, nn.ModuleList) and len(module) == depth:
+                return module
+    raise HfChainError(f"{type(model).__name__} has no list of {depth} layers, which its cost and predictions are of")
 
 
-def _encoder_macs(tower: Tower, tokens: int) -> int:
-    width = tower.hidden_size
-    projections = 4 * tokens * width**2
-    attention = 2 * tokens**2 * width
-    mlp = 2 * tokens * width * tower.intermediate_size
-    return int(tower.num_hidden_layers * (projections + attention + mlp))
+def by_fields(family: Family, stream: Stream, config: Any) -> Iterator[Sized]:
+    """The weights of a stream with the shapes that the fields of a configuration give them, without torch.
+
+    Args:
+        family (`Family`): Whose stream it is.
+        stream (`Stream`): A stream all of whose weights every model has.
+        config (`PreTrainedConfig`): The model, or what a recipe says of it.
+    """
+    part, heads = stream.config_of(config), stream.heads_of(config)
+    sizes = dict.fromkeys(("query", "context"), heads.number * heads.size)
+    sizes |= dict.fromkeys(("key", "value"), heads.key_value * heads.size)
+    # A tower alone has no embedding to project to.
+    sizes |= {"embedding": value_of(config, family.embedding) if family.embedding else 0}
+    sizes |= {"residual": stream.width_of(config), "mlp": getattr(part, stream.mlp)}
+    if stream is family.image:
+        rows, columns = _pair(part.patch_size)
+        sizes |= {"colour": part.num_channels, "row": rows, "column": columns}
+        sizes["grid"] = image_patches(part) + stream.class_tokens
+    else:
+        sizes |= {"vocab": part.vocab_size, "position": part.max_position_embeddings}
+    blocks = [(block, weight) for block in range(stream.depth_of(config)) for weight in stream.block.values()]
+    for number, weight in [*((None, weight) for weight in stream.outer.values()), *blocks]:
+        shape = tuple(sizes[axis] for axis in weight.axes)
+        if all(shape):
+            yield number, weight, shape
 
 
-def _encoder_parameters(tower: Tower) -> int:
-    width, hidden = tower.hidden_size, tower.intermediate_size
-    attention = 4 * (width**2 + width)
-    mlp = 2 * width * hidden + hidden + width
-    norms = 4 * width
-    return int(tower.num_hidden_layers * (attention + mlp + norms))
+def stream_macs(weights: Iterable[Sized], chosen: int = 1) -> StreamMACs:
+    """What one token of a stream costs.
+
+    Args:
+        weights (`Iterable[tuple]`): Its weights, block by block in their order.
+        chosen (`int`): Experts that a token passes.
+
+    Returns:
+        `StreamMACs`: Attention is counted where there are queries.
+    """
+    entry = leave = 0
+    blocks: dict[int, int] = {}
+    sizes: dict[str, int] = {}
+    for number, weight, shape in weights:
+        if number is not None:
+            blocks.setdefault(number, 0)
+        if not _multiplies(weight):
+            continue
+        sizes |= zip(weight.axes, shape, strict=False)
+        macs = math.prod(shape)
+        if weight.axes[0] == "expert" and len(weight.axes) == 3:
+            macs = macs * chosen // shape[0]
+        if number is not None:
+            blocks[number] += macs
+        elif weight.role == "embed":
+            entry += macs
+        else:
+            leave += macs
+    context = sizes.get("context", 0)
+    return StreamMACs(entry, tuple(blocks.values()), leave, sizes.get("query", context) + context)
+
+
+def _multiplies(weight: Weight) -> bool:
+    """Whether tokens are multiplied with a weight: it has an input and an output, and is not looked up."""
+    axes = set(weight.axes) - ({"expert"} if weight.role == "write" else set())
+    if weight.role == "embed":
+        return "colour" in axes
+    return weight.role in ("read", "raw_read", "write", "keep") and len(axes) > 1
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def _key(config: Any) -> tuple[type, str]:
+    return type(config), config.to_json_string(use_diff=False)
+
+
+def _image_stream(config: Any) -> Stream:
+    stream = family_of(config).image
+    if stream is None:
+        raise HfChainError(
+            f"the cost of model_type {config.model_type!r} cannot be counted: no single stream takes its patches"
+        )
+    return stream
+
+
+@lru_cache(maxsize=64)
+def _decoder(key: tuple[type, str]) -> StreamMACs:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    config, model = _built(MODEL_FOR_CAUSAL_LM_MAPPING, key)
+    family = FAMILIES.get(config.model_type)
+    stream = family.streams[0] if family else _guessed(model, config)
+    macs = stream_macs(_by_class(stream, model), getattr(config, "num_experts_per_tok", None) or 1)
+    # A few OPT models embed in another size than that of their layers.
+    projections = (getattr(model.get_decoder(), name, None) for name in ("project_in", "project_out"))
+    entry, leave = (0 if projection is None else projection.weight.numel() for projection in projections)
+    attention = macs.attention if family else 2 * _attention_width(config)
+    return StreamMACs(entry, macs.blocks, macs.exit + leave, attention)
+
+
+@lru_cache(maxsize=64)
+def _encoder(key: tuple[type, str]) -> StreamMACs:
+    from transformers import MODEL_MAPPING
+
+    config, model = _built(MODEL_MAPPING, key)
+    return stream_macs(_by_class(_image_stream(config), model))
+
+
+@lru_cache(maxsize=64)
+def _counted(key: tuple[type, str]) -> int:
+    """MACs of a model of stages, whose layers see fewer and fewer places: counted while it runs without weights."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import MODEL_MAPPING
+
+    config, model = _built(MODEL_MAPPING, key)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(pixel_values=torch.empty(1, config.num_channels, *_pair(config.image_size), device="meta"))
+    return int(counter.get_total_flops()) // 2
+
+
+def _by_class(stream: Stream, model: Any) -> Iterator[Sized]:
+    """The weights of a stream in a model, tied ones at every place."""
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        slot, block = stream.slot(name), stream.block_of(name)
+        if slot is not None:
+            yield slot.block, slot.weight, tuple(weight.shape)
+        elif block is not None and weight.ndim > 1 and "norm" not in name:
+            # Of what no family describes, every token passes every matrix.
+            yield block, Weight("keep", ("expert", "out", "in")[-weight.ndim :]), tuple(weight.shape)
+
+
+def _guessed(model: Any, config: Any) -> Stream:
+    """The stream of a language model that no family describes."""
+    layers, head = layer_list(model, config.num_hidden_layers), model.get_output_embeddings().weight
+    names = (name for name, weight in model.named_parameters(remove_duplicate=False) if weight is head)
+    blocks = next(name for name, module in model.named_modules() if module is layers)
+    return Stream(outer={next(names): Weight("read", ("vocab", "residual"))}, block={}, blocks=f"{blocks}.")
+
+
+def _attention_width(config: Any) -> int:
+    heads = getattr(config, "num_attention_heads", None)
+    if heads is None:
+        raise HfChainError(f"model_type {config.model_type!r} has no attention heads: its cost cannot be counted")
+    if getattr(config, "kv_lora_rank", None):
+        # Keys are longer than values where they come from one latent vector.
+        sizes = (config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim)
+        return int(heads * sum(sizes) / 2)
+    return int(heads * (getattr(config, "head_dim", None) or config.hidden_size // heads))
+
+
+def _built(classes: Any, key: tuple[type, str]) -> tuple[Any, Any]:
+    """Configuration and model without weights; not by the Auto class, which hands them to DeepSpeed under ZeRO-3."""
+    import json
+
+    import torch
+
+    kind, text = key
+    try:
+        config = kind(**json.loads(text))
+        with torch.device("meta"):
+            return config, classes[type(config)](config)
+    except Exception as error:  # Every family has its own.
+        raise HfChainError(f"the cost of a {kind.__name__} cannot be counted: {reason(error, 120)}") from error

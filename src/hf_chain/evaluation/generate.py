@@ -14,8 +14,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 from transformers import GenerationConfig
 
-from hf_chain.cost.grafted import adapter_macs
-from hf_chain.cost.transformer import decoder_macs, encoder_macs
+from hf_chain.cost.macs import decoder_macs, encoder_macs
+from hf_chain.cost.steps import adapter_macs
 from hf_chain.data.chat import ChatEncoder, read_sample
 from hf_chain.errors import HfChainError, reason
 from hf_chain.module_modes import evaluation_mode

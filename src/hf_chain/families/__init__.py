@@ -23,7 +23,7 @@ from hf_chain.families.phi import PHI, PHI_3
 from hf_chain.families.siglip import SIGLIP, SIGLIP_TEXT, SIGLIP_VISION
 from hf_chain.families.swin import SWIN
 from hf_chain.families.vision_text import NORMS_ON_THE_STREAM, TOWERS, dual_encoder
-from hf_chain.families.vit import MAE, VIT
+from hf_chain.families.vit import DEIT, MAE, VIT
 
 FAMILIES: dict[str, Family] = {
     "clip": CLIP,
@@ -33,8 +33,9 @@ FAMILIES: dict[str, Family] = {
     "siglip2": SIGLIP,
     "siglip_text_model": SIGLIP_TEXT,
     "siglip_vision_model": SIGLIP_VISION,
+    "siglip2_vision_model": SIGLIP_VISION,
     "vit": VIT,
-    "deit": VIT,
+    "deit": DEIT,
     "vit_mae": MAE,
     "dinov2": DINOV2,
     "dinov2_with_registers": DINOV2,

@@ -40,6 +40,9 @@ VISION = Stream(
     | norm("post_layernorm"),
     block=BLOCK,
     first_norm="pre_layrnorm",
+    last_norm="post_layernorm",
+    output_is_normed=False,
+    class_tokens=1,
 )
 
 CLIP = Family(

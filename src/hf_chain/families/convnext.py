@@ -41,6 +41,7 @@ def _stages(number: int) -> tuple[Stream, ...]:
             first_norm=None if stage else "embeddings.layernorm",
             # Only that of the last norm has a field.
             epsilon=None,
+            output_is_normed=False,
             multiples=True,
             stage=stage,
             width="hidden_sizes",
@@ -57,5 +58,6 @@ CONVNEXT = Family(
     stages=_stages,
     kind="encoder",
     outside=r"(?!)",
+    no_tower="its stages merge patches",
     refused=(("layer_scale_init_value", 0, "no layer scale silences new blocks"),),
 )

@@ -15,6 +15,10 @@ DEEPSEEK = replace(
         replace(
             STREAM,
             block=NORMS
+            | {
+                "self_attn.q_proj.weight": Weight("keep", ("query", "residual")),
+                "self_attn.q_b_proj.weight": Weight("keep", ("query", "rank")),
+            }
             | write("self_attn.o_proj", "context")
             | GATED
             | {"mlp.experts.down_proj": Weight("write", ("expert", "residual", "mlp"))},

@@ -15,7 +15,7 @@ _STREAM = Stream(
     blocks="encoder.layer.",
     outer=patches("embeddings.patch_embeddings.projection")
     | _TOKENS
-    | {"embeddings.mask_token": Weight("embed", ("token", "residual"))}
+    | {"embeddings.mask_token": Weight("embed", ("mask", "residual"))}
     | {"embeddings.position_embeddings": Weight("embed", ("one", "grid", "residual"))}
     | norm("layernorm")
     # The class token beside the mean of the patches.
@@ -31,6 +31,10 @@ _STREAM = Stream(
     | mlp("mlp.", "gate_proj up_proj down_proj", scaled_by=_SECOND)
     | {_SECOND: Weight("scale", ("residual",))},
     mlp="mlp_ratio",
+    last_norm="layernorm",
+    class_tokens=1,
+    any_size=True,
+    spared={"use_mask_token": False},
 )
 
 DINOV2 = Family(streams=(_STREAM,), kind="encoder", outside=r"(?!)", pooled="norm")

@@ -76,6 +76,10 @@ class Stream:
         norm (`str`, *optional*, defaults to `"layer"`): `layer` norms subtract the mean, `rms` norms do not.
         first_norm (`str`, *optional*): A norm that stands before the first block, by what follows `prefix`.
         last_norm (`str`, *optional*): The norm behind the last block.
+        output_is_normed (`bool`): The model's last hidden state has passed that norm.
+        class_tokens (`int`): Tokens in front of an image's patches, beside the registers a configuration counts.
+        any_size (`bool`): Images of another size than the configuration's are taken.
+        spared (`Mapping[str, Any]`): Fields of the configuration that keep what a graft leaves unused unbuilt.
         output_is_stream (`bool`): Its channels are what other models compare, so that lengths have to stay.
         epsilon (`str`, *optional*): Field that holds the epsilon of its norms; `None` where it is fixed.
         gain_offset (`float`): What norms add to their gains: 1 where a gain of 0 changes nothing.
@@ -99,6 +103,10 @@ class Stream:
     norm: Literal["layer", "rms"] = "layer"
     first_norm: str | None = None
     last_norm: str | None = None
+    output_is_normed: bool = True
+    class_tokens: int = 0
+    any_size: bool = False
+    spared: Mapping[str, Any] = field(default_factory=dict)
     output_is_stream: bool = False
     epsilon: str | None = "layer_norm_eps"
     gain_offset: float = 0.0
@@ -153,6 +161,10 @@ class Stream:
             value = [*now[: self.stage], value, *now[self.stage + 1 :]]
         setattr(part, name, value)
 
+    def prefix_tokens(self, config: Any) -> int:
+        """Tokens in front of the patches of an image: class tokens and registers."""
+        return self.class_tokens + int(getattr(self.config_of(config), "num_register_tokens", 0))
+
     def field(self, name: str) -> str:
         """The name of one of its fields in the whole configuration."""
         return f"{self.part}.{name}" if self.part else name
@@ -169,6 +181,15 @@ class Stream:
         number, rest = match.groups()
         weight = self.outer.get(rest) if number is None else self.block.get(rest)
         return None if weight is None else Slot(self, None if number is None else int(number), weight)
+
+    def block_of(self, name: str) -> int | None:
+        """The block of a weight, whether it is described or not; `None` outside of the blocks.
+
+        Args:
+            name (`str`): Its name in the model's state dict.
+        """
+        match = self._pattern.match(name)
+        return None if match is None or match[1] is None else int(match[1])
 
     def is_of(self, module: str | None, name: str) -> bool:
         """Whether a weight is that of a module outside of the blocks.
@@ -239,6 +260,7 @@ class Family:
             last stream itself, `units` its `pooled` units, of which there are as many as channels.
         fixed (`str`, *optional*): A part of the model configuration whose tower stays as it is.
         cut_only (`str`, *optional*): Why its models can be cut and not grown.
+        no_tower (`str`, *optional*): Why its image stream cannot be the vision tower of a graft.
         refused (`tuple[tuple[str, Any, str], ...]`): Field, value and reason of members that growth cannot describe.
     """
 
@@ -253,11 +275,20 @@ class Family:
     pooled: Literal["norm", "stream", "units"] | None = None
     fixed: str | None = None
     cut_only: str | None = None
+    no_tower: str | None = None
     refused: tuple[tuple[str, Any, str], ...] = field(default=())
 
     def of(self, config: Any) -> Family:
         """The family with the streams of one model."""
         return replace(self, streams=self.stages(len(config.depths))) if self.stages else self
+
+    @property
+    def image(self) -> Stream | None:
+        """The stream that patches of an image enter, `None` where there is none, or one after the other."""
+        streams = [stream for stream in self.streams if stream.block]
+        entered = [s for s in streams if any("colour" in weight.axes for weight in s.outer.values())]
+        beside = [stream for stream in streams if entered and stream.part == entered[0].part]
+        return entered[0] if len(beside) == 1 else None
 
     def slot(self, name: str) -> Slot | None:
         """Where a weight stands; `None` for one that belongs to no stream.

@@ -25,6 +25,8 @@ _VISION = Stream(
     | {"embeddings.position_embedding.weight": Weight("embed", ("grid", "residual"))}
     | norm("post_layernorm"),
     block=BLOCK,
+    last_norm="post_layernorm",
+    spared={"vision_use_head": False},
 )
 
 # A stream of its own: attention reads the tower, with a learnt query, and the MLP adds to what it found.

@@ -53,5 +53,6 @@ SWIN = Family(
     kind="encoder",
     pooled="norm",
     outside=r"(?!)",
+    no_tower="its stages merge patches",
     refused=(("use_absolute_embeddings", True, "its positions stand behind the first norm"),),
 )

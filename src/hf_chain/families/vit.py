@@ -12,7 +12,7 @@ _STREAM = Stream(
     blocks="layers.",
     outer=patches("embeddings.patch_embeddings.projection")
     | {f"embeddings.{token}_token": Weight("embed", ("one", "token", "residual")) for token in ("cls", "distillation")}
-    | {"embeddings.mask_token": Weight("embed", ("one", "token", "residual"))}
+    | {"embeddings.mask_token": Weight("embed", ("one", "mask", "residual"))}
     | {"embeddings.position_embeddings": Weight("embed", ("one", "grid", "residual"))}
     | norm("layernorm")
     | read("pooler.dense", "pooled")
@@ -20,6 +20,8 @@ _STREAM = Stream(
     | read("cls_classifier", "label")
     | read("distillation_classifier", "label"),
     block=norm("layernorm_before") | attention("attention.") | norm("layernorm_after") | mlp("mlp."),
+    last_norm="layernorm",
+    class_tokens=1,
 )
 
 VIT = Family(
@@ -28,6 +30,7 @@ VIT = Family(
     linked=(("pooler_output_size", "hidden_size"),),
     pooled="units",
 )
+DEIT = replace(VIT, streams=(replace(_STREAM, class_tokens=2),))
 
 # The decoder stays; it reads the encoder's stream.
 MAE = Family(
@@ -40,4 +43,5 @@ MAE = Family(
     ),
     kind="encoder",
     outside=r"decoder\..*",
+    no_tower="it hides patches and shuffles the others (ViTModel reads its folder too)",
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import AutoModelForCausalLM
 
-from hf_chain.cost.transformer import decoder_macs
+from hf_chain.cost.macs import decoder_macs
 from hf_chain.errors import HfChainError
 from hf_chain.files import write_text
 from hf_chain.grafting.anatomy import num_layers, text_config

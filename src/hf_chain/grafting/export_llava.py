@@ -25,11 +25,11 @@ from hf_chain.engine import require_whole_weights
 from hf_chain.errors import HfChainError
 from hf_chain.files import whole_folder
 from hf_chain.finite import require_finite
-from hf_chain.grafting.llava_tower import DROWNING_GAIN, LAYERS, balanced_gain, tower_with_norm
+from hf_chain.grafting.llava_tower import DROWNING_GAIN, balanced_gain, published_prefix, tower_with_norm
 from hf_chain.models import GraftedVLMForConditionalGeneration, GraftedVLMProcessor
 from hf_chain.models.grafted_vlm.assembly import suppress
 from hf_chain.models.grafted_vlm.processing_grafted_vlm import with_images
-from hf_chain.models.grafted_vlm.vision_towers import prefix_tokens, tower_family
+from hf_chain.models.grafted_vlm.vision_towers import keeps_aspect_ratio, prefix_tokens, tower_stream
 from hf_chain.module_modes import evaluation_mode
 
 if TYPE_CHECKING:
@@ -117,10 +117,10 @@ def _check(vlm: GraftedVLMForConditionalGeneration) -> None:
     check_no_adapter(vlm, vlm.name_or_path or type(vlm).__name__)
     require_finite(vlm, vlm.name_or_path or type(vlm).__name__)
     config: GraftedVLMConfig = vlm.config
-    row, prefix = tower_family(config.vision_config), prefix_tokens(config.vision_config)
+    prefix = prefix_tokens(config.vision_config)
     inner = config.adapter_hidden_size or config.embedding_size
     refused = "this model cannot be exported to Llava: "
-    if row.flexible:
+    if keeps_aspect_ratio(config.vision_config):
         raise HfChainError(f"{refused}its {config.vision_config.model_type} keeps aspect ratios; Llava's do not")
     if config.adapter_layers != 2:
         raise HfChainError(f"{refused}its adapter has {config.adapter_layers} layers, Llava's has 2")
@@ -195,7 +195,7 @@ def _llava(
 def _unused(config: GraftedVLMConfig) -> tuple[str, ...]:
     """Beginnings of the names of weights that a stock tower has and Llava does not read: of the pooling head, and of
     the last norm where the model was trained without."""
-    names = ["pooler"] if config.post_layernorm else ["pooler", tower_family(config.vision_config).norm]
+    names = ["pooler"] if config.post_layernorm else ["pooler", str(tower_stream(config.vision_config).last_norm)]
     return tuple(f"model.vision_tower.{name}." for name in names)
 
 
@@ -258,7 +258,7 @@ def _name(model: torch.nn.Module, wanted: torch.Tensor) -> str:
 def _published(llava: LlavaForConditionalGeneration) -> State:
     """The weights, the tower's as published Llavas name them: transformers reads these names without writing them, and
     serving engines read no others."""
-    place, prefix = "model.vision_tower.", LAYERS[llava.config.vision_config.model_type].published
+    place, prefix = "model.vision_tower.", published_prefix(llava.config.vision_config)
     return {
         f"{place}{prefix}{name.removeprefix(place).removeprefix(prefix)}" if name.startswith(place) else name: weight
         for name, weight in llava.state_dict().items()

@@ -17,14 +17,14 @@ All gains are powers of two, so that dividing by one loses nothing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import re
 from typing import TYPE_CHECKING
 
 import torch
 from transformers.activations import ACT2FN
 
 from hf_chain.errors import HfChainError
-from hf_chain.models.grafted_vlm.vision_towers import tower_family, with_layers
+from hf_chain.models.grafted_vlm.vision_towers import tower_norm, tower_stream, with_layers
 from hf_chain.module_modes import evaluation_mode
 
 if TYPE_CHECKING:
@@ -34,29 +34,15 @@ DROWNING_GAIN = 2.0**32
 """Drowns the residual stream in what the layer adds; float32 and bfloat16 can hold it."""
 
 
-@dataclass(frozen=True)
-class LayerNames:
-    """Where a tower keeps what the norm's layer is made of, and what its weights are called.
+def published_prefix(config: PreTrainedConfig) -> str:
+    """What stands before the names of a tower's weights in published Llavas.
 
     Args:
-        layers (`str`): the list of layers.
-        norm (`str`): the norm in front of a layer's MLP.
-        published (`str`): what stands before the names of the tower's weights in published Llavas.
+        config (`PreTrainedConfig`): the tower's.
     """
-
-    layers: str
-    norm: str
-    published: str = ""
-
-
-LAYERS = {
-    "clip_vision_model": LayerNames("encoder.layers", "layer_norm2", "vision_model."),
-    "siglip_vision_model": LayerNames("encoder.layers", "layer_norm2", "vision_model."),
-    "dinov2": LayerNames("encoder.layer", "norm2"),
-    "dinov2_with_registers": LayerNames("encoder.layer", "norm2"),
-    "vit": LayerNames("layers", "layernorm_after"),
-}
-"""`model_type` of the vision configuration -> its names."""
+    # Where towers have it in dual encoders too.
+    match = re.match(tower_stream(config).prefix, "vision_model.")
+    return match[0] if match else ""
 
 
 def balanced_gain(tower: PreTrainedModel, image_height_and_width: tuple[int, int]) -> float:
@@ -74,7 +60,7 @@ def balanced_gain(tower: PreTrainedModel, image_height_and_width: tuple[int, int
     )
     with evaluation_mode(tower):
         stream = tower(noise.to(tower.device, tower.dtype), output_hidden_states=True).hidden_states[-1]
-        normed = getattr(tower, tower_family(tower.config).norm)(stream)
+        normed = tower_norm(tower)(stream)
     ratio = float(stream.abs().float().median() / normed.abs().float().median())
     return 2.0 ** round(math.log2(min(max(ratio, 1.0), 256.0))) if math.isfinite(ratio) else 1.0
 
@@ -89,33 +75,37 @@ def tower_with_norm(tower: PreTrainedModel, gain: float) -> tuple[PreTrainedConf
     Raises:
         HfChainError: when a layer of this tower cannot be a norm.
     """
-    config = tower.config
-    names = LAYERS[config.model_type]
-    state = dict(tower.state_dict())
-    last = f"{names.layers}.{config.num_hidden_layers - 1}."
+    config, stream = tower.config, tower_stream(tower.config)
+    state, depth = dict(tower.state_dict()), stream.depth_of(tower.config)
+    last = f"{stream.blocks}{depth - 1}."
     layer = {
         name.removeprefix(last): torch.zeros_like(weight) for name, weight in state.items() if name.startswith(last)
     }
-    _check(config, layer, gain)
-    norm = tower_family(config).norm
-    layer[f"{names.norm}.weight"] = state[f"{norm}.weight"].clone()
-    layer[f"{names.norm}.bias"] = state[f"{norm}.bias"].clone()
-    rise, fall, size = layer["mlp.fc1.weight"], layer["mlp.fc2.weight"], config.hidden_size
+    there = {name: weight for name, weight in stream.block.items() if name in layer}
+    rises, falls = (
+        [name for name, weight in there.items() if weight.role == role and "mlp" in weight.axes]
+        for role in ("read", "write")
+    )
+    _check(config, [layer[name] for name in rises], gain)
+    second = [name for name, weight in there.items() if weight.role == "gain"][-1].removesuffix("weight")
+    for part in ("weight", "bias"):
+        layer[f"{second}{part}"] = state[f"{stream.last_norm}.{part}"].clone()
+    rise, fall, size = layer[rises[0]], layer[falls[0]], stream.width_of(config)
     identity = torch.eye(size, dtype=rise.dtype, device=rise.device)
     rise[:size], rise[size : 2 * size] = identity, -identity
     fall[:, :size], fall[:, size : 2 * size] = gain * identity, -gain * identity
-    if "layer_scale2.lambda1" in layer:
-        layer["layer_scale2.lambda1"].fill_(1)
-    end = f"{names.layers}.{config.num_hidden_layers}."
-    grown = with_layers(config, config.num_hidden_layers + 1)
-    return grown, state | {end + name: weight for name, weight in layer.items()}
+    for name, weight in there.items():
+        if weight.role == "scale":
+            layer[name].fill_(1)
+    end = f"{stream.blocks}{depth}."
+    return with_layers(config, depth + 1), state | {end + name: weight for name, weight in layer.items()}
 
 
-def _check(config: PreTrainedConfig, layer: dict[str, torch.Tensor], gain: float) -> None:
+def _check(config: PreTrainedConfig, rises: list[torch.Tensor], gain: float) -> None:
     refused = f"post_layernorm of this {config.model_type} cannot be exported: "
-    rise = layer.get("mlp.fc1.weight")
-    if rise is None:
+    if len(rises) != 1:
         raise HfChainError(f"{refused}its MLP is gated; train with post_layernorm=False, or serve it with hf_chain")
+    (rise,) = rises
     if len(rise) < 2 * config.hidden_size:
         raise HfChainError(
             f"{refused}its intermediate_size {len(rise)} is below twice its hidden_size {config.hidden_size}; train"

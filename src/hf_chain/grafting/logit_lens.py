@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 
-from hf_chain.cost.transformer import layer_list
+from hf_chain.cost.macs import layer_list
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import (
     check_head,

@@ -15,7 +15,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM
 
-from hf_chain.cost.transformer import decoder_macs
+from hf_chain.cost.macs import decoder_macs
 from hf_chain.errors import HfChainError, reason
 from hf_chain.grafting.anatomy import decoder_config
 from hf_chain.grafting.batches import Batch, check_batches, real_tokens

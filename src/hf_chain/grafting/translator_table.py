@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hf_chain.cost.units import human
+from hf_chain.cost.table import human
 
 HEADER = ["translator", "splice error", "perplexity", "loss recovered", "MACs", "time"]
 

@@ -96,9 +96,9 @@ def _outputs(model: PreTrainedModel, inputs: dict[str, torch.Tensor], kind: str)
         output = model(**inputs)
     if getattr(output, "logits", None) is not None:
         return {"logits": output.logits.cpu().double()}
-    # CLIP's last hidden state is the stream, whose mean may have gone; what is pooled has passed the last norm.
+    # What has not passed the last norm is the stream, whose mean may have gone; what is pooled has.
     found = output.last_hidden_state
-    if any(stream.first_norm for stream in family_of(model.config).streams):
+    if not all(stream.output_is_normed for stream in family_of(model.config).streams):
         found = next(value for name in POOLED if (value := getattr(output, name, None)) is not None)
     return {"features": found.cpu().double()}
 
@@ -116,10 +116,11 @@ def random_inputs(model: PreTrainedModel, generator: torch.Generator, batch: int
         those that it takes.
     """
     config, inputs = model.config, {}
-    patches = value_of(config, "vision_config.num_patches")
+    vision = getattr(config, "vision_config", config)
+    patches = getattr(vision, "num_patches", None)
     if patches is not None:
         # SigLIP-2 takes lists of patches, with the shape of their grid.
-        size = config.vision_config.num_channels * config.vision_config.patch_size**2
+        size = vision.num_channels * vision.patch_size**2
         side = math.isqrt(patches)
         inputs["pixel_values"] = torch.randn(batch, patches, size, generator=generator, dtype=torch.float64)
         inputs["pixel_attention_mask"] = torch.ones(batch, patches, dtype=torch.long)

@@ -13,7 +13,7 @@ from huggingface_hub.errors import LocalTokenNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 from transformers.utils import logging
 
-from hf_chain.cost.units import human
+from hf_chain.cost.table import human
 from hf_chain.errors import HfChainError, one_line
 from hf_chain.files import MANIFEST_NAME, check_whole
 from hf_chain.hub.retry import PushError, RetryPolicy, call_hub

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hf_chain.cost.units import human
+from hf_chain.cost.table import human
 from hf_chain.errors import HfChainError
 
 PACKAGES = ("hf-chain", "torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "deepspeed")

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_chain.cost.grafted import Segment, decoder_segments, grafted_segments, training_macs
+from hf_chain.cost.steps import Segment, piece_macs, training_macs
 from hf_chain.engine import size_of
 from hf_chain.grafting.anatomy import decoder_layers, final_norm
+from hf_chain.models.grafted_vlm.vision_towers import tower_layers
 from hf_chain.trainer.lora import is_lora
-from hf_chain.trainer.part_aliases import alias_parameters, decoder_of, encoder_layers, is_vision_language
+from hf_chain.trainer.part_aliases import alias_parameters, decoder_of, is_vision_language
 from hf_chain.trainer.parts import Part
 
 LENGTH = 1024
@@ -57,15 +58,13 @@ def batch_cost(model: PreTrainedModel, parts: Sequence[Part], checkpointing: boo
         parts (`Sequence[Part]`): what is trained.
         checkpointing (`bool`): whether layers that gradients pass are run forward twice.
     """
-    text = decoder_of(model).config
     trained = {id(parameter) for part in parts for parameter in part.parameters.values()}
     lora = {id(parameter) for name, parameter in model.named_parameters() if is_lora(name)}
     weights = {name: _Weights.of(piece, lora, trained) for name, piece in _pieces(model).items()}
     images = int(is_vision_language(model))
 
     def macs(length: int, images: int) -> int:
-        counted = grafted_segments(model.config, 1, length, images) if images else decoder_segments(text, 1, length)
-        return _step_macs(_with_weights(counted, weights), checkpointing)
+        return _step_macs(_with_weights(piece_macs(model.config, length, images), weights), checkpointing)
 
     # Of second degree in the length, and linear in the images.
     per_image = macs(LENGTH, 2) - macs(LENGTH, 1) if images else 0
@@ -80,7 +79,10 @@ def _pieces(model: PreTrainedModel) -> dict[str, list[nn.Parameter]]:
     decoder = decoder_of(model)
     pieces: dict[str, list[nn.Parameter]] = {}
     if is_vision_language(model):
-        layers = {f"encoder.{index}": list(layer.parameters()) for index, layer in enumerate(encoder_layers(model))}
+        layers = {
+            f"encoder.{index}": list(layer.parameters())
+            for index, layer in enumerate(tower_layers(model.vision_tower))
+        }
         norm = {"encoder norm": list(alias_parameters(model, "encoder.post_layernorm") or ())}
         pieces = {"patches": _others(model.vision_tower, layers | norm), **layers, **norm}
         pieces["adapter"] = list(model.adapter.parameters())
@@ -98,9 +100,8 @@ def _others(module: nn.Module, pieces: Mapping[str, list[nn.Parameter]]) -> list
     return [parameter for parameter in module.parameters() if id(parameter) not in known]
 
 
-def _with_weights(counted: Sequence[Segment], weights: Mapping[str, _Weights]) -> list[Segment]:
+def _with_weights(macs: Mapping[str, int], weights: Mapping[str, _Weights]) -> list[Segment]:
     """The forward pass on one row. Pieces that multiply nothing are there, as gradients may begin at them."""
-    macs = {segment.name: segment.forward_macs for segment in counted}
     return [
         Segment(name, round(macs.get(name, 0) * (1 + piece.lora_share)), piece.trained_share)
         for name, piece in weights.items()

@@ -12,7 +12,7 @@ from transformers.utils import logging
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import decoder_layers
 from hf_chain.grafting.lineage import is_surrogate, read_lineage
-from hf_chain.models.grafted_vlm.vision_towers import tower_family
+from hf_chain.models.grafted_vlm.vision_towers import tower_layers, tower_norm
 from hf_chain.trainer.lora import is_lora
 
 logger = logging.get_logger(__name__)
@@ -29,22 +29,6 @@ def decoder_of(model: PreTrainedModel) -> PreTrainedModel:
 def is_vision_language(model: nn.Module) -> bool:
     """Whether the model has an encoder, an adapter and a decoder."""
     return all(hasattr(model, name) for name in VLM_ATTRIBUTES)
-
-
-def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The layers of a vision-language model's encoder.
-
-    Raises:
-        HfChainError: when it keeps them in no list.
-    """
-    depth = model.vision_tower.config.num_hidden_layers
-    for module in model.vision_tower.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth:
-            return module
-    raise HfChainError(
-        f"{type(model.vision_tower).__name__} has no list of {depth} layers: name its parameters by a pattern, such "
-        "as vision_tower.*"
-    )
 
 
 def image_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
@@ -93,8 +77,7 @@ def _image_tokens(model: PreTrainedModel) -> list[nn.Parameter] | None:
 def _final_norm(model: PreTrainedModel) -> list[nn.Parameter] | None:
     if not is_vision_language(model):
         return None
-    tower = model.vision_tower
-    return list(getattr(tower, tower_family(tower.config).norm).parameters())
+    return list(tower_norm(model.vision_tower).parameters())
 
 
 def _translator(model: PreTrainedModel) -> list[nn.Parameter] | None:
@@ -127,7 +110,7 @@ def _last_layers(model: PreTrainedModel, tower: str, count: int) -> list[nn.Para
 
 
 def _layers(model: PreTrainedModel, tower: str) -> nn.ModuleList:
-    return encoder_layers(model) if tower == "encoder" else decoder_layers(decoder_of(model))
+    return tower_layers(model.vision_tower) if tower == "encoder" else decoder_layers(decoder_of(model))
 
 
 ALIASES: dict[str, Callable[[PreTrainedModel], list[nn.Parameter] | None]] = {

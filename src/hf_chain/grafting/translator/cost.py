@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from hf_chain.cost.grafted import Segment, training_macs
-from hf_chain.cost.transformer import decoder_macs
+from hf_chain.cost.macs import decoder_macs
+from hf_chain.cost.steps import Segment, training_macs
 from hf_chain.grafting.batches import batch_shape
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from hf_chain.cost.table import escaped, markdown_table
-from hf_chain.cost.units import human
+from hf_chain.cost.table import escaped, human, markdown_table
 from hf_chain.errors import HfChainError
 from hf_chain.files import write_text
 from hf_chain.hub.card import render_card

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import AutoModelForCausalLM
 
-from hf_chain.cost.grafted import Segment, training_macs
-from hf_chain.cost.transformer import decoder_macs
+from hf_chain.cost.macs import decoder_macs
+from hf_chain.cost.steps import Segment, training_macs
 from hf_chain.grafting.cut import CHOOSING
 from hf_chain.grafting.lineage import read_lineage
 from hf_chain.grafting.ranges import LayerRange

@@ -11,10 +11,10 @@ from transformers import PreTrainedModel
 
 from hf_chain.arguments.checkpointing import CHECKPOINTING
 from hf_chain.arguments.precision import uses_bfloat16
-from hf_chain.cost.memory import ADAMW_MOMENTS, BFLOAT16, FLOAT32, MemoryEstimate
-from hf_chain.cost.transformer import image_tokens
+from hf_chain.cost.macs import image_tokens
+from hf_chain.cost.steps import ADAMW_MOMENTS, BFLOAT16, FLOAT32, MemoryEstimate
 from hf_chain.grafting.anatomy import decoder_layers
-from hf_chain.trainer.part_aliases import encoder_layers
+from hf_chain.models.grafted_vlm.vision_towers import tower_layers
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _activations(model: PreTrainedModel, batch: Batch, number: int, checkpointin
     vision, text = model.config.vision_config, model.config.text_config
     tokens, patches = batch.rows * batch.length, batch.images * image_tokens(model.config)
     held, reached = [0], False
-    for layer in encoder_layers(model):
+    for layer in tower_layers(model.vision_tower):
         trained = any(parameter.requires_grad for parameter in layer.parameters())
         reached = reached or trained
         if reached:
@@ -73,7 +73,7 @@ def _activations(model: PreTrainedModel, batch: Batch, number: int, checkpointin
         held.append(tokens * _layer(text, number, trained))
     largest = max(largest, *held)
     if checkpointing:
-        streams = patches * vision.hidden_size * reached * len(encoder_layers(model))
+        streams = patches * vision.hidden_size * reached * len(tower_layers(model.vision_tower))
         streams += tokens * text.hidden_size * text.num_hidden_layers
         held = [largest, number * streams]
     # Logits and their gradient, and those of responses once more in float32.

@@ -27,7 +27,7 @@ from hf_chain.methods.graft.recipe import GraftRecipe, GraftStageSettings, Place
 from hf_chain.models.grafted_vlm import GraftedVLMConfig, GraftedVLMForConditionalGeneration
 from hf_chain.models.grafted_vlm.assembly import image_processor_of, processed_size
 from hf_chain.models.grafted_vlm.language_models import named_errors
-from hf_chain.models.grafted_vlm.vision_towers import tower_family
+from hf_chain.models.grafted_vlm.vision_towers import tower_stream
 from hf_chain.trainer.lora import attach_lora
 from hf_chain.trainer.part_aliases import decoder_of
 from hf_chain.trainer.parts import Part, freeze_all_but, resolve_parts
@@ -93,7 +93,7 @@ class MetaModels:
         else:
             config = _config("encoder", name)
         config = getattr(config, "vision_config", config)
-        tower_family(config)
+        tower_stream(config)
         return config
 
     @property

@@ -6,10 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hf_chain.cost.comparison import GraftComparison, comparison_sentences
-from hf_chain.cost.memory import MemoryEstimate
-from hf_chain.cost.table import markdown_table
-from hf_chain.cost.units import hours, human
+from hf_chain.cost.steps import MemoryEstimate
+from hf_chain.cost.table import GraftComparison, comparison_sentences, hours, human, markdown_table
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from hf_chain.cost.comparison import GraftComparison
+from hf_chain.cost.table import GraftComparison
 from hf_chain.errors import HfChainError
 from hf_chain.runs.ledger import FamilyRecord, MemberRecord
 

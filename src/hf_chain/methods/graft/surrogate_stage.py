@@ -10,8 +10,8 @@ from typing import Any
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from hf_chain.cost.transformer import decoder_macs
-from hf_chain.cost.units import human
+from hf_chain.cost.macs import decoder_macs
+from hf_chain.cost.table import human
 from hf_chain.files import whole_folder, write_json
 from hf_chain.grafting.anatomy import text_config
 from hf_chain.grafting.cut import BUDGET_TOKENS, CHOOSING, Cut, choose_cut

@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from transformers import AutoModelForCausalLM
 
-from hf_chain.cost.memory import ADAMW_MOMENTS, FLOAT32
+from hf_chain.cost.steps import ADAMW_MOMENTS, FLOAT32
 from hf_chain.data.chat.collator import ChatCollator
 from hf_chain.data.chat.quality import check_chat
 from hf_chain.data.chat.rows import FEATURES

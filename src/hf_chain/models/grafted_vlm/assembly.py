@@ -28,7 +28,13 @@ from hf_chain.models.grafted_vlm.image_half import GraftedVLMImageModel
 from hf_chain.models.grafted_vlm.language_models import load_language_model, load_tokenizer, named_errors
 from hf_chain.models.grafted_vlm.modeling_grafted_vlm import GraftedVLMForConditionalGeneration
 from hf_chain.models.grafted_vlm.processing_grafted_vlm import GraftedVLMProcessor
-from hf_chain.models.grafted_vlm.vision_towers import build_vision_tower, is_left_out, tower_family
+from hf_chain.models.grafted_vlm.vision_towers import (
+    build_vision_tower,
+    building,
+    is_left_out,
+    keeps_aspect_ratio,
+    tower_stream,
+)
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedTokenizerBase
@@ -53,8 +59,8 @@ def from_parts(
     """Joins an encoder and a decoder by a new adapter and new image-start and image-end embeddings.
 
     Args:
-        encoder (`str`, `Path` or `PreTrainedModel`): a CLIP, SigLIP, SigLIP-2, DINOv2 or ViT, or a member of a chain;
-            of a dual encoder its vision tower. A model in memory is copied.
+        encoder (`str`, `Path` or `PreTrainedModel`): a CLIP, SigLIP, SigLIP-2, DINOv2, ViT or DeiT, or a member of a
+            chain; of a dual encoder its vision tower. A model in memory is copied.
         decoder (`str`, `Path` or `PreTrainedModel`): a decoder-only language model with its head, such as a surrogate.
             A model in memory is used as it is, not copied.
         tokenizer (`str`, `Path` or `PreTrainedTokenizerBase`, *optional*): the decoder's folder by default.
@@ -167,7 +173,7 @@ def _vision_config(encoder: str | Path | PreTrainedModel) -> PreTrainedConfig:
         with named_errors("encoder", encoder):
             config = AutoConfig.from_pretrained(str(encoder))
     config = getattr(config, "vision_config", config)
-    tower_family(config)
+    tower_stream(config)
     return config
 
 
@@ -179,7 +185,7 @@ def _vision_tower(
     loading: dict[str, Any],
 ) -> PreTrainedModel:
     if not isinstance(encoder, PreTrainedModel):
-        return _load_tower(str(encoder), config, layers, dtype=dtype, **tower_family(config).build, **loading)
+        return _load_tower(str(encoder), config, layers, dtype=dtype, **building(config), **loading)
     tower = build_vision_tower(config).to(dtype)
     state = getattr(encoder, "vision_model", encoder).state_dict()
     if any(weight.numel() == 0 for weight in state.values()):
@@ -316,12 +322,11 @@ def processed_size(image_processor: BaseImageProcessor, config: GraftedVLMConfig
     Raises:
         HfChainError: when the tower takes images of another size only.
     """
-    row = tower_family(config.vision_config)
-    if row.flexible:
+    if keeps_aspect_ratio(config.vision_config):
         return None
     oblong = Image.fromarray(np.zeros((30, 50, 3), dtype=np.uint8))
     _, height, width = np.asarray(image_processor(oblong, return_tensors="np")["pixel_values"][0]).shape
-    if row.any_size and height == width:
+    if tower_stream(config.vision_config).any_size and height == width:
         return int(height)
     if (height, width) != config.image_height_and_width:
         raise HfChainError(

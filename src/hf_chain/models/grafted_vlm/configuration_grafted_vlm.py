@@ -9,8 +9,9 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, AutoConfig
 
+from hf_chain.cost.macs import image_patches, image_tokens
 from hf_chain.errors import HfChainError, shortened
-from hf_chain.models.grafted_vlm.vision_towers import cut_config, prefix_tokens, tower_family
+from hf_chain.models.grafted_vlm.vision_towers import cut_config, keeps_aspect_ratio, tower_stream
 
 
 @strict
@@ -61,7 +62,7 @@ class GraftedVLMConfig(PreTrainedConfig):
         self.text_config = _sub_config("text_config", self.text_config, "llama")
         whole = _sub_config("vision_config", self.vision_config, "clip_vision_model")
         vision_config = cut_config(whole, self.vision_layer)
-        for name, value in tower_family(vision_config).settings.items():
+        for name, value in tower_stream(vision_config).spared.items():
             setattr(vision_config, name, value)
         self.vision_config, self.vision_layer = vision_config, -1
         if self.adapter_layers < 1:
@@ -84,13 +85,9 @@ class GraftedVLMConfig(PreTrainedConfig):
     @property
     def tokens_per_image(self) -> int | None:
         """Tokens that the tower makes of an image, without image start and end; `None` where images differ."""
-        if tower_family(self.vision_config).flexible:
+        if keeps_aspect_ratio(self.vision_config):
             return None
-        patch = self.vision_config.patch_size
-        height, width = self.image_height_and_width
-        rows, columns = (patch, patch) if isinstance(patch, int) else patch
-        prefix = prefix_tokens(self.vision_config) if self.class_token else 0
-        return (height // rows) * (width // columns) + prefix
+        return image_tokens(self) if self.class_token else image_patches(self)
 
 
 def _sub_config(name: str, config: Any, default: str) -> PreTrainedConfig:

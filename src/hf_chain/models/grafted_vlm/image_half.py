@@ -17,7 +17,14 @@ from transformers.utils.generic import can_return_tuple
 
 from hf_chain.errors import HfChainError
 from hf_chain.models.grafted_vlm.configuration_grafted_vlm import GraftedVLMConfig
-from hf_chain.models.grafted_vlm.vision_towers import build_vision_tower, prefix_tokens, tower_family
+from hf_chain.models.grafted_vlm.vision_towers import (
+    build_vision_tower,
+    keeps_aspect_ratio,
+    prefix_tokens,
+    tower_norm,
+    tower_stream,
+    unused_weights,
+)
 
 
 class Adapter(nn.Sequential):
@@ -74,14 +81,12 @@ class GraftedVLMImageModel(PreTrainedModel):
             vision_tower = build_vision_tower(config.vision_config)
         else:
             config.vision_config = initialized(vision_tower).config
-        row = tower_family(config.vision_config)
         if not config.post_layernorm:
-            setattr(vision_tower, row.norm, nn.Identity())
-        if row.unused is not None:
-            owner, _, name = row.unused.rpartition(".")
-            weight = vision_tower.get_submodule(owner)._parameters.pop(name, None)
-            if weight is not None:
-                vision_tower.get_submodule(owner).register_buffer(name, weight.detach())
+            vision_tower.set_submodule(str(tower_stream(config.vision_config).last_norm), nn.Identity())
+        for weight in unused_weights(vision_tower):
+            owner, _, name = weight.rpartition(".")
+            module = vision_tower.get_submodule(owner)
+            module.register_buffer(name, module._parameters.pop(name).detach())
         self.vision_tower = vision_tower
         self.adapter = Adapter(config)
         self.image_start = nn.Parameter(torch.empty(config.embedding_size))
@@ -135,31 +140,31 @@ class GraftedVLMImageModel(PreTrainedModel):
         Raises:
             HfChainError: when the pixels have another shape than the vision tower takes.
         """
-        config, row = self.config, tower_family(self.config.vision_config)
+        config, flexible = self.config, keeps_aspect_ratio(self.config.vision_config)
         self._check_pixels(pixel_values)
         masks = {"pixel_attention_mask": pixel_attention_mask, "spatial_shapes": spatial_shapes}
         pixels = pixel_values.to(self.image_start.dtype)
-        output = self.vision_tower(pixels, return_dict=True, **(masks if row.flexible else {}), **kwargs)
+        output = self.vision_tower(pixels, return_dict=True, **(masks if flexible else {}), **kwargs)
         tokens = output.last_hidden_state
-        if not row.output_is_normed:
-            tokens = getattr(self.vision_tower, row.norm)(tokens)
+        if not tower_stream(config.vision_config).output_is_normed:
+            tokens = tower_norm(self.vision_tower)(tokens)
         if not config.class_token:
             tokens = tokens[:, prefix_tokens(config.vision_config) :]
         tokens = self.adapter(tokens)
         start, end = (edge.to(tokens).expand(len(tokens), 1, -1) for edge in (self.image_start, self.image_end))
         images = torch.cat([start, tokens, end], dim=1)
         output.pooler_output = list(images)
-        if row.flexible and pixel_attention_mask is not None:
+        if flexible and pixel_attention_mask is not None:
             edge = pixel_attention_mask.new_ones(len(tokens), 1)
             real = torch.cat([edge, pixel_attention_mask, edge], dim=1).bool()
             output.pooler_output = [image[mask] for image, mask in zip(images, real, strict=True)]
         return output
 
     def _check_pixels(self, pixel_values: torch.Tensor) -> None:
-        row = tower_family(self.config.vision_config)
-        if row.flexible or row.any_size:
+        vision = self.config.vision_config
+        if keeps_aspect_ratio(vision) or tower_stream(vision).any_size:
             return
-        wanted = (self.config.vision_config.num_channels, *self.config.image_height_and_width)
+        wanted = (vision.num_channels, *self.config.image_height_and_width)
         if pixel_values.dim() != 4 or tuple(pixel_values.shape[1:]) != wanted:
             raise HfChainError(
                 f"pixel_values has shape {list(pixel_values.shape)}; the vision tower takes [images, {wanted[0]},"
@@ -169,7 +174,7 @@ class GraftedVLMImageModel(PreTrainedModel):
     def _blank_image(self) -> dict[str, torch.Tensor]:
         """The smallest batch of images that runs every weight once."""
         config, device = self.config.vision_config, self.image_start.device
-        if not tower_family(config).flexible:
+        if not keeps_aspect_ratio(config):
             shape = (1, config.num_channels, *self.config.image_height_and_width)
             return {"pixel_values": torch.zeros(shape, device=device)}
         patch = config.num_channels * config.patch_size**2

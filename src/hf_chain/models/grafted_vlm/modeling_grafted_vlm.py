@@ -32,7 +32,7 @@ from hf_chain.models.grafted_vlm.generation_grafted_vlm import (
     check_positions,
 )
 from hf_chain.models.grafted_vlm.image_half import GraftedVLMImageModel, initialized
-from hf_chain.models.grafted_vlm.vision_towers import tower_family
+from hf_chain.models.grafted_vlm.vision_towers import keeps_aspect_ratio
 
 
 class Headless(nn.Module):
@@ -224,7 +224,7 @@ class GraftedVLMModel(GraftedVLMImageModel):
             # No value is looked at while a graph is made; the graph itself checks the number.
             torch_compilable_check(placeholders.sum() == len(images), "images and placeholders differ in number")
             return
-        each = 1 if tower_family(self.config.vision_config).flexible else max(1, len(images) // max(1, number))
+        each = 1 if keeps_aspect_ratio(self.config.vision_config) else max(1, len(images) // max(1, number))
         place = placeholders.flatten().cumsum(0).view_as(placeholders) - 1
         begins = placeholders & ~functional.pad(placeholders[:, :-1], (1, 0))
         # Brought over at once: a device is waited for once.

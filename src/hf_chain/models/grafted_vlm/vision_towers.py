@@ -1,85 +1,73 @@
-"""What is particular about each family of vision towers: one row a family, read as data."""
+"""Vision towers: the image streams of families, as far as a graft uses them."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from inspect import signature
+from typing import TYPE_CHECKING, Any, cast
 
 from hf_chain.errors import HfChainError
+from hf_chain.families import FAMILIES, Family, Stream
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel
 
 _LAYER = re.compile(r"(?:\w+\.)*?layers?\.(\d+)\.")
-_BESIDE = re.compile(
-    r"text_model\.|text_projection|visual_projection|logit_(?:scale|bias)|(?:\w+\.)?"
-    r"(?:head|pooler|classifier|decoder|embeddings\.mask_token)\b"
-)
-"""Text towers and heads in an encoder's files, by the names of the families below."""
 
 
-@dataclass(frozen=True)
-class VisionTower:
-    """One family of vision towers.
-
-    Args:
-        norm (`str`): the name of the norm after the last layer.
-        output_is_normed (`bool`): whether `last_hidden_state` has passed that norm.
-        class_tokens (`int`): class tokens in front of the patches.
-        any_size (`bool`): whether images of another size than the configuration's are taken.
-        flexible (`bool`): whether images keep their aspect ratio and come as padded lists of patches (NaFlex).
-        settings (`dict`): fields of the configuration to set, so that nothing is built that a grafted model leaves
-            unused: an unused weight has no gradient, which distributed training does not forgive.
-        build (`dict`): arguments of the tower's class, for the same reason.
-        unused (`str`, *optional*): a weight that is built all the same; it is kept, and kept out of training.
-    """
-
-    norm: str = "post_layernorm"
-    output_is_normed: bool = True
-    class_tokens: int = 0
-    any_size: bool = False
-    flexible: bool = False
-    settings: dict[str, Any] = field(default_factory=dict)
-    build: dict[str, Any] = field(default_factory=dict)
-    unused: str | None = None
-
-
-VISION_TOWERS: dict[str, VisionTower] = {
-    "clip_vision_model": VisionTower(output_is_normed=False, class_tokens=1),
-    "siglip_vision_model": VisionTower(settings={"vision_use_head": False}),
-    "siglip2_vision_model": VisionTower(flexible=True, settings={"vision_use_head": False}),
-    "dinov2": VisionTower("layernorm", class_tokens=1, any_size=True, settings={"use_mask_token": False}),
-    "dinov2_with_registers": VisionTower("layernorm", class_tokens=1, any_size=True, unused="embeddings.mask_token"),
-    "vit": VisionTower("layernorm", class_tokens=1, build={"add_pooling_layer": False}),
-}
-"""`model_type` of the vision configuration -> its row. SigLIP-2 of a fixed size has SigLIP's `model_type`."""
-
-
-def tower_family(config: PreTrainedConfig) -> VisionTower:
-    """The row of a tower.
+def tower_stream(config: PreTrainedConfig) -> Stream:
+    """The stream of a tower.
 
     Args:
         config (`PreTrainedConfig`): the tower's configuration.
 
     Returns:
-        `VisionTower`: what is particular about its family.
+        `Stream`: as its family describes it.
 
     Raises:
-        HfChainError: when the family is not in the table.
+        HfChainError: when no family does, or a graft cannot use it.
     """
-    row = VISION_TOWERS.get(config.model_type)
-    if row is None:
+    family = FAMILIES.get(config.model_type)
+    stream = _tower(family) if family else None
+    if stream is None:
+        why = f"cannot be grafted, as {family.no_tower}" if family and family.no_tower else "is not known"
         raise HfChainError(
-            f"vision model_type {config.model_type!r} is not known: use one of {', '.join(VISION_TOWERS)}, or add a"
-            " row to VISION_TOWERS in hf_chain/models/grafted_vlm/vision_towers.py"
+            f"vision model_type {config.model_type!r} {why}: use one of"
+            f" {', '.join(name for name, known in FAMILIES.items() if _tower(known))}, or add a family"
+            " (docs/families.md)"
         )
-    return row
+    return stream
+
+
+def _tower(family: Family) -> Stream | None:
+    return None if family.image is None or family.image.part or family.no_tower else family.image
+
+
+def keeps_aspect_ratio(config: PreTrainedConfig) -> bool:
+    """Whether images keep their aspect ratio and come as padded lists of patches (NaFlex)."""
+    return getattr(config, "image_size", None) is None
 
 
 def prefix_tokens(config: PreTrainedConfig) -> int:
     """Tokens in front of the patches: class tokens and registers."""
-    return tower_family(config).class_tokens + getattr(config, "num_register_tokens", 0)
+    return tower_stream(config).prefix_tokens(config)
+
+
+def tower_layers(tower: PreTrainedModel) -> nn.ModuleList:
+    """The layers of a tower."""
+    return cast("nn.ModuleList", tower.get_submodule(tower_stream(tower.config).blocks.rstrip(".")))
+
+
+def tower_norm(tower: PreTrainedModel) -> nn.Module:
+    """The norm behind the last layer of a tower; `nn.Identity` in a model that was made without."""
+    return tower.get_submodule(str(tower_stream(tower.config).last_norm))
+
+
+def unused_weights(tower: PreTrainedModel) -> list[str]:
+    """Names of weights that are built whatever the configuration says, and that no graft uses."""
+    slots = {name: tower_stream(tower.config).slot(name) for name, _ in tower.named_parameters()}
+    return [name for name, slot in slots.items() if slot is not None and "mask" in slot.weight.axes]
 
 
 def cut_config(config: PreTrainedConfig, vision_layer: int) -> PreTrainedConfig:
@@ -96,7 +84,7 @@ def cut_config(config: PreTrainedConfig, vision_layer: int) -> PreTrainedConfig:
     Raises:
         HfChainError: when there is no such layer.
     """
-    layers = config.num_hidden_layers
+    layers = tower_stream(config).depth_of(config)
     kept = vision_layer if vision_layer >= 0 else layers + 1 + vision_layer
     if not 1 <= kept <= layers:
         raise HfChainError(
@@ -111,7 +99,7 @@ def with_layers(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
     # Some families list their layers by name, and make the list themselves.
     for derived in ("stage_names", "out_features", "out_indices"):
         values.pop(derived, None)
-    return type(config)(**(values | {"num_hidden_layers": layers}))
+    return type(config)(**(values | {tower_stream(config).depth: layers}))
 
 
 def is_left_out(weight: str, kept: int, layers: int) -> bool:
@@ -126,11 +114,32 @@ def is_left_out(weight: str, kept: int, layers: int) -> bool:
         `bool`: true for text towers, heads and layers after the one that is used.
     """
     layer = _LAYER.match(weight)
-    return _BESIDE.match(weight) is not None or (layer is not None and kept <= int(layer[1]) < layers)
+    return (layer is not None and kept <= int(layer[1]) < layers) or any(
+        _is_beside(weight, family.image, [stream for stream in family.streams if stream is not family.image])
+        or re.fullmatch(family.outside, weight)
+        for family in FAMILIES.values()
+        if family.image is not None
+    )
+
+
+def _is_beside(weight: str, image: Stream, others: list[Stream]) -> bool:
+    slot = image.slot(weight)
+    head = slot is not None and slot.block is None and slot.weight.role in ("read", "bias")
+    mask = slot is not None and "mask" in slot.weight.axes
+    return head or mask or any(re.match(stream.prefix, weight) for stream in others)
+
+
+def building(config: PreTrainedConfig) -> dict[str, Any]:
+    """Arguments of a tower's class that keep a pooler from being built: what a grafted model leaves unused has no
+    gradient, which distributed training does not forgive."""
+    from transformers import MODEL_MAPPING
+
+    known = signature(MODEL_MAPPING[type(config)].__init__).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in known else {}
 
 
 def build_vision_tower(config: PreTrainedConfig) -> PreTrainedModel:
     """A random tower of this configuration, as the Auto class builds it."""
     from transformers import AutoModel
 
-    return AutoModel.from_config(config, **tower_family(config).build)
+    return AutoModel.from_config(config, **building(config))

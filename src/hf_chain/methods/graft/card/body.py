@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from hf_chain.cost.table import markdown_table
-from hf_chain.cost.units import human
+from hf_chain.cost.table import human, markdown_table
 from hf_chain.grafting.translator_table import perplexity_remark, translator_rows
 from hf_chain.hub.card import render_card
 from hf_chain.hub.lineage import Ancestor, outside_ancestor, run_ancestor

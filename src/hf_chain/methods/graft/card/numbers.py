@@ -10,9 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from hf_chain.cost.comparison import comparison_sentences
-from hf_chain.cost.table import escaped, markdown_table
-from hf_chain.cost.units import human
+from hf_chain.cost.table import comparison_sentences, escaped, human, markdown_table
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.translator_table import loss_recovered
 from hf_chain.hub.card import public_name

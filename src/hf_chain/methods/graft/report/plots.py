@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
 
 from hf_chain.cost import human
-from hf_chain.cost.comparison import saving_words
+from hf_chain.cost.table import saving_words
 from hf_chain.methods.graft.headline import EXACT, Headline
 from hf_chain.methods.graft.record import StageRecord
 from hf_chain.methods.graft.report.summary import GraftSummary

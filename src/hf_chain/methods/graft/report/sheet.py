@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from hf_chain.cost import human
-from hf_chain.cost.comparison import saving_words
+from hf_chain.cost.table import saving_words
 from hf_chain.methods.graft.headline import Headline
 from hf_chain.methods.graft.record import StageRecord
 from hf_chain.methods.graft.report import tables

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from hf_chain.cost.macs import vision_parameters
+from hf_chain.cost.clip import vision_parameters
 from hf_chain.methods.graft.card.numbers import read_translator
 from hf_chain.methods.graft.headline import EXACT, Headline, headline_of
 from hf_chain.methods.graft.record import SURROGATE, GraftRecord, StageRecord, graft_record

@@ -9,8 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hf_chain.cost import human
-from hf_chain.cost.comparison import comparison_rows, comparison_sentences, saving_words
-from hf_chain.cost.table import escaped, markdown_table
+from hf_chain.cost.table import comparison_rows, comparison_sentences, escaped, markdown_table, saving_words
 from hf_chain.grafting.translator_table import perplexity_remark, translator_rows
 from hf_chain.methods.graft.card.numbers import NO_SHARES, metric_number, metric_title
 from hf_chain.methods.graft.headline import EXACT, at_floor, floor_sentences

@@ -1,44 +1,92 @@
-"""Memory of one device in training: weights, gradients, optimiser state, activations and the teacher."""
+"""What one member costs, a CLIP: MACs, parameters, and memory of one device in training."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+import math
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from hf_chain.cost.macs import Tower, clip_parameters, kept_patches, num_patches, towers
+from hf_chain.cost.macs import by_fields, image_patches, stream_macs
+from hf_chain.cost.steps import ADAMW_MOMENTS, BFLOAT16, FLOAT32, MemoryEstimate, TowerMACs
 from hf_chain.errors import HfChainError
+from hf_chain.families import CLIP, CLIP_VISION, Family
 
 if TYPE_CHECKING:
     from transformers import CLIPConfig
 
 Strategy = Literal["ddp", "zero1", "zero2", "zero3"]
 
-FLOAT32, BFLOAT16 = 4, 2
-ADAMW_MOMENTS = 2
 
+def clip_macs(config: CLIPConfig, text_tokens: int | None = None, image_token_keep: float = 1.0) -> TowerMACs:
+    """Counts the forward MACs of a CLIP model: matrix products and the patch convolution, as the FLOP counter does.
 
-@dataclass(frozen=True)
-class MemoryEstimate:
-    """Bytes on one device. Communication buckets, workspaces and what the allocator wastes come on top.
+    FLOPs are twice these numbers. Causal attention is counted in full, as `torch.utils.flop_counter` does.
 
-    Attributes:
-        parameters (`int`): Weights, with the bfloat16 copies that autocast keeps from forward to backward.
-        gradients (`int`): Gradients of the weights.
-        optimizer (`int`): AdamW moments, and the float32 master weights of bfloat16 DeepSpeed.
-        activations (`int`): Tensors saved for the backward pass of one micro-batch.
-        teacher (`int`): Weights of the frozen teacher, in float32 and whole on every device.
+    Args:
+        config (`CLIPConfig`): The model.
+        text_tokens (`int`, *optional*): Tokens in a caption, padding included; `max_position_embeddings` by default.
+        image_token_keep (`float`, defaults to 1.0): Share of the patch tokens that enter the transformer (FLIP). The
+            class token always does, and the patch convolution still sees the whole image.
+
+    Returns:
+        `TowerMACs`: MACs per image and per caption.
+
+    Raises:
+        HfChainError: when a caption is longer than the text tower's context, or the kept share is not in (0, 1].
     """
+    context = config.text_config.max_position_embeddings
+    text_tokens = context if text_tokens is None else text_tokens
+    if not 1 <= text_tokens <= context:
+        raise HfChainError(f"text_tokens is {text_tokens}: choose 1 to {context}, the text tower's positions")
+    text, vision = (stream_macs(by_fields(CLIP, stream, config)) for stream in CLIP.streams)
+    patches, prefix = image_patches(config), CLIP.streams[1].class_tokens
+    seen = kept_patches(patches, image_token_keep) + prefix
+    return TowerMACs(
+        image=patches * vision.entry + vision.of_blocks(seen) + vision.exit,
+        text=text.of_blocks(text_tokens) + text.exit,
+    )
 
-    parameters: int
-    gradients: int
-    optimizer: int
-    activations: int
-    teacher: int
 
-    @property
-    def total(self) -> int:
-        """Sum of all parts, in bytes."""
-        return sum(asdict(self).values())
+def clip_parameters(config: CLIPConfig) -> int:
+    """Number of parameters of the stock `CLIPModel` with this configuration.
+
+    Args:
+        config (`CLIPConfig`): The model.
+
+    Returns:
+        `int`: Weights and biases, both towers, projections and logit scale.
+    """
+    logit_scale = 1
+    return logit_scale + _parameters(CLIP, config)
+
+
+def vision_parameters(vision: Any) -> int:
+    """Number of parameters of a stock `CLIPVisionModel`, which is what a graft uses of a dual encoder.
+
+    Args:
+        vision (`CLIPVisionConfig`): The vision tower.
+
+    Returns:
+        `int`: Weights and biases, without the projection.
+    """
+    return _parameters(CLIP_VISION, vision)
+
+
+def kept_patches(patches: int, keep: float) -> int:
+    """Patch tokens that stay when a share `keep` in (0, 1] of `patches` is kept: rounded down, at least one.
+
+    Args:
+        patches (`int`): Patches of one image.
+        keep (`float`): Share, in (0, 1].
+
+    Returns:
+        `int`: Their number.
+
+    Raises:
+        HfChainError: when the share is not in (0, 1].
+    """
+    if not 0 < keep <= 1:
+        raise HfChainError(f"image_token_keep is {keep}: choose a share above 0 and at most 1")
+    return max(1, int(patches * keep))
 
 
 def clip_memory(
@@ -88,8 +136,9 @@ def clip_memory(
     def sharded(size: int, from_stage: int) -> int:
         return -(-size // processes) if stage >= from_stage else size
 
-    vision, text = towers(config)
-    images = kept_patches(num_patches(vision), image_token_keep) + 1
+    vision: Any = config.vision_config
+    text: Any = config.text_config
+    images = kept_patches(image_patches(vision), image_token_keep) + 1
     texts = captions * (text.max_position_embeddings if text_tokens is None else text_tokens)
     pixels = vision.num_channels * vision.image_size**2
     per_sample = (
@@ -106,7 +155,7 @@ def clip_memory(
     )
 
 
-def _bytes_per_token(tower: Tower, outer: int, bf16: bool, autocast: bool) -> int:
+def _bytes_per_token(tower: Any, outer: int, bf16: bool, autocast: bool) -> int:
     """Saved bytes of one token through all blocks, and of the `outer` residual streams kept outside of them.
 
     A block keeps the inputs and outputs of its two norms, q, k, v, the attention output, and the MLP's hidden units
@@ -123,5 +172,10 @@ def _bytes_per_token(tower: Tower, outer: int, bf16: bool, autocast: bool) -> in
 
 def _cast_parameters(config: CLIPConfig) -> int:
     """Weights that autocast turns into bfloat16: all but the token embedding, which is looked up."""
-    _, text = towers(config)
+    text: Any = config.text_config
     return clip_parameters(config) - int(text.vocab_size * text.hidden_size)
+
+
+def _parameters(family: Family, config: Any) -> int:
+    weights = (weight for stream in family.streams for weight in by_fields(family, stream, config))
+    return sum(math.prod(shape) for _, _, shape in weights)

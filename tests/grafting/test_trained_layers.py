@@ -13,10 +13,9 @@ from hf_chain.grafting.anatomy import decoder_layers
 from hf_chain.grafting.graft import graft
 from hf_chain.grafting.lineage import read_lineage
 from hf_chain.grafting.surrogate import build_surrogate
-from hf_chain.grafting.trained_layers import carry_layers
+from hf_chain.grafting.trained_layers import carry_layers, note_trained_layers
 from hf_chain.models import GraftedVLMForConditionalGeneration, from_parts
 from hf_chain.trainer.lora import attach_lora
-from hf_chain.trainer.surrogate_layers import note_trained_layers
 from support.decoders import DECODERS, logits, logits_without, some_tokens, tiny_decoder
 from support.grafted_parts import image_processor, tiny_tokenizer, tiny_tower
 

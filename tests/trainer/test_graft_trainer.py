@@ -19,11 +19,10 @@ from hf_chain.engine import check_rates_and_saving
 from hf_chain.errors import HfChainError
 from hf_chain.losses import response_loss, response_targets
 from hf_chain.trainer.batch_cost import batch_cost
-from hf_chain.trainer.gradient_check import GradientCheck
 from hf_chain.trainer.graft_config import GraftConfig
 from hf_chain.trainer.graft_trainer import GraftTrainer
 from hf_chain.trainer.lora import attach_lora
-from hf_chain.trainer.parts import freeze_all_but, optimizer_groups, resolve_parts
+from hf_chain.trainer.parts import GradientCheck, freeze_all_but, optimizer_groups, resolve_parts
 from support.decoders import tiny_decoder as tiny_family
 from support.grafts import (
     Chats,

@@ -19,18 +19,23 @@ from hf_chain.arguments.trainer_arguments import check_arguments
 from hf_chain.data.chat.collator import PackedRows, check_packing
 from hf_chain.engine import check_rates_and_saving
 from hf_chain.errors import HfChainError
+from hf_chain.grafting.trained_layers import note_trained_layers, trained_weights
 from hf_chain.losses import response_loss, response_targets
 from hf_chain.master_weights import trained_in_float32
 from hf_chain.trainer.batch_cost import batch_cost
-from hf_chain.trainer.gradient_check import GradientCheck
 from hf_chain.trainer.graft_config import GraftConfig
 from hf_chain.trainer.lora import FOLDER as LORA_FOLDER
 from hf_chain.trainer.lora import attach_lora, check_adapters, has_lora, is_lora, load_lora, lora_aside, stock_state
 from hf_chain.trainer.meters import TokenMeter
 from hf_chain.trainer.part_aliases import decoder_of, image_parameters
-from hf_chain.trainer.parts import check_part_optimizers, freeze_all_but, optimizer_groups, resolve_parts
+from hf_chain.trainer.parts import (
+    GradientCheck,
+    check_part_optimizers,
+    freeze_all_but,
+    optimizer_groups,
+    resolve_parts,
+)
 from hf_chain.trainer.stage_trainer import StageTrainer, TrainOrder, require_columns
-from hf_chain.trainer.surrogate_layers import note_trained_layers, trained_weights
 from hf_chain.trainer.trainable_files import save_adapter, save_trainable
 
 logger = logging.get_logger(__name__)

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from hf_chain.errors import HfChainError, reason
 from hf_chain.finite import first_not_finite_of
-from hf_chain.trainer.surrogate_layers import carried_layers, note_trained_layers, translators_pattern
+from hf_chain.grafting.trained_layers import carried_layers, note_trained_layers, translators_pattern
 
 FOLDER = "lora"
 MERGED_FOLDER = "merged_lora"

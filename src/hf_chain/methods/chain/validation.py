@@ -14,9 +14,8 @@ from hf_chain.methods.chain.planning import check_growth, operator_of, planned_c
 from hf_chain.methods.chain.published import load_clip_config
 from hf_chain.methods.chain.recipe import Recipe
 from hf_chain.runs.environment import check_disk
-from hf_chain.runs.training_checks import check_training_works
+from hf_chain.runs.training_checks import check_training_works, warn_of_no_learning
 from hf_chain.trainer import ChainConfig
-from hf_chain.trainer.dry_run import warn_of_no_learning
 
 BYTES_PER_PARAMETER = 4 + 2 * 12
 """On disk at a time: the member, and two checkpoints with weights and both moments of AdamW, in float32."""

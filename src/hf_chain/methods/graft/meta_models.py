@@ -19,6 +19,7 @@ from hf_chain.grafting.layer_config import surrogate_config
 from hf_chain.grafting.lineage import SurrogateLineage, read_lineage, write_lineage
 from hf_chain.grafting.ranges import LayerRange, check_ranges, kept_layers, parse_ranges, translator_layers
 from hf_chain.grafting.recut import check_larger
+from hf_chain.grafting.trained_layers import carried_layers, trained_weights
 from hf_chain.methods.chain.planning import planned_config
 from hf_chain.methods.graft.data import Conversations
 from hf_chain.methods.graft.encoder_source import chain_recipe, finished_encoder
@@ -31,7 +32,6 @@ from hf_chain.models.grafted_vlm.vision_towers import tower_stream
 from hf_chain.trainer.lora import attach_lora
 from hf_chain.trainer.part_aliases import decoder_of
 from hf_chain.trainer.parts import Part, freeze_all_but, resolve_parts
-from hf_chain.trainer.surrogate_layers import carried_layers, trained_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase

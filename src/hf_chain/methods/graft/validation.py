@@ -34,8 +34,7 @@ from hf_chain.models.grafted_vlm import GraftedVLMProcessor
 from hf_chain.models.grafted_vlm.assembly import add_image_token, check_image_token, check_tokens, image_processor_of
 from hf_chain.models.grafted_vlm.language_models import load_tokenizer
 from hf_chain.runs.environment import check_disk, is_distributed, process_count
-from hf_chain.runs.training_checks import check_training_works
-from hf_chain.trainer.dry_run import warn_of_no_learning
+from hf_chain.runs.training_checks import check_training_works, warn_of_no_learning
 from hf_chain.trainer.graft_config import GraftConfig
 
 KEPT_CHECKPOINTS = 2

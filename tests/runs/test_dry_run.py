@@ -15,8 +15,8 @@ from transformers.training_args import OptimizerNames
 
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.translator.translator_config import TranslatorConfig
+from hf_chain.runs.training_checks import try_training, warn_of_no_learning
 from hf_chain.trainer import ChainConfig
-from hf_chain.trainer.dry_run import try_training, warn_of_no_learning
 from hf_chain.trainer.graft_config import GraftConfig
 
 WRONG = [

@@ -34,6 +34,8 @@ def test_a_checkpoint_becomes_stock_grows_and_goes_back(
     small, large = load_file(PEERS / peer / FILES[peer]), load_file(back / FILES[peer])
     assert all(torch.equal(large[name], weight) for name, weight in small.items() if "blocks.1." not in name)
     assert len(large) > len(small)
+    # Transformers makes a tokenizer of two words for a CLIP without one.
+    assert not [path for folder in (there, larger, back) for path in folder.glob("tokenizer*")]
 
 
 def test_a_tokenizer_goes_along(hf_chain: Command, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_chain.adapters import check_model_files
+from hf_chain.commands.beside import beside
 from hf_chain.errors import HfChainError, reason
 from hf_chain.files import new_folder
 from hf_chain.loaded_weights import check_loaded, read_model
@@ -35,9 +36,9 @@ def convert_folder(source: str, output: Path, to: str) -> list[str]:
         if to == STOCK:
             return _stock(source, folder)
         model = _model(source, PEERS[to].model)
-        images, tokenizer = _beside("AutoImageProcessor", source), None
+        images, tokenizer = beside(source, "AutoImageProcessor"), None
         if to == "open_clip":
-            tokenizer = _beside("AutoTokenizer", source)
+            tokenizer = beside(source, "AutoTokenizer")
         to_peer(model, folder, images, tokenizer, source)
         return [f"{to}'s {type(model).__name__}", *(type(part).__name__ for part in (images, tokenizer) if part)]
 
@@ -47,10 +48,10 @@ def _stock(source: str, folder: Path) -> list[str]:
 
     model, images = from_peer(source)
     model.save_pretrained(folder)
-    tokenizer = _beside("AutoTokenizer", source) if type(model).__name__ == "CLIPModel" else None
-    beside = images if tokenizer is None else CLIPProcessor(image_processor=images, tokenizer=tokenizer)
-    beside.save_pretrained(folder)
-    return [type(model).__name__, type(beside).__name__]
+    tokenizer = beside(source, "AutoTokenizer") if type(model).__name__ == "CLIPModel" else None
+    prepares = images if tokenizer is None else CLIPProcessor(image_processor=images, tokenizer=tokenizer)
+    prepares.save_pretrained(folder)
+    return [type(model).__name__, type(prepares).__name__]
 
 
 def _model(name: str, kind: str) -> Any:
@@ -69,13 +70,3 @@ def _model(name: str, kind: str) -> Any:
         ) from error
     check_loaded(model, found, name)
     return model
-
-
-def _beside(kind: str, name: str) -> Any:
-    """What stands beside the model, `None` where there is nothing of the kind."""
-    import transformers
-
-    try:
-        return getattr(transformers, kind).from_pretrained(name)
-    except Exception:
-        return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_chain.adapters import check_model_files
+from hf_chain.commands.beside import beside
 from hf_chain.errors import HfChainError, reason
 from hf_chain.families import family_of
 from hf_chain.files import whole_folder
@@ -61,14 +62,14 @@ def grow_folder(
     grown_fields = growing(config, larger)
     if not grown_fields:
         raise HfChainError(f"{predecessor} has the given sizes already, so nothing would grow: give a larger one")
-    model, beside = _model(predecessor, config), _beside(predecessor)
+    model, prepares = _model(predecessor, config), beside(predecessor, *BESIDE)
     grown = grow_model(model, larger, operator=operator, seed=seed)
     if output is not None:
         try:
             with whole_folder(output) as folder:
                 grown.save_pretrained(folder)
-                for part in beside:
-                    part.save_pretrained(folder)
+                if prepares is not None:
+                    prepares.save_pretrained(folder)
         except NotADirectoryError as error:
             raise HfChainError(f"{output} cannot be made, {output.parent} is no folder: choose another") from error
     return grown_fields, growth_error(model, grown)
@@ -119,17 +120,6 @@ def _model(name: str, config: PreTrainedConfig) -> PreTrainedModel:
         raise _not_loaded(name, error) from error
     check_loaded(model, found, name)
     return model.eval()
-
-
-def _beside(name: str) -> list[Any]:
-    import transformers
-
-    for kind in BESIDE:
-        try:
-            return [getattr(transformers, kind).from_pretrained(name)]
-        except Exception:
-            continue
-    return []
 
 
 def _not_loaded(name: str, error: Exception) -> HfChainError:

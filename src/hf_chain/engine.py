@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from transformers.integrations.deepspeed import is_deepspeed_available, is_deepspeed_zero3_enabled
+from transformers.integrations.deepspeed import (
+    is_deepspeed_available,
+    is_deepspeed_zero3_enabled,
+    unset_hf_deepspeed_config,
+)
 
 from hf_chain.errors import HfChainError, reason
 
@@ -161,6 +165,11 @@ class Engine:
 def builds_in_pieces() -> bool:
     """Whether models that are made now are sharded from the start, as under ZeRO-3 once its arguments are there."""
     return is_deepspeed_zero3_enabled()
+
+
+def build_whole_again() -> None:
+    """Has models that are made from here on built whole, and not sharded by an engine that is no longer there."""
+    unset_hf_deepspeed_config()
 
 
 def require_whole_weights(remedy: str) -> None:

@@ -44,7 +44,7 @@ class StageTrainer(Trainer):
                 f"one process has {self.args.n_gpu} GPUs, which the Trainer would hand slices of each batch: start"
                 f" torchrun --nproc_per_node {self.args.n_gpu}, or set CUDA_VISIBLE_DEVICES to one of them"
             )
-        if self.is_deepspeed_enabled and glob.has_magic(str(self.args.output_dir)):
+        if self.engine.is_deepspeed and glob.has_magic(str(self.args.output_dir)):
             raise HfChainError(
                 f"output_dir is {self.args.output_dir}: DeepSpeed takes *, ? and [ for patterns when it goes on from a"
                 " checkpoint, so give a folder without them"

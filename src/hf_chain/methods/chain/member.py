@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from transformers import CLIPConfig, CLIPModel
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.utils import logging
 
 from hf_chain.arguments.precision import uses_bfloat16
 from hf_chain.cost import clip_macs, clip_parameters, training_steps
 from hf_chain.distillation.cache import cached_teacher, remove_damaged
+from hf_chain.engine import build_whole_again
 from hf_chain.evaluation import Evaluation, find_evaluator
 from hf_chain.files import whole_folder, write_json
 from hf_chain.growth import embedding_error, grow
@@ -100,8 +100,7 @@ class MemberStage:
             train_or_resume(trainer, self.context.main_process)
         self._save(trainer)
         trainer.accelerator.wait_for_everyone()
-        # Later models are built whole, not sharded by an engine that is no longer there.
-        unset_hf_deepspeed_config()
+        build_whole_again()
         del trainer
         gc.collect()
 
@@ -215,7 +214,7 @@ class MemberStage:
             data_collator=self.data.collator,
             processing_class=self.data.processor,
         )
-        check_engine(args.world_size, args.n_gpu, trainer.is_deepspeed_enabled)
+        check_engine(args.world_size, args.n_gpu, trainer.engine.is_deepspeed)
         return trainer
 
     # Save
@@ -228,7 +227,7 @@ class MemberStage:
             return
         with whole_folder(self.folder) as folder:
             trainer.save_model(str(folder))
-            unset_hf_deepspeed_config()
+            build_whole_again()
             if not self.record.training_macs:
                 self.context.note("trained", self.name, **self._training_figures(trainer))
             model = CLIPModel.from_pretrained(folder, attn_implementation=self.recipe.model.attn_implementation)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hf_chain.data.chat.collator import ChatCollator
+from hf_chain.engine import build_whole_again
 from hf_chain.files import whole_folder, write_json
 from hf_chain.methods.graft.context import GraftContext
 from hf_chain.methods.graft.evaluation import ask
@@ -61,7 +61,7 @@ class TargetStage:
         )
         if questions is None:
             trainer.save_model(str(folder))
-            unset_hf_deepspeed_config()
+            build_whole_again()
             return
         with whole_folder(folder) as unfinished:
             trainer.save_model(str(unfinished))

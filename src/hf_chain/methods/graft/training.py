@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hf_chain.data.chat.collator import PackedRows
 from hf_chain.data.chat.sources import ChatStream
 from hf_chain.data.streams import EndlessStream
+from hf_chain.engine import build_whole_again
 from hf_chain.methods.graft.lengths import rows_of_steps
 from hf_chain.runs.environment import check_engine
 from hf_chain.runs.training_run import TRAINING_DEFAULTS, TrackedTraining, train_or_resume
@@ -70,7 +70,7 @@ def train_parts(
         args.max_steps = max(1, math.ceil(epochs * (stream_length or 0) / batch))
     with tracked.told():
         trainer = GraftTrainer(model, args, train_dataset=rows, data_collator=collator, processing_class=processor)
-        check_engine(args.world_size, args.n_gpu, trainer.is_deepspeed_enabled)
+        check_engine(args.world_size, args.n_gpu, trainer.engine.is_deepspeed)
         train_or_resume(trainer, main_process)
     return trainer
 
@@ -83,9 +83,9 @@ def finished_model(trainer: GraftTrainer, folder: Path) -> PreTrainedModel:
         folder (`Path`): where the main process has saved it.
     """
     model = trainer.model
-    if trainer.is_deepspeed_enabled:
-        # Its parameters may be in pieces on all processes; models are loaded whole from here on.
-        unset_hf_deepspeed_config()
+    if trainer.engine.is_deepspeed:
+        # Its parameters may be in pieces on all processes.
+        build_whole_again()
         model = type(model).from_pretrained(folder, dtype="auto").to(trainer.args.device)
         if (folder / LORA_FOLDER).is_dir():
             load_lora(decoder_of(model), folder / LORA_FOLDER)

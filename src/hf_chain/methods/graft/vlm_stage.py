@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.utils import logging
 
 from hf_chain.data.chat.collator import ChatCollator
+from hf_chain.engine import build_whole_again
 from hf_chain.evaluation.generate import image_macs
 from hf_chain.evaluation.question_answering import spread
 from hf_chain.files import first_difference, whole_folder, write_json
@@ -96,8 +96,7 @@ class VLMStage:
             model = refit.model
         self._save(model if trainer is None else trainer.model, processor, trainer, refit, questions)
         wait_for_everyone()
-        # Later models are built whole, not sharded by an engine that is no longer there.
-        unset_hf_deepspeed_config()
+        build_whole_again()
         del trainer, model
         gc.collect()
 

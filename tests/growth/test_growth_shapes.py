@@ -162,6 +162,11 @@ def test_what_is_no_size_stays(name: str, field: str, value: Any) -> None:
         ("swin", {"depths": [2, 2]}, "num_layers=2 differs from the predecessor's 3: growth keeps it, use 3"),
         ("convnext", {"depths": [2, 2]}, r"depths=\[2, 2\] is of 2 stages: the predecessor has 3, use as many"),
         ("swin", {"num_heads": [2, 8, 8]}, r"num_heads\[1\]=8 makes heads of size 3, smaller .*: use at most 4 heads"),
+        (
+            "swinv2",
+            {"embed_dim": 24},
+            "heads of size 12 of 6, and cosines of queries and keys need the size: use 4 heads$",
+        ),
         ("swin", {"mlp_ratio": 3.0}, "mlp_ratio=3.0 is smaller than the predecessor's 4.0: use 4.0 or more"),
         ("convnext", {"hidden_sizes": [24, 12, 36]}, r"hidden_sizes=.* is smaller .* in a stage: use as much or more"),
     ],

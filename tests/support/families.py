@@ -176,8 +176,8 @@ SWIN = {
 CONVNEXT = {"image_size": 32, "patch_size": 2, "hidden_sizes": [12, 24, 36], "depths": [1, 2, 1], "num_stages": 3}
 
 
-def staged(model: str, sizes: Changes = SWIN) -> Row:
-    """A vision model of stages."""
+def staged(model: str, sizes: Changes = SWIN, error: float = 1e-3) -> Row:
+    """A vision model of stages; `error` bounds that of widths that are no multiples."""
     if sizes is CONVNEXT:
         grown: dict[str, Changes] = {
             "width": {"hidden_sizes": [18, 36, 54]},
@@ -185,16 +185,17 @@ def staged(model: str, sizes: Changes = SWIN) -> Row:
             "depth": {"depths": [1, 5, 2]},
             "everything": {"hidden_sizes": [24, 24, 72], "depths": [2, 4, 1]},
         }
-        return Row(model, sizes, grown, errors={"width": 1e-4})
+        return Row(model, sizes, grown, {"width": 1e-4})
     grown = {
         "width": {"embed_dim": 18, "num_heads": [3, 6, 12]},
         "twice the width": {"embed_dim": 24, "num_heads": [4, 8, 16]},
-        "depth": {"depths": [2, 6, 4]},
-        "heads": {"embed_dim": 24},
+        "depth": {"depths": [4, 6, 2]},
         "MLP": {"mlp_ratio": 5.0},
-        "everything": {"embed_dim": 24, "num_heads": [4, 8, 8], "depths": [4, 2, 4], "mlp_ratio": 5.0},
+        "everything": {"embed_dim": 24, "num_heads": [4, 8, 16], "depths": [4, 2, 4], "mlp_ratio": 5.0},
     }
-    return Row(model, sizes, grown, errors={"width": 1e-3})
+    if sizes is SWIN:
+        grown |= {"heads": {"embed_dim": 24}, "everything": {**grown["everything"], "num_heads": [4, 8, 8]}}
+    return Row(model, sizes, grown, {"width": error})
 
 
 ROOT_OF_WIDTH = {"width": 1e-7, "twice the width": 1e-7, "everything": 1e-7}
@@ -364,6 +365,7 @@ ROWS: dict[str, Row] = {
     ),
     "swin": staged("SwinModel"),
     "swin, classes": staged("SwinForImageClassification"),
+    "swinv2": staged("Swinv2Model", SWIN | {"mlp_ratio": 2.0}, 1e-1),
     "convnext": staged("ConvNextModel", CONVNEXT),
     "convnext, classes": staged("ConvNextForImageClassification", CONVNEXT),
     "clip": dual("CLIPModel", TEXT, PIXELS, behind_norm=1e-4, projection_dim=12),

@@ -22,6 +22,7 @@ from hf_chain.families.olmo import OLMO_2
 from hf_chain.families.phi import PHI, PHI_3
 from hf_chain.families.siglip import SIGLIP, SIGLIP_TEXT, SIGLIP_VISION
 from hf_chain.families.swin import SWIN
+from hf_chain.families.swinv2 import SWIN_V2
 from hf_chain.families.vision_text import NORMS_ON_THE_STREAM, TOWERS, dual_encoder
 from hf_chain.families.vit import DEIT, MAE, VIT
 
@@ -40,6 +41,7 @@ FAMILIES: dict[str, Family] = {
     "dinov2": DINOV2,
     "dinov2_with_registers": DINOV2,
     "swin": SWIN,
+    "swinv2": SWIN_V2,
     "convnext": CONVNEXT,
     "llama": LLAMA,
     "mistral": LLAMA,

@@ -21,6 +21,7 @@ Role = Literal[
     "gain",
     "shift",
     "post_gain",
+    "post_shift",
     "scale",
     "unit_gain",
     "head_gain",
@@ -37,10 +38,10 @@ class Weight:
         role (`str`): `embed` puts the input into the stream, `read` takes the stream as input, behind a norm, and
             `raw_read` without one, `bias` belongs to the units that a read makes, `write` adds to the stream.
             `depthwise` convolves every channel on its own, in front of a norm and a read. `gain` and `shift` are the
-            scale and the offset of a norm over the stream, `post_gain` that of a norm between a write and the stream,
-            `scale` a factor of each channel there (layer scale). `probe` is a constant that a read takes instead of
-            the stream, `unit_gain` the scale of a norm over all units of an axis, `head_gain` over those of each head,
-            and what growth does not touch is `keep`.
+            scale and the offset of a norm over the stream, `post_gain` and `post_shift` those of a norm between a
+            write and the stream, `scale` a factor of each channel there (layer scale). `probe` is a constant that a
+            read takes instead of the stream, `unit_gain` the scale of a norm over all units of an axis, `head_gain`
+            over those of each head, and what growth does not touch is `keep`.
         axes (`tuple[str, ...]`): The name of every axis of the tensor, in its order: `residual`, units between a read
             and a write (`query`, `key`, `value`, `context`, `mlp`, `head`, `embedding`), `expert`, `source` for the
             channels of the stream that this one begins with, and what stays.
@@ -85,6 +86,7 @@ class Stream:
         gain_offset (`float`): What norms add to their gains: 1 where a gain of 0 changes nothing.
         embedding_power (`float`): The input is multiplied by the width to this power.
         rotary (`bool`): Positions turn queries and keys, so heads keep their size.
+        cosine (`bool`): Attention takes cosines of queries and keys, so heads keep their size.
         multiples (`bool`): Only multiples of its width are exact: its norms do not stand on the stream alone.
         stage (`int`): Its number among the stages of a model, which is its place in fields that are lists. All but
             the first begin with the stage before.
@@ -112,6 +114,7 @@ class Stream:
     gain_offset: float = 0.0
     embedding_power: float = 0.0
     rotary: bool = False
+    cosine: bool = False
     multiples: bool = False
     stage: int = 0
     width_times: int = 1
@@ -227,7 +230,7 @@ class Stream:
     def silenced(self) -> frozenset[str]:
         """The roles that keep a block from adding anything when they are zero."""
         roles = {weight.role for weight in self.block.values()}
-        return frozenset(roles & {"post_gain", "scale"} or {"write"})
+        return frozenset(roles & {"post_gain", "post_shift", "scale"} or {"write"})
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:

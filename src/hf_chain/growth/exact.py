@@ -107,7 +107,9 @@ def width_rule(family: Family, stream: Stream, old: Any, new: Any) -> type[Tiled
         return PaddedBehindNorm
     if stream.output_is_stream:
         return Isometric
-    filled = _is_tied(family, old) or "scale" in stream.silenced or stream.multiples
+    # What passes a norm on its way into the stream leaves new channels at zero.
+    between = stream.multiples and "post_gain" not in stream.silenced
+    filled = _is_tied(family, old) or "scale" in stream.silenced or between
     return MeanFilled if filled else Centred
 
 
@@ -177,7 +179,9 @@ class StreamGrowth:
         """Make a new block an identity, and tell it apart from other new blocks in the same gap."""
         if spec.role == "post_gain":
             # What is written to new channels is zero already; with a gain of zero as well they would never learn.
-            weight[: self.old_width] = -self.stream.gain_offset
+            # Copies of a tiled stream are not zero.
+            copies = len(weight) if isinstance(self.width, Tiled) else self.old_width
+            weight[:copies] = -self.stream.gain_offset
         elif spec.role in self.stream.silenced:
             weight.zero_()
         elif spec.role == "read" and number > 1:
@@ -199,8 +203,9 @@ class StreamGrowth:
             fresh = weight.abs().mean().expand(units.size).index_copy(0, units.places, weight[units.sources])
             return fresh * share**0.5
         if role == "bias":
-            units = self._units(axes[-1], weight.shape[-1], shape[-1])
-            return units.bias(weight.movedim(-1, 0)).movedim(0, -1)
+            number = axes.index("head") if "head" in axes else 0
+            units = self._units(axes[number], weight.shape[number], shape[number])
+            return units.bias(weight.movedim(number, 0)).movedim(0, number)
         if role in ("read", "raw_read"):
             return self._grow_read(spec, weight, shape, scale)
         if role == "write":
@@ -213,7 +218,7 @@ class StreamGrowth:
         if role == "depthwise":
             return self.width.depthwise(weight) * (self.factor if weight.dim() == 1 else 1)
         offset = self.stream.gain_offset if role in ("gain", "post_gain") else 0.0
-        rule = getattr(self.width, "gain" if role == "post_gain" else role)
+        rule = getattr(self.width, role.removeprefix("post_"))
         return rule(weight + offset) - offset
 
     def _grow_input(self, spec: Weight, weight: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:

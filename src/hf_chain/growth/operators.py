@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy as copying
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
@@ -159,10 +160,10 @@ def _follow_blocks(family: Family, old: PreTrainedConfig, new: PreTrainedConfig,
 
 def _take_buffer_types(successor: PreTrainedModel, predecessor: PreTrainedModel) -> None:
     """Give buffers the types that the predecessor has them in: frequencies stay in float32 beside bfloat16 weights."""
-    types = {name: buffer.dtype for name, buffer in predecessor.named_buffers()}
+    # New blocks take those of any other.
+    types = {re.sub(r"\d+", "", name): buffer.dtype for name, buffer in predecessor.named_buffers()}
     for name, buffer in successor.named_buffers():
-        if name in types and buffer.dtype != types[name]:
-            buffer.data = buffer.data.to(types[name])
+        buffer.data = buffer.data.to(types.get(re.sub(r"\d+", "", name), buffer.dtype))
 
 
 def _warn_of_error(predecessor: PreTrainedModel, successor: PreTrainedModel) -> None:

@@ -185,10 +185,12 @@ def _check_heads(stream: Stream, old: PreTrainedConfig, new: PreTrainedConfig, k
             f"{name}={after.number} makes heads of size {after.size}, smaller than the predecessor's {before.size}:"
             f" use at most {width // before.size} heads, or operator 'copy'"
         )
-    if stream.rotary and after.size != before.size:
+    if (stream.rotary or stream.cosine) and after.size != before.size:
+        other = f", or set {stream.field(stream.head_size)}={before.size}" if stream.head_size else ""
+        why = "rotary positions need" if stream.rotary else "cosines of queries and keys need"
         raise HfChainError(
-            f"{name}={after.number} makes heads of size {after.size} of {before.size}, and rotary positions need the"
-            f" size: use {width // before.size} heads, or set {stream.field(stream.head_size)}={before.size}"
+            f"{name}={after.number} makes heads of size {after.size} of {before.size}, and {why} the size:"
+            f" use {width // before.size} heads{other}"
         )
     needed = before.key_value * -(-(before.number // before.key_value) // (after.number // after.key_value))
     if after.key_value < needed:

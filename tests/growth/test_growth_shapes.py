@@ -178,6 +178,22 @@ def test_stages_that_growth_cannot_reach_are_refused(name: str, changes: dict[st
 
 
 @pytest.mark.parametrize(
+    ("name", "field", "value", "said"),
+    [
+        ("convnext", "hidden_sizes", [24], r"hidden_sizes=\[24\] has another number of stages than its .*: give 3"),
+        ("swin", "depths", ["a", 2, 2], r"depths=\['a', 2, 2\] is of another kind than its present \[2, 2, 2\]"),
+    ],
+)
+def test_stages_of_another_kind_are_refused(name: str, field: str, value: Any, said: str) -> None:
+    with pytest.raises(HfChainError, match=said):
+        larger_config(ROWS[name].config(), {field: value})
+
+
+def test_a_ratio_may_be_given_as_a_whole_number() -> None:
+    assert larger_config(ROWS["swinv2"].config(), {"mlp_ratio": 5}).mlp_ratio == 5.0
+
+
+@pytest.mark.parametrize(
     ("name", "field", "value", "nearest"),
     [
         ("swin", "embed_dim", 18, {"embed_dim": 24, "num_heads": [4, 8, 16], "hidden_size": 96}),

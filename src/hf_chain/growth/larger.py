@@ -79,11 +79,14 @@ def _set(config: Any, path: str, value: Any, of_user: bool = False) -> None:
     if not hasattr(config, name):
         raise HfChainError(f"{path} is no field of the configuration: name one that its config.json has")
     now = getattr(config, name)
-    if of_user and now is not None and not isinstance(value, _ALIKE.get(type(now), type(now))):
+    alike = isinstance(value, _ALIKE.get(type(now), type(now)))
+    if alike and isinstance(now, (list, tuple)):
+        alike = all(isinstance(item, type(now[0])) for item in value)
+    if of_user and now is not None and not alike:
         raise HfChainError(f"{path}={value!r} is of another kind than its present {now!r}: give one of the same")
     if of_user and isinstance(now, (list, tuple)) and len(value) != len(now):
         raise HfChainError(f"{path}={value!r} has another number of stages than its present {now!r}: give {len(now)}")
-    setattr(config, name, value)
+    setattr(config, name, float(value) if isinstance(now, float) else value)
 
 
 def growing(old: Any, new: Any) -> list[tuple[str, Any, Any, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModel, CLIPConfig, CLIPModel
+from transformers import AutoModel, CLIPConfig, CLIPModel, CLIPVisionModel
 
 from hf_chain.cost import clip_macs, clip_parameters, kept_patches
 from hf_chain.errors import HfChainError
@@ -32,6 +32,9 @@ def config(request, small_config, paper_config) -> CLIPConfig:
 
 def test_parameters_are_those_of_the_stock_model(config):
     assert clip_parameters(config) == sum(weight.numel() for weight in build(config).parameters())
+    with torch.device("meta"):
+        tower = CLIPVisionModel(config.vision_config)
+    assert clip_parameters(config.vision_config) == sum(weight.numel() for weight in tower.parameters())
 
 
 @pytest.mark.parametrize("tokens", [None, 9])

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from hf_chain.cost.macs import by_fields, image_patches, stream_macs
 from hf_chain.cost.steps import ADAMW_MOMENTS, BFLOAT16, FLOAT32, MemoryEstimate, TowerMACs
 from hf_chain.errors import HfChainError
-from hf_chain.families import CLIP, CLIP_VISION, Family
+from hf_chain.families import CLIP, CLIP_VISION
 
 if TYPE_CHECKING:
-    from transformers import CLIPConfig
+    from transformers import CLIPConfig, CLIPVisionConfig
 
 Strategy = Literal["ddp", "zero1", "zero2", "zero3"]
 
@@ -46,29 +46,19 @@ def clip_macs(config: CLIPConfig, text_tokens: int | None = None, image_token_ke
     )
 
 
-def clip_parameters(config: CLIPConfig) -> int:
-    """Number of parameters of the stock `CLIPModel` with this configuration.
+def clip_parameters(config: CLIPConfig | CLIPVisionConfig) -> int:
+    """Number of parameters of the stock model with this configuration.
 
     Args:
-        config (`CLIPConfig`): The model.
+        config (`CLIPConfig` or `CLIPVisionConfig`): The model, or its vision tower, which is all that a graft uses.
 
     Returns:
-        `int`: Weights and biases, both towers, projections and logit scale.
+        `int`: Weights and biases, with projections and logit scale where there are two towers.
     """
-    logit_scale = 1
-    return logit_scale + _parameters(CLIP, config)
-
-
-def vision_parameters(vision: Any) -> int:
-    """Number of parameters of a stock `CLIPVisionModel`, which is what a graft uses of a dual encoder.
-
-    Args:
-        vision (`CLIPVisionConfig`): The vision tower.
-
-    Returns:
-        `int`: Weights and biases, without the projection.
-    """
-    return _parameters(CLIP_VISION, vision)
+    alone = config.model_type == "clip_vision_model"
+    family = CLIP_VISION if alone else CLIP
+    weights = (weight for stream in family.streams for weight in by_fields(family, stream, config))
+    return (not alone) + sum(math.prod(shape) for _, _, shape in weights)
 
 
 def kept_patches(patches: int, keep: float) -> int:
@@ -174,8 +164,3 @@ def _cast_parameters(config: CLIPConfig) -> int:
     """Weights that autocast turns into bfloat16: all but the token embedding, which is looked up."""
     text: Any = config.text_config
     return clip_parameters(config) - int(text.vocab_size * text.hidden_size)
-
-
-def _parameters(family: Family, config: Any) -> int:
-    weights = (weight for stream in family.streams for weight in by_fields(family, stream, config))
-    return sum(math.prod(shape) for _, _, shape in weights)

@@ -149,9 +149,7 @@ class MemberCost:
 
     def _towers(self, config: CLIPConfig) -> tuple[TowerMACs, TowerMACs]:
         """Forward MACs with dropped image tokens and with all of them."""
-        keeps = (self.image_token_keep, 1.0)
-        masked, whole = (clip_macs(config, self.text_tokens, keep) for keep in keeps)
-        return masked, whole
+        return clip_macs(config, self.text_tokens, self.image_token_keep), clip_macs(config, self.text_tokens)
 
     @property
     def _cache_macs(self) -> int:

@@ -29,7 +29,7 @@ from hf_chain.grafting.llava_tower import DROWNING_GAIN, balanced_gain, publishe
 from hf_chain.models import GraftedVLMForConditionalGeneration, GraftedVLMProcessor
 from hf_chain.models.grafted_vlm.assembly import suppress
 from hf_chain.models.grafted_vlm.processing_grafted_vlm import with_images
-from hf_chain.models.grafted_vlm.vision_towers import keeps_aspect_ratio, prefix_tokens, tower_stream
+from hf_chain.models.grafted_vlm.vision_towers import keeps_aspect_ratio, tower_stream
 from hf_chain.module_modes import evaluation_mode
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def export_llava(
         vision_feature_select_strategy=llava.config.vision_feature_select_strategy,
         chat_template=with_images(processor.chat_template, processor.image_token, around),
         image_token=processor.image_token,
-        num_additional_image_tokens=prefix_tokens(vlm.config.vision_config),
+        num_additional_image_tokens=_prefix(vlm.config),
     )
     _write(folder, llava, stock, complete or (lambda *_: None))
     if serving and vlm.config.post_layernorm:
@@ -117,7 +117,7 @@ def _check(vlm: GraftedVLMForConditionalGeneration) -> None:
     check_no_adapter(vlm, vlm.name_or_path or type(vlm).__name__)
     require_finite(vlm, vlm.name_or_path or type(vlm).__name__)
     config: GraftedVLMConfig = vlm.config
-    prefix = prefix_tokens(config.vision_config)
+    prefix = _prefix(config)
     inner = config.adapter_hidden_size or config.embedding_size
     refused = "this model cannot be exported to Llava: "
     if keeps_aspect_ratio(config.vision_config):
@@ -161,7 +161,7 @@ def _llava(
     _check_head(vlm.language_model, base)
     text_config = copy.deepcopy(config.text_config)
     text_config.vocab_size, text_config.tie_word_embeddings = rows, False
-    drops = not config.class_token and prefix_tokens(vision_config) > 0
+    drops = not config.class_token and _prefix(config) > 0
     with torch.device("meta"):
         llava = LlavaForConditionalGeneration(
             LlavaConfig(
@@ -190,6 +190,10 @@ def _llava(
     llava.generation_config = copy.deepcopy(vlm.generation_config)
     suppress(llava.generation_config, config.image_token_id, *ids)
     return llava
+
+
+def _prefix(config: GraftedVLMConfig) -> int:
+    return tower_stream(config.vision_config).prefix_tokens(config.vision_config)
 
 
 def _unused(config: GraftedVLMConfig) -> tuple[str, ...]:

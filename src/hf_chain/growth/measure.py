@@ -125,13 +125,11 @@ def random_inputs(model: PreTrainedModel, generator: torch.Generator, batch: int
         inputs["pixel_values"] = torch.randn(batch, patches, size, generator=generator, dtype=torch.float64)
         inputs["pixel_attention_mask"] = torch.ones(batch, patches, dtype=torch.long)
         inputs["spatial_shapes"] = torch.tensor([[side, side]] * batch)
-    for part in (getattr(config, "vision_config", None), config):
-        size = getattr(part, "image_size", None)
-        if size is not None:
-            height, width = (size, size) if isinstance(size, int) else size
-            shape = (batch, value_of(part, "num_channels"), height, width)
-            inputs["pixel_values"] = torch.randn(*shape, generator=generator, dtype=torch.float64)
-            break
+    size = getattr(vision, "image_size", None)
+    if size is not None:
+        height, width = (size, size) if isinstance(size, int) else size
+        shape = (batch, vision.num_channels, height, width)
+        inputs["pixel_values"] = torch.randn(*shape, generator=generator, dtype=torch.float64)
     for part in (getattr(config, "text_config", None), config):
         if getattr(part, "vocab_size", None):
             inputs["input_ids"] = _random_texts(part, generator, batch)

@@ -64,7 +64,13 @@ def batch_cost(model: PreTrainedModel, parts: Sequence[Part], checkpointing: boo
     images = int(is_vision_language(model))
 
     def macs(length: int, images: int) -> int:
-        return _step_macs(_with_weights(piece_macs(model.config, length, images), weights), checkpointing)
+        forward = piece_macs(model.config, length, images)
+        # Pieces that multiply nothing are there, as gradients may begin at them.
+        segments = [
+            Segment(name, round(forward.get(name, 0) * (1 + piece.lora_share)), piece.trained_share)
+            for name, piece in weights.items()
+        ]
+        return _step_macs(segments, checkpointing)
 
     # Of second degree in the length, and linear in the images.
     per_image = macs(LENGTH, 2) - macs(LENGTH, 1) if images else 0
@@ -98,14 +104,6 @@ def _pieces(model: PreTrainedModel) -> dict[str, list[nn.Parameter]]:
 def _others(module: nn.Module, pieces: Mapping[str, list[nn.Parameter]]) -> list[nn.Parameter]:
     known = {id(parameter) for piece in pieces.values() for parameter in piece}
     return [parameter for parameter in module.parameters() if id(parameter) not in known]
-
-
-def _with_weights(macs: Mapping[str, int], weights: Mapping[str, _Weights]) -> list[Segment]:
-    """The forward pass on one row. Pieces that multiply nothing are there, as gradients may begin at them."""
-    return [
-        Segment(name, round(macs.get(name, 0) * (1 + piece.lora_share)), piece.trained_share)
-        for name, piece in weights.items()
-    ]
 
 
 def _step_macs(segments: Sequence[Segment], checkpointing: bool) -> int:

@@ -20,7 +20,6 @@ from hf_chain.models.grafted_vlm.configuration_grafted_vlm import GraftedVLMConf
 from hf_chain.models.grafted_vlm.vision_towers import (
     build_vision_tower,
     keeps_aspect_ratio,
-    prefix_tokens,
     tower_norm,
     tower_stream,
     unused_weights,
@@ -141,15 +140,16 @@ class GraftedVLMImageModel(PreTrainedModel):
             HfChainError: when the pixels have another shape than the vision tower takes.
         """
         config, flexible = self.config, keeps_aspect_ratio(self.config.vision_config)
+        stream = tower_stream(config.vision_config)
         self._check_pixels(pixel_values)
         masks = {"pixel_attention_mask": pixel_attention_mask, "spatial_shapes": spatial_shapes}
         pixels = pixel_values.to(self.image_start.dtype)
         output = self.vision_tower(pixels, return_dict=True, **(masks if flexible else {}), **kwargs)
         tokens = output.last_hidden_state
-        if not tower_stream(config.vision_config).output_is_normed:
+        if not stream.output_is_normed:
             tokens = tower_norm(self.vision_tower)(tokens)
         if not config.class_token:
-            tokens = tokens[:, prefix_tokens(config.vision_config) :]
+            tokens = tokens[:, stream.prefix_tokens(config.vision_config) :]
         tokens = self.adapter(tokens)
         start, end = (edge.to(tokens).expand(len(tokens), 1, -1) for edge in (self.image_start, self.image_end))
         images = torch.cat([start, tokens, end], dim=1)

@@ -49,11 +49,6 @@ def keeps_aspect_ratio(config: PreTrainedConfig) -> bool:
     return getattr(config, "image_size", None) is None
 
 
-def prefix_tokens(config: PreTrainedConfig) -> int:
-    """Tokens in front of the patches: class tokens and registers."""
-    return tower_stream(config).prefix_tokens(config)
-
-
 def tower_layers(tower: PreTrainedModel) -> nn.ModuleList:
     """The layers of a tower."""
     return cast("nn.ModuleList", tower.get_submodule(tower_stream(tower.config).blocks.rstrip(".")))

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from hf_chain.cost.clip import vision_parameters
+from hf_chain.cost import clip_parameters
 from hf_chain.methods.graft.card.numbers import read_translator
 from hf_chain.methods.graft.headline import EXACT, Headline, headline_of
 from hf_chain.methods.graft.record import SURROGATE, GraftRecord, StageRecord, graft_record
@@ -155,6 +155,6 @@ def _encoder(graft: GraftRecord) -> list[Given]:
 def _used_parameters(member: Path) -> int:
     """Of the vision tower, as the text tower of a dual encoder is not used; 0 where its folder is gone."""
     try:
-        return vision_parameters(AutoConfig.from_pretrained(member, local_files_only=True).vision_config)
+        return clip_parameters(AutoConfig.from_pretrained(member, local_files_only=True).vision_config)
     except (OSError, ValueError):
         return 0

@@ -14,10 +14,12 @@ from hf_chain.models.token_dropping import dropped_tokens
 
 
 class TeacherFeatures(NamedTuple):
-    """L2-normalised teacher embeddings of a batch: image `[B, D]`, text `[B, K, D]`, float32."""
+    """L2-normalised teacher embeddings of a batch, float32."""
 
     image: torch.Tensor
+    """Shape `[B, D]`."""
     text: torch.Tensor
+    """Shape `[B, K, D]`."""
 
 
 class FeatureSource(Protocol):

@@ -214,8 +214,8 @@ BAD: dict[str, tuple[Callable[[Parts], object], str]] = {
         "vision model_type 'beit' is not known: use one of clip_vision_model",
     ),
     "tower of stages": (
-        lambda _: GraftedVLMConfig(vision_config={"model_type": "swin"}),
-        "vision model_type 'swin' cannot be grafted, as its stages merge patches: use one of clip_vision_model",
+        lambda _: GraftedVLMConfig(vision_config={"model_type": "swinv2"}),
+        "vision model_type 'swinv2' cannot be grafted, as its stages merge patches: use one of clip_vision_model",
     ),
     "tower that hides patches": (
         lambda _: GraftedVLMConfig(vision_config={"model_type": "vit_mae"}),

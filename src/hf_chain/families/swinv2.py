@@ -63,6 +63,7 @@ SWIN_V2 = Family(
     stages=_stages,
     kind="encoder",
     outside=r"(?!)",
+    no_tower="its stages merge patches",
     pooled="norm",
     refused=(("use_absolute_embeddings", True, "its positions stand behind the first norm"),),
 )

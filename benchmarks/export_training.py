@@ -41,7 +41,7 @@ def main() -> None:
 def _measure(folder: str, name: str, case: str, scratch: Path) -> dict[str, float]:
     import torch
 
-    from hf_chain.methods.graft.grafted import load_grafted
+    from hf_chain.methods.graft.headline import load_grafted
 
     native, processor = load_grafted(folder)
     model, edges = native, (native.config.image_token_id,) * 2

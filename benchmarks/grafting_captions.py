@@ -12,7 +12,7 @@ from hf_chain.evaluation.captioning import cider_d
 from hf_chain.files import whole_folder, write_json
 from hf_chain.methods.graft.data import Conversations
 from hf_chain.methods.graft.evaluation import ask
-from hf_chain.methods.graft.grafted import load_grafted
+from hf_chain.methods.graft.headline import load_grafted
 from hf_chain.methods.graft.recipe import GraftRecipe
 from hf_chain.methods.graft.record import StageRecord, graft_record
 from hf_chain.methods.graft.report.examples import save_pictures

@@ -5,10 +5,9 @@ from __future__ import annotations
 from transformers import AutoConfig
 
 from hf_chain.errors import HfChainError
-from hf_chain.grafting.budget import Budget
 from hf_chain.grafting.criteria import choose_ranges
 from hf_chain.grafting.lineage import read_lineage
-from hf_chain.grafting.ranges import LayerRange
+from hf_chain.grafting.ranges import Budget, LayerRange
 from hf_chain.grafting.trajectory import Trajectory
 from hf_chain.grafting.trajectory_report import trajectory_report
 from hf_chain.methods.graft.report.summary import GraftSummary

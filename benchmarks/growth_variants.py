@@ -29,10 +29,9 @@ from hf_chain.cli import exit_cleanly
 from hf_chain.cost import human
 from hf_chain.families import Family, Stream
 from hf_chain.files import write_json, write_text
-from hf_chain.growth import tile
-from hf_chain.growth.pad import Padded
-from hf_chain.growth.pad_first_norm import PaddedBehindNorm
-from hf_chain.growth.tile import Tiled
+from hf_chain.growth import width
+from hf_chain.growth.pad import Padded, PaddedBehindNorm
+from hf_chain.growth.width import Tiled
 from hf_chain.runs.ledger import FamilyRecord, read_family
 
 SMALL = "members.small.training"
@@ -98,7 +97,7 @@ def _padded(family: Family, stream: Stream, old: CLIPConfig, new: CLIPConfig) ->
 
 ORIGINAL_RULE = exact_rules.width_rule
 RULES = {
-    "exact, symmetric copies": lambda: patch.object(tile, "SYMMETRY_NOISE", 0.0),
+    "exact, symmetric copies": lambda: patch.object(width, "SYMMETRY_NOISE", 0.0),
     "exact, padding for tiling": lambda: patch.object(exact_rules, "width_rule", _padded),
 }
 """Variants that change a rule of the operator instead of the recipe."""

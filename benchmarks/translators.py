@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from families import ROOT, machine_line
 from hf_chain.cli import exit_cleanly
 from hf_chain.files import write_json, write_text
-from hf_chain.grafting.translator.compare import compare_translators
+from hf_chain.grafting.translator.fit import compare_translators
 from hf_chain.grafting.translator.report import translator_table
 from hf_chain.grafting.translator.translator_config import TranslatorConfig
 from hf_chain.methods.graft.card.numbers import read_translator

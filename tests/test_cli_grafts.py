@@ -28,7 +28,7 @@ from transformers import (
 from hf_chain.cli.terminal import talk
 from hf_chain.commands.chat import Conversation
 from hf_chain.grafting.lineage import read_lineage
-from hf_chain.methods.graft.grafted import load_grafted
+from hf_chain.methods.graft.headline import load_grafted
 from support.command_line import Command
 from support.graft_recipes import tiny_graft_values, write_grafted, write_target
 from support.recipes import environment, write_recipe

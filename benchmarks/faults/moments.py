@@ -35,7 +35,7 @@ PHASES = {
         "hf_chain.methods.graft.target_stage:ask",
         "hf_chain.methods.graft.vlm_stage:ask",
     ),
-    "pushing": ("hf_chain.hub.queue:push_member",),
+    "pushing": ("hf_chain.hub.push:push_member",),
 }
 """What a run does, and the functions in which it does that; the innermost counts."""
 PACKAGES = re.compile(r"/(hf_chain|transformers|accelerate|torch|safetensors|datasets|huggingface_hub|peft)/(.*)\.py$")

@@ -28,7 +28,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers.utils import logging
 
-from hf_chain import files, finite
+from hf_chain import files, loaded_weights
 from hf_chain.grafting.ranges import kept_layers, parse_ranges
 from hf_chain.grafting.surrogate import build_surrogate
 
@@ -80,7 +80,7 @@ def main() -> None:
                     SIZES_ALONE: lambda at=folder: build(Path(at), verify="size"),
                     COPIED_ALONE: lambda at=folder: copy(Path(at), hashed=False),
                     SHA256: lambda held=weights: hashlib.sha256(held.view(torch.uint8).numpy()).digest(),
-                    FINITE: lambda held=weights: finite.is_finite(held),
+                    FINITE: lambda held=weights: loaded_weights.is_finite(held),
                     BEFORE: lambda at=folder: build_before(Path(at)),
                 },
                 rounds=5,
@@ -125,7 +125,7 @@ def build_before(folder: Path) -> None:
                     digest.update(block)
         return digest.hexdigest()
 
-    with mock.patch.object(finite, "is_finite", is_finite), mock.patch.object(files, "_sha256", sha256):
+    with mock.patch.object(loaded_weights, "is_finite", is_finite), mock.patch.object(files, "_sha256", sha256):
         build(folder)
 
 

@@ -12,7 +12,7 @@ import torch
 from transformers.utils import find_adapter_config_file
 
 from hf_chain.errors import HfChainError
-from hf_chain.paths import check_path
+from hf_chain.files import check_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
-from hf_chain.paths import check_path
+from hf_chain.files import check_path
 
 LARGEST = 2**53
 """Whole numbers up to here are exact in floating point too."""

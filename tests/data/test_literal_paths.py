@@ -15,7 +15,7 @@ from hf_chain.data.chat.settings import ChatDataSettings
 from hf_chain.data.chat.sources import load_chat
 from hf_chain.data.text import stream_rows
 from hf_chain.errors import HfChainError
-from hf_chain.paths import as_pattern
+from hf_chain.files import as_pattern
 
 NAMES = ["set[1]", "[!a]", "a*b", "who?", "{x,y}", "closed]", "100% #1 ~"]
 

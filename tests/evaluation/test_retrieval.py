@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import normalize
 
 from hf_chain.evaluation import CaptionIndex, retrieval_metrics
-from hf_chain.evaluation.ranking import hits_at
+from hf_chain.evaluation.retrieval import hits_at
 
 
 def test_any_caption_of_the_image_counts_and_each_caption_is_a_query():

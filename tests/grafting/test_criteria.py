@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 from transformers.utils import logging
 
 from hf_chain.errors import HfChainError
-from hf_chain.grafting.budget import Budget
-from hf_chain.grafting.criteria import CRITERIA, choose_ranges, fit_trajectory
-from hf_chain.grafting.ranges import LayerRange, check_ranges, kept_layers
-from hf_chain.grafting.two_segments import fit_two_segments
+from hf_chain.grafting.criteria import CRITERIA, choose_ranges, fit_trajectory, fit_two_segments
+from hf_chain.grafting.ranges import Budget, LayerRange, check_ranges, kept_layers
 from support.trajectories import made_trajectory, plateau_and_fall
 
 many = settings(max_examples=40, deadline=None, derandomize=True)

@@ -10,8 +10,7 @@ from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hf_chain.errors import HfChainError
-from hf_chain.grafting.layer_config import surrogate_config
-from hf_chain.grafting.module_patterns import surrogate_module
+from hf_chain.grafting.layer_config import surrogate_config, surrogate_module
 from support.decoders import DECODERS
 
 KEPT = (0, 1, 3, 4, 7)

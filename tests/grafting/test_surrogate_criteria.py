@@ -10,11 +10,10 @@ from transformers import AutoModelForCausalLM
 
 import hf_chain
 from hf_chain.errors import HfChainError
-from hf_chain.grafting.budget import Budget
 from hf_chain.grafting.criteria import choose_ranges
 from hf_chain.grafting.cut import CHOOSING
 from hf_chain.grafting.lineage import read_lineage
-from hf_chain.grafting.ranges import LayerRange
+from hf_chain.grafting.ranges import Budget, LayerRange
 from hf_chain.grafting.trajectory import Trajectory, measure_trajectory
 from hf_chain.grafting.translator.least_squares import closed_form
 from support.decoders import some_tokens, tiny_decoder

@@ -27,8 +27,7 @@ from hf_chain.cost.macs import decoder_macs
 from hf_chain.errors import HfChainError
 from hf_chain.grafting import layer_predictions
 from hf_chain.grafting.anatomy import decoder_layers
-from hf_chain.grafting.layer_predictions import counted_positions
-from hf_chain.grafting.logit_lens import logit_lens
+from hf_chain.grafting.layer_predictions import counted_positions, logit_lens
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.grafting.trajectory import Trajectory, measure_trajectory
 from support.decoders import DECODERS, LAYERS, VOCABULARY, tiny_decoder

@@ -10,7 +10,7 @@ from PIL import Image
 
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.ranges import LayerRange
-from hf_chain.grafting.trajectory_plot import plot_trajectory, trajectory_figure
+from hf_chain.grafting.trajectory_report import plot_trajectory, trajectory_figure
 from hf_chain.theme import DARK
 from support.trajectories import made_trajectory, plateau_and_fall
 

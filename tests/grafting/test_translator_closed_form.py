@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import decoder_layers
 from hf_chain.grafting.translator import calibration_passes, closed_form, least_squares, splice_error, splice_runs
-from hf_chain.grafting.translator.layer_writes import layer_writes
+from hf_chain.grafting.translator.refit import layer_writes
 from support.decoders import DECODERS, some_tokens
 from support.translators import (
     RANGE,

@@ -21,9 +21,9 @@ from hf_chain.grafting.translator import (
     perplexity,
     splice_error,
 )
-from hf_chain.grafting.translator.layer_writes import layer_writes
 from hf_chain.grafting.translator.objectives import counted_tokens, hidden_loss, lm_loss, logits_loss
-from hf_chain.grafting.translator.splice import splices
+from hf_chain.grafting.translator.refit import layer_writes
+from hf_chain.grafting.translator.splice_error import splices
 from hf_chain.grafting.translator.train import train
 from support.decoders import some_tokens, tiny_decoder
 from support.translators import changed_weights, some_text, target_and_surrogate, text_batch, weights_of

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers.utils import logging
 
 from hf_chain.growth import embedding_error, grow
-from hf_chain.growth.pad_first_norm import PaddedBehindNorm
+from hf_chain.growth.pad import PaddedBehindNorm
 from support.growth_models import TEXT, VISION, tiny_config, trained_like
 
 EXACT = 1e-9

@@ -19,7 +19,7 @@ from hf_chain.hub import (
     predecessor_revision,
     push_member,
 )
-from hf_chain.hub.lineage import outside_ancestor
+from hf_chain.hub.card import outside_ancestor
 from support.hub_server import HubServer
 
 REPO = "tester/scenes-tiny"

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from hf_chain.errors import HfChainError
-from hf_chain.finite import first_not_finite, is_finite, require_finite
+from hf_chain.loaded_weights import first_not_finite, is_finite, require_finite
 from support.grafted_parts import tiny_tower
 
 TYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e5m2]

@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hf_chain.runs.checkpoints import last_whole_checkpoint
+from hf_chain.runs.training_run import last_whole_checkpoint
 from hf_chain.trainer.graft_trainer import GraftTrainer
 from support.grafts import Chats, tiny_graft_trainer, tiny_vlm
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from hf_chain.grafting.anatomy import decoder_layers
 from hf_chain.grafting.surrogate import build_surrogate
-from hf_chain.grafting.translator.layer_writes import layer_writes
+from hf_chain.grafting.translator.refit import layer_writes
 from support.decoders import some_tokens, tiny_decoder
 
 RANGE = "1-4"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hf_chain.paths import check_path
+from hf_chain.files import check_path
 
 
 def home(path: Any) -> Any:

@@ -15,7 +15,7 @@ from hf_chain.data.chat.rows import IMAGE_PLACEHOLDER
 from hf_chain.errors import HfChainError, reason
 from hf_chain.evaluation.generate import left_padded, pad_token, pixel_inputs, stop_tokens
 from hf_chain.images import decode_image
-from hf_chain.methods.graft.grafted import load_grafted
+from hf_chain.methods.graft.headline import load_grafted
 
 
 class Conversation:

@@ -47,7 +47,7 @@ def evaluate_model(name: str, recipe: GraftRecipe) -> dict[str, dict[str, float]
     """
     from hf_chain.methods.graft.data import Conversations
     from hf_chain.methods.graft.evaluation import ask
-    from hf_chain.methods.graft.grafted import load_grafted
+    from hf_chain.methods.graft.headline import load_grafted
 
     check_launch()
     model, processor = load_grafted(name)

@@ -12,7 +12,7 @@ from hf_chain.errors import HfChainError
 from hf_chain.files import check_new_folder
 from hf_chain.grafting.export_llava import IMAGE_END, IMAGE_START, export_llava
 from hf_chain.methods.graft.card.folder_card import write_export_card
-from hf_chain.methods.graft.grafted import load_grafted
+from hf_chain.methods.graft.headline import load_grafted
 from hf_chain.runs.environment import describe_environment
 
 EXPORTS: dict[str, Callable[..., object]] = {

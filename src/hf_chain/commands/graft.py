@@ -9,7 +9,7 @@ from hf_chain.cost.table import human
 from hf_chain.files import check_new_folder, new_folder
 from hf_chain.grafting.graft import graft
 from hf_chain.methods.graft.card.folder_card import write_grafted_card
-from hf_chain.methods.graft.grafted import check_checkpoint, load_processor
+from hf_chain.methods.graft.headline import check_checkpoint, load_processor
 from hf_chain.runs.environment import describe_environment
 
 

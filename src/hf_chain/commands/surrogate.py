@@ -14,14 +14,13 @@ from hf_chain.data.text import TokenBatches, stream_rows, token_batches
 from hf_chain.errors import HfChainError
 from hf_chain.files import check_new_folder, new_folder, write_text
 from hf_chain.grafting.anatomy import num_layers
-from hf_chain.grafting.budget import Budget
 from hf_chain.grafting.cut import CHOOSING, check_budget, choose_cut, named_ranges
-from hf_chain.grafting.ranges import check_ranges, parse_ranges
+from hf_chain.grafting.ranges import Budget, check_ranges, parse_ranges
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.grafting.translator.fit import fit_translator, method_steps
 from hf_chain.methods.graft.card.folder_card import write_surrogate_card
 from hf_chain.methods.graft.data import TextAlone
-from hf_chain.methods.graft.grafted import check_checkpoint, on_gpus
+from hf_chain.methods.graft.headline import check_checkpoint, on_gpus
 from hf_chain.methods.graft.surrogate_stage import cut_lines, quality_lines, saving_line
 from hf_chain.models.grafted_vlm.language_models import load_language_model, load_tokenizer, named_errors
 from hf_chain.runs.environment import describe_environment

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from hf_chain.errors import HfChainError
+from hf_chain.files import as_pattern
 from hf_chain.images import local_path
-from hf_chain.paths import as_pattern
 
 _ROWS = 10_000
 _LOOKED_AT: ContextVar[dict[tuple[str, str], str] | None] = ContextVar("files_looked_at", default=None)

@@ -25,7 +25,7 @@ from hf_chain.data.scenes import build_scenes
 from hf_chain.data.settings import DataSettings
 from hf_chain.data.streams import number_of_lanes
 from hf_chain.errors import HfChainError, reason_behind
-from hf_chain.paths import as_pattern
+from hf_chain.files import as_pattern
 
 _TEXT = (Value("string"), Value("large_string"))
 _BYTES = (Value("binary"), Value("large_binary"))

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import normalize
 from transformers import CLIPModel
 
-from hf_chain.finite import require_finite
+from hf_chain.loaded_weights import require_finite
 from hf_chain.models.token_dropping import dropped_tokens
 
 

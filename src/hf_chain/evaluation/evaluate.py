@@ -12,12 +12,11 @@ from transformers import PreTrainedModel
 
 from hf_chain.data.captions import caption_texts, class_number, with_stored_images
 from hf_chain.errors import HfChainError
-from hf_chain.evaluation.collapse import warn_if_alike, warn_if_collapsed
-from hf_chain.evaluation.embed import Embedder, bad_row
-from hf_chain.evaluation.given import check_evaluation
+from hf_chain.evaluation.embed import Embedder, bad_row, warn_if_alike, warn_if_collapsed
 from hf_chain.evaluation.retrieval import CaptionIndex, retrieval_chance, retrieval_metrics
 from hf_chain.evaluation.zero_shot import (
     ClassName,
+    check_evaluation,
     class_embeddings,
     class_labels,
     class_prompts,

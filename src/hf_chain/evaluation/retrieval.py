@@ -4,8 +4,7 @@ The same sentence may describe several images ("a red circle on blue"). Retrieva
 and *distinct* captions: gallery and queries hold every text once, and a pair is correct when that text is one of the
 image's captions. Without repeated captions this is the usual protocol of COCO and Flickr30k: image-to-text counts a
 hit when any caption of the image is among the first K, and each caption is one text-to-image query. Ties count as
-chance would have them.
-"""
+chance would have them."""
 
 from __future__ import annotations
 
@@ -14,7 +13,57 @@ from collections.abc import Sequence
 import torch
 from tqdm.auto import tqdm
 
-from hf_chain.evaluation.ranking import chance_at, hits_at
+TIE = 1e-6
+"""Similarities of float32 unit vectors that differ by less are equal: rounding alone separates them."""
+
+
+def hits_at(similarities: torch.Tensor, correct: torch.Tensor, depth: int) -> torch.Tensor:
+    """Probability that a right entry is among the first 1, 2, …, `depth`.
+
+    Entries that are equally similar stand in random order, so that a model that tells nothing apart is at the level of
+    chance. Without ties it is 0 or 1.
+
+    Args:
+        similarities (`torch.Tensor`): Queries to gallery, shape `[Q, G]`.
+        correct (`torch.Tensor`): Which entries are right, bool, shape `[Q, G]`, one or more in each row.
+        depth (`int`): Largest K; beyond G every query hits.
+
+    Returns:
+        `torch.Tensor`: float64, shape `[Q, depth]`.
+    """
+    best = similarities.masked_fill(~correct, -torch.inf).amax(1, keepdim=True)
+    tied = (similarities - best).abs() <= TIE
+    above = (similarities > best + TIE).sum(1)
+    right, wrong = (tied & correct).sum(1).double(), (tied & ~correct).sum(1).double()
+    missed = torch.ones_like(right)
+    hits = []
+    for place in range(depth):
+        # The next place goes to one of the tied entries that are left, all of them wrong so far.
+        drawn = (place - above).clamp(min=0)
+        share = ((wrong - drawn) / (wrong + right - drawn).clamp(min=1)).clamp(min=0)
+        missed = torch.where(above > place, missed, missed * share)
+        hits.append(1 - missed)
+    return torch.stack(hits, 1)
+
+
+def chance_at(right: torch.Tensor, gallery: int, depth: int) -> list[float]:
+    """Mean probability that one of the right entries is among the first 1, 2, …, `depth` of a random order.
+
+    Args:
+        right (`torch.Tensor`): Right entries of each query, one or more, shape `[Q]`.
+        gallery (`int`): Entries in the gallery.
+        depth (`int`): Largest K; beyond the gallery every query hits.
+
+    Returns:
+        `list[float]`: One for each K.
+    """
+    missed, chances = torch.ones(len(right), dtype=torch.float64), []
+    wrong = gallery - right.cpu().double()
+    for place in range(depth):
+        missed = missed * ((wrong - place).clamp(min=0) / max(1, gallery - place))
+        chances.append((1 - missed).mean().item())
+    return chances
+
 
 RECALL_AT = (1, 5, 10)
 

@@ -15,11 +15,10 @@ from hf_chain.errors import HfChainError
 from hf_chain.files import write_text
 from hf_chain.grafting.anatomy import num_layers, text_config
 from hf_chain.grafting.batches import Batch, check_batches, input_device
-from hf_chain.grafting.budget import Budget
 from hf_chain.grafting.criteria import CRITERIA, choose_ranges
 from hf_chain.grafting.layer_config import surrogate_config
 from hf_chain.grafting.layer_dropping import drop_layers
-from hf_chain.grafting.ranges import LayerRange, Replaced, as_ranges, check_ranges, kept_layers
+from hf_chain.grafting.ranges import Budget, LayerRange, Replaced, as_ranges, check_ranges, kept_layers
 from hf_chain.grafting.target import open_target
 from hf_chain.grafting.trajectory import Trajectory, measure_trajectory
 from hf_chain.grafting.translator.least_squares import closed_form
@@ -62,8 +61,7 @@ class Cut:
         """
         if self.trajectory is None:
             return
-        from hf_chain.grafting.trajectory_plot import plot_trajectory
-        from hf_chain.grafting.trajectory_report import trajectory_report
+        from hf_chain.grafting.trajectory_report import plot_trajectory, trajectory_report
 
         write_text(folder / "trajectory.json", self.trajectory.to_json())
         report = trajectory_report(self.trajectory, self.ranges, translators=self.translators)

@@ -24,8 +24,8 @@ from hf_chain.adapters import check_no_adapter
 from hf_chain.engine import require_whole_weights
 from hf_chain.errors import HfChainError
 from hf_chain.files import whole_folder
-from hf_chain.finite import require_finite
 from hf_chain.grafting.llava_tower import DROWNING_GAIN, balanced_gain, published_prefix, tower_with_norm
+from hf_chain.loaded_weights import require_finite
 from hf_chain.models import GraftedVLMForConditionalGeneration, GraftedVLMProcessor
 from hf_chain.models.grafted_vlm.assembly import suppress
 from hf_chain.models.grafted_vlm.processing_grafted_vlm import with_images

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from hf_chain.grafting.anatomy import num_layers
-from hf_chain.grafting.layer_config import surrogate_config
+from hf_chain.grafting.layer_config import surrogate_config, surrogate_names, target_name
 from hf_chain.grafting.lineage import SurrogateLineage, write_lineage
 from hf_chain.grafting.ranges import LayerRange, check_ranges, kept_layers, translator_layers
+from hf_chain.grafting.shards import load_whole
 from hf_chain.grafting.target import Target
-from hf_chain.grafting.weight_names import surrogate_names, target_name
-from hf_chain.grafting.whole_model import load_whole
 
 if TYPE_CHECKING:
     import torch

@@ -11,10 +11,9 @@ from hf_chain.engine import require_whole_weights
 from hf_chain.errors import HfChainError
 from hf_chain.files import whole_folder
 from hf_chain.grafting.batches import Batch, check_batches
-from hf_chain.grafting.budget import Budget
 from hf_chain.grafting.cut import CHOOSING, Cut, check_budget, choose_cut, named_ranges
 from hf_chain.grafting.layer_dropping import drop_layers
-from hf_chain.grafting.ranges import Replaced
+from hf_chain.grafting.ranges import Budget, Replaced
 from hf_chain.grafting.shards import LICENSE_FILES, TOKENIZER_FILES
 from hf_chain.grafting.target import CheckpointTarget, Target, open_target
 from hf_chain.models.grafted_vlm.language_models import load_language_model

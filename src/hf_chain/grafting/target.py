@@ -17,8 +17,7 @@ from hf_chain.adapters import check_no_adapter
 from hf_chain.errors import HfChainError, reason
 from hf_chain.grafting.anatomy import check_described, text_config
 from hf_chain.grafting.lineage import is_surrogate, read_lineage
-from hf_chain.grafting.shards import Checkpoint, LazyTensor, open_checkpoint
-from hf_chain.grafting.whole_model import first_dtype, named_dtype
+from hf_chain.grafting.shards import Checkpoint, LazyTensor, first_dtype, named_dtype, open_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -19,8 +19,13 @@ from hf_chain.cost.macs import decoder_macs
 from hf_chain.errors import HfChainError, reason
 from hf_chain.grafting.anatomy import decoder_config
 from hf_chain.grafting.batches import Batch, check_batches, real_tokens
-from hf_chain.grafting.layer_predictions import LayerPredictions, counted_positions, predict_from_layers
-from hf_chain.grafting.logit_lens import layers_of, logit_lens
+from hf_chain.grafting.layer_predictions import (
+    LayerPredictions,
+    counted_positions,
+    layers_of,
+    logit_lens,
+    predict_from_layers,
+)
 from hf_chain.module_modes import evaluation_mode
 
 if TYPE_CHECKING:

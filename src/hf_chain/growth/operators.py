@@ -14,15 +14,14 @@ from transformers.utils import logging
 from hf_chain.adapters import check_no_adapter
 from hf_chain.errors import HfChainError
 from hf_chain.families import Family, family_of, value_of
-from hf_chain.finite import require_finite
-from hf_chain.growth.copy import copy
-from hf_chain.growth.copy_fused import copy_fused
+from hf_chain.growth.copy import copy, copy_fused
 from hf_chain.growth.depth import DepthRule, inserted, interpolated, origins, stacked
 from hf_chain.growth.exact import exact, interpolate, set_epsilons, stack
 from hf_chain.growth.growth import Growth, Operator, fresh_model
 from hf_chain.growth.measure import growth_error
 from hf_chain.growth.optimizer_state import grow_optimizer_state
 from hf_chain.growth.shapes import EXACT_IN_WIDTH, check_shapes, inexact_streams, nearest_exact_config
+from hf_chain.loaded_weights import require_finite
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

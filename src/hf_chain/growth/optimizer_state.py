@@ -15,8 +15,8 @@ from hf_chain.growth.depth import DepthRule
 from hf_chain.growth.exact import StreamGrowth, streams_of
 from hf_chain.growth.growth import Growth
 from hf_chain.growth.pad import Isometric
-from hf_chain.growth.tile import Tiled
 from hf_chain.growth.units import UnitRule
+from hf_chain.growth.width import Tiled
 
 MOMENTS = {"exp_avg": 1, "exp_avg_sq": 2}
 """AdamW's running means, and the power of the gradient that they are means of."""

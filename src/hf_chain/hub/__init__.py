@@ -10,29 +10,28 @@ from typing import TYPE_CHECKING
 from hf_chain.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from hf_chain.hub.card import Ancestor, ancestors, predecessor_revision
     from hf_chain.hub.catch_up import CardWriter, PushReport, check_pushed, mend_card, pending, push_what_is_left
-    from hf_chain.hub.lineage import Ancestor, ancestors, predecessor_revision
-    from hf_chain.hub.push import PushResult, check_login, check_private, push_member
-    from hf_chain.hub.queue import PushQueue
+    from hf_chain.hub.push import PushQueue, PushResult, check_login, check_private, push_member
     from hf_chain.hub.retry import PushError, RetryPolicy
     from hf_chain.hub.settings import HubSettings
 
 _MODULES = {
-    "Ancestor": "lineage",
+    "Ancestor": "card",
     "CardWriter": "catch_up",
     "HubSettings": "settings",
     "PushError": "retry",
-    "PushQueue": "queue",
+    "PushQueue": "push",
     "PushReport": "catch_up",
     "PushResult": "push",
     "RetryPolicy": "retry",
-    "ancestors": "lineage",
+    "ancestors": "card",
     "check_login": "push",
     "check_private": "push",
     "check_pushed": "catch_up",
     "mend_card": "catch_up",
     "pending": "catch_up",
-    "predecessor_revision": "lineage",
+    "predecessor_revision": "card",
     "push_member": "push",
     "push_what_is_left": "catch_up",
 }

@@ -9,14 +9,13 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 from transformers.utils import logging
 
-from hf_chain.arguments.precision import AUTO
+from hf_chain.arguments.trainer_arguments import AUTO
 from hf_chain.data.fingerprint import Fingerprint, difference
 from hf_chain.errors import HfChainError
 from hf_chain.files import MANIFEST_NAME, model_sha256
-from hf_chain.runs.checkpoints import checkpoints_in
 from hf_chain.runs.environment import describe_environment
 from hf_chain.runs.ledger import LEDGER_NAME, FamilyRecord, Ledger, read_family
-from hf_chain.runs.training_run import CHECKPOINTS_FOLDER
+from hf_chain.runs.training_run import CHECKPOINTS_FOLDER, checkpoints_in
 
 logger = logging.get_logger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import signal
 import sys
@@ -17,12 +18,65 @@ from types import FrameType
 from typing import Any
 
 from accelerate.utils import broadcast_object_list, patch_environment
+from safetensors import SafetensorError
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import logging
 
 from hf_chain.engine import Engine
-from hf_chain.errors import Terminated
-from hf_chain.runs.checkpoints import checkpoints_in, last_whole_checkpoint, remove_unfinished
+from hf_chain.errors import Terminated, reason
+from hf_chain.files import MANIFEST_NAME, first_difference
+from hf_chain.loaded_weights import first_not_finite
 from hf_chain.runs.environment import WAIT_SECONDS
+
+logger = logging.get_logger(__name__)
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint in `folder` that is as its manifest says and has finite weights only.
+
+    Newer ones are removed: those that a kill cut short, as their manifest is written last, and those that were damaged
+    afterwards, which are warned about. Older ones are not read.
+
+    Args:
+        folder (`Path`): the Trainer's output folder.
+
+    Raises:
+        HfChainError: when `HF_CHAIN_VERIFY` is neither `sha256` nor `size`.
+    """
+    for checkpoint in sorted(checkpoints_in(folder), key=_step, reverse=True):
+        if (fault := _fault(checkpoint)) is None:
+            return checkpoint
+        if (checkpoint / MANIFEST_NAME).exists():
+            logger.warning(f"{checkpoint} is left out ({fault}): the training goes on from an earlier one, if any")
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    return None
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes the checkpoints that were not written to their end, as when a disk is full."""
+    for checkpoint in checkpoints_in(folder):
+        if not (checkpoint / MANIFEST_NAME).exists():
+            shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The Trainer's checkpoints in `folder`, whole or not; what a user keeps beside them is none."""
+    return [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+
+
+def _fault(checkpoint: Path) -> str | None:
+    if difference := first_difference(checkpoint):
+        return difference
+    try:
+        name = first_not_finite(checkpoint)
+    except SafetensorError as error:
+        return reason(error)
+    return f"{name} is not finite" if name else None
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
 
 CHECKPOINTS_FOLDER = "checkpoints"
 TRAINING_DEFAULTS: dict[str, Any] = {

@@ -16,8 +16,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_chain.errors import HfChainError, reason
-from hf_chain.finite import first_not_finite_of
 from hf_chain.grafting.trained_layers import carried_layers, note_trained_layers, translators_pattern
+from hf_chain.loaded_weights import first_not_finite_of
 
 FOLDER = "lora"
 MERGED_FOLDER = "merged_lora"

@@ -18,7 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from hf_chain.engine import Engine, is_sharded
 from hf_chain.errors import HfChainError
 from hf_chain.files import write_manifest
-from hf_chain.finite import first_not_finite_of, require_finite
+from hf_chain.loaded_weights import first_not_finite_of, require_finite
 
 
 class StageTrainer(Trainer):

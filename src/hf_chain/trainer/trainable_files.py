@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from hf_chain.engine import whole_copies
 from hf_chain.errors import HfChainError, reason
-from hf_chain.finite import first_not_finite_of
+from hf_chain.loaded_weights import first_not_finite_of
 from hf_chain.trainer.lora import FOLDER as LORA_FOLDER
 from hf_chain.trainer.lora import MERGED_FOLDER, is_lora, load_lora, save_lora
 from hf_chain.trainer.part_aliases import decoder_of

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel
 
-from hf_chain.runs.checkpoints import last_whole_checkpoint
+from hf_chain.runs.training_run import last_whole_checkpoint
 from support.command_line import Command, finished, start_hf_chain
 from support.recipes import tiny_values, write_recipe
 

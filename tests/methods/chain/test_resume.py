@@ -14,8 +14,8 @@ import pytest
 from hf_chain.errors import HfChainError
 from hf_chain.files import write_manifest
 from hf_chain.methods.chain.runner import run
-from hf_chain.runs.checkpoints import last_whole_checkpoint
 from hf_chain.runs.ledger import Ledger, MemberRecord, read_family
+from hf_chain.runs.training_run import last_whole_checkpoint
 from hf_chain.trainer import ChainTrainer
 from support.kills import leftovers, run_killed, run_to_the_end, seconds_of_work
 from support.recipes import tiny_recipe, tiny_values, write_recipe

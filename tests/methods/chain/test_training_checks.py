@@ -9,7 +9,7 @@ import pytest
 from hf_chain.errors import HfChainError
 from hf_chain.methods.chain.planning import DataSize, family_cost
 from hf_chain.methods.chain.recipe import Recipe
-from hf_chain.methods.chain.validation import warn_of_idle_training
+from hf_chain.methods.chain.runner import warn_of_idle_training
 from support.recipes import tiny_recipe, tiny_values
 
 

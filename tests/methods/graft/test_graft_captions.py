@@ -13,7 +13,7 @@ from datasets import Image as ImageFeature
 from hf_chain.commands.evaluate import evaluate_model
 from hf_chain.methods.graft.data import Conversations
 from hf_chain.methods.graft.evaluation import ask
-from hf_chain.methods.graft.grafted import load_grafted
+from hf_chain.methods.graft.headline import load_grafted
 from hf_chain.methods.graft.plan import GraftPlan
 from hf_chain.methods.graft.planning import plan_graft
 from hf_chain.methods.graft.recipe import GraftRecipe, load_graft_recipe

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_chain.losses import response_loss, response_targets
-from hf_chain.methods.graft.memory import Batch, stage_memory
+from hf_chain.methods.graft.plan import Batch, stage_memory
 from hf_chain.trainer.parts import freeze_all_but, resolve_parts
 from support.grafts import VISION, tiny_vlm
 

@@ -15,8 +15,8 @@ from datasets import Dataset, IterableDataset, ReadInstruction
 from hf_chain.data.chat.rows import FEATURES, RULES, check_row_is_read, plain_messages, stored_images
 from hf_chain.data.chat.settings import ChatDataSettings
 from hf_chain.errors import HfChainError, reason, shortened
+from hf_chain.files import as_pattern
 from hf_chain.images import check_regular_file
-from hf_chain.paths import as_pattern
 
 _CHUNK = 1 << 20
 _LOOKED_AT = 100

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hf_chain.grafting.translator.compare import COMPARED, compare_translators
-from hf_chain.grafting.translator.fit import METHODS, fit_translator
+from hf_chain.grafting.translator.fit import COMPARED, METHODS, compare_translators, fit_translator
 from hf_chain.grafting.translator.image_prompts import ImagePrompts
 from hf_chain.grafting.translator.least_squares import (
     RidgeFit,
@@ -11,7 +10,7 @@ from hf_chain.grafting.translator.least_squares import (
     closed_form,
     refitted_weights,
 )
-from hf_chain.grafting.translator.perplexity import perplexity
+from hf_chain.grafting.translator.quality import perplexity
 from hf_chain.grafting.translator.report import TranslatorQuality, TranslatorReport, translator_table
 from hf_chain.grafting.translator.splice_error import dropping_error, splice_error
 from hf_chain.grafting.translator.train import TranslatorTrainer, TranslatorTraining

@@ -15,11 +15,9 @@ from transformers.utils import logging
 
 from hf_chain.grafting.anatomy import decoder_layers
 from hf_chain.grafting.batches import Batch, check_batches
-from hf_chain.grafting.translator.calibration import RIDGES, calibrate
-from hf_chain.grafting.translator.layer_writes import layer_writes
-from hf_chain.grafting.translator.refit import Refit, refits_of
-from hf_chain.grafting.translator.splice import Splice, splices, translator_modules
-from hf_chain.grafting.translator.splice_runs import SpliceRuns
+from hf_chain.grafting.translator.refit import Refit, layer_writes, refits_of
+from hf_chain.grafting.translator.splice_error import Splice, splices, translator_modules
+from hf_chain.grafting.translator.splice_runs import RIDGES, SpliceRuns, calibrate
 from hf_chain.module_modes import evaluation_mode
 
 if TYPE_CHECKING:

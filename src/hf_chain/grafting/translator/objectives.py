@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from hf_chain.grafting.translator.splice import Splice
+    from hf_chain.grafting.translator.splice_error import Splice
 
 
 def counted_tokens(objective: str, batch: Batch) -> torch.Tensor:

@@ -16,10 +16,10 @@ from hf_chain.arguments.trainer_arguments import check_arguments, check_optimize
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import decoder_layers, num_layers
 from hf_chain.grafting.batches import Batch, check_batches, forward_inputs, real_tokens
-from hf_chain.grafting.translator.cost import forward_macs, step_macs
 from hf_chain.grafting.translator.image_prompts import ImagePrompts
 from hf_chain.grafting.translator.objectives import counted_tokens, hidden_loss, lm_loss, logits_loss
-from hf_chain.grafting.translator.splice import splices, translator_modules
+from hf_chain.grafting.translator.splice_error import splices, translator_modules
+from hf_chain.grafting.translator.splice_runs import forward_macs, step_macs
 from hf_chain.grafting.translator.translator_config import TranslatorConfig
 from hf_chain.grafting.translator.truncated import replaced_forward
 from hf_chain.master_weights import trained_in_float32

@@ -12,8 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from hf_chain.cost.table import escaped, human, markdown_table
 from hf_chain.errors import HfChainError
 from hf_chain.files import write_text
-from hf_chain.hub.card import render_card
-from hf_chain.hub.lineage import ancestors
+from hf_chain.hub.card import ancestors, render_card
 from hf_chain.hub.settings import HubSettings
 from hf_chain.runs.ledger import FamilyRecord, MemberRecord
 

@@ -30,7 +30,7 @@ from hf_chain.data.quality import QualityReport
 from hf_chain.data.tokenizer import check_readings
 from hf_chain.errors import HfChainError
 from hf_chain.evaluation import evaluation_size
-from hf_chain.evaluation.collapse import warn_if_alike
+from hf_chain.evaluation.embed import warn_if_alike
 from hf_chain.files import first_difference, whole_folder
 from hf_chain.methods.chain.planning import DataSize
 from hf_chain.methods.chain.published import load_clip_config

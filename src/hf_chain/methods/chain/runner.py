@@ -6,25 +6,101 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+from transformers import CLIPConfig, CLIPModel
 from transformers.utils import logging
 
-from hf_chain.cost import plan_table
+from hf_chain.cost import FamilyCost, plan_table
+from hf_chain.data import load_tokenizer
 from hf_chain.distillation.cache import remove_damaged
+from hf_chain.errors import HfChainError, reason
+from hf_chain.growth.shapes import EXACT_IN_WIDTH, check_shapes
+from hf_chain.hub import check_login, check_private
 from hf_chain.methods.chain.card import write_member_card
 from hf_chain.methods.chain.family_data import FamilyData, data_size, fingerprints, load_family_data, store_processor
 from hf_chain.methods.chain.member import CACHE_FOLDER, MemberStage
-from hf_chain.methods.chain.planning import family_cost
+from hf_chain.methods.chain.planning import check_growth, family_cost, operator_of, planned_config
+from hf_chain.methods.chain.published import load_clip_config
 from hf_chain.methods.chain.recipe import Recipe
 from hf_chain.methods.chain.report.sheet import chain_sheet
-from hf_chain.methods.chain.validation import check_recipe, warn_of_idle_training
 from hf_chain.methods.context import RunContext
 from hf_chain.methods.runner import Method, run_method
 from hf_chain.report import Sheet
-from hf_chain.runs.environment import is_main_process
+from hf_chain.runs.environment import check_disk, is_main_process
 from hf_chain.runs.ledger import FamilyRecord, Ledger
 from hf_chain.runs.resume import check_finished_data
+from hf_chain.runs.training_checks import check_training_works, warn_of_no_learning
+from hf_chain.trainer import ChainConfig
 
 logger = logging.get_logger(__name__)
+
+
+BYTES_PER_PARAMETER = 4 + 2 * 12
+"""On disk at a time: the member, and two checkpoints with weights and both moments of AdamW, in float32."""
+
+
+def check_recipe(recipe: Recipe, cost: FamilyCost) -> None:
+    """Checks what can be known from the recipe and the machine alone.
+
+    Raises:
+        HfChainError: when a member cannot grow from the one before it, the disk is too full, the run folder cannot be
+            written, a kernel is not installed, or nobody is logged in although members are to be pushed.
+    """
+    check_growth(recipe, cost)
+    _check_kernels(recipe, cost)
+    if recipe.predecessor is not None and not recipe.independent:
+        _check_predecessor(recipe, recipe.predecessor, cost)
+    if recipe.tokenizer.name_or_path is not None:
+        load_tokenizer(recipe.tokenizer.name_or_path, recipe.model.max_text_tokens)
+    for member, planned in zip(recipe.members, cost.members, strict=True):
+        check_training_works(
+            ChainConfig,
+            recipe.training_of(member),
+            f"members.{member.name}.training",
+            planned.steps,
+        )
+    needed = BYTES_PER_PARAMETER * cost.largest.parameters + 4 * sum(member.parameters for member in cost.members)
+    check_disk(recipe.run_dir, needed)
+    if recipe.hub.push:
+        check_login(recipe.hub.prefix)
+        check_private(recipe.hub, [member.name for member in recipe.members])
+
+
+def warn_of_idle_training(recipe: Recipe, cost: FamilyCost) -> None:
+    """Warns of members that learn nothing, by their rate or by a warm-up without end."""
+    for member, planned in zip(recipe.members, cost.members, strict=True):
+        training = recipe.training_of(member)
+        rates = [training.get("learning_rate", 5e-5)]
+        warn_of_no_learning(f"members.{member.name}", rates, training.get("warmup_steps"), planned.steps)
+
+
+def _check_predecessor(recipe: Recipe, name: str, cost: FamilyCost) -> None:
+    """Checks all of the predecessor but its vocabulary, which is compared with the tokenizer's once that is there."""
+    if recipe.tokenizer.name_or_path is None:
+        raise HfChainError(f"predecessor {name} has a vocabulary of its own: set tokenizer.name_or_path to {name} too")
+    member, old, new = recipe.members[0], load_clip_config(name), _first_config(recipe, cost)
+    for token in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(new.text_config, token, getattr(old.text_config, token))
+    try:
+        check_shapes(old, new, keep_heads=operator_of(recipe, member) in EXACT_IN_WIDTH)
+    except HfChainError as error:
+        raise HfChainError(f"members.{member.name} cannot grow from predecessor {name}: {error}") from error
+
+
+def _first_config(recipe: Recipe, cost: FamilyCost) -> CLIPConfig:
+    return planned_config(recipe, recipe.members[0], cost.members[0].config.text_config.vocab_size)
+
+
+def _check_kernels(recipe: Recipe, cost: FamilyCost) -> None:
+    """Builds the first member without memory, as transformers knows only then which kernels there are."""
+    with torch.device("meta"):
+        try:
+            CLIPModel(_first_config(recipe, cost))
+        except (ValueError, ImportError) as error:
+            kernel = recipe.model.attn_implementation
+            raise HfChainError(
+                f"model.attn_implementation is {kernel!r}, which does not work here: {reason(error)}"
+            ) from error
 
 
 def run(recipe: Recipe) -> Path:

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from hf_chain.grafting.budget import Budget
-from hf_chain.grafting.translator.calibration import HELD_OUT_EVERY
+from hf_chain.grafting.ranges import Budget
+from hf_chain.grafting.translator.splice_runs import HELD_OUT_EVERY
 from hf_chain.settings import MOST_EPOCHS, Settings, expanded
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]

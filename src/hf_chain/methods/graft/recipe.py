@@ -14,8 +14,8 @@ from hf_chain.arguments.field_checks import check_needed
 from hf_chain.data.chat.settings import ChatDataSettings
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.criteria import CRITERIA
-from hf_chain.grafting.translator.calibration import HELD_OUT_EVERY
 from hf_chain.grafting.translator.fit import method_steps
+from hf_chain.grafting.translator.splice_runs import HELD_OUT_EVERY
 from hf_chain.grafting.translator.translator_config import TranslatorConfig, check_translator_values
 from hf_chain.hub.settings import HubSettings
 from hf_chain.methods.graft.parts_of_recipe import EncoderSettings, SurrogateSettings, TargetSettings, VLMSettings

@@ -26,7 +26,7 @@ from hf_chain.grafting.translator.translator_config import TranslatorConfig, fie
 from hf_chain.grafting.translator_table import perplexity_remark
 from hf_chain.hub import predecessor_revision
 from hf_chain.methods.graft.context import GraftContext, load_target
-from hf_chain.methods.graft.grafted import on_gpus
+from hf_chain.methods.graft.headline import on_gpus
 from hf_chain.runs.saved import saved_fields
 
 logger = logging.get_logger(__name__)

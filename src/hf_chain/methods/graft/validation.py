@@ -20,10 +20,10 @@ from hf_chain.data.chat.rows import FEATURES
 from hf_chain.data.chat.template import ChatTemplate
 from hf_chain.engine import check_rates_and_saving, read_deepspeed
 from hf_chain.errors import HfChainError, reason
-from hf_chain.finite import first_not_finite
 from hf_chain.grafting.shards import open_checkpoint
 from hf_chain.grafting.translator.translator_config import TranslatorConfig
 from hf_chain.hub import check_login, check_private
+from hf_chain.loaded_weights import first_not_finite
 from hf_chain.methods.graft.context import GraftContext
 from hf_chain.methods.graft.data import Conversations
 from hf_chain.methods.graft.encoder_source import finished_encoder

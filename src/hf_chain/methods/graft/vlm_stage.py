@@ -27,7 +27,7 @@ from hf_chain.grafting.translator.report import TranslatorReport
 from hf_chain.hub import predecessor_revision
 from hf_chain.methods.graft.context import GraftContext, load_target
 from hf_chain.methods.graft.evaluation import ask
-from hf_chain.methods.graft.grafted import on_gpus
+from hf_chain.methods.graft.headline import on_gpus
 from hf_chain.methods.graft.lengths import stream_start
 from hf_chain.methods.graft.recipe import GraftStageSettings
 from hf_chain.methods.graft.report.examples import pictures_folder, save_pictures

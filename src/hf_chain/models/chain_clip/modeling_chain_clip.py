@@ -19,8 +19,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from hf_chain.adapters import HUB, check_model_files, check_no_adapter
 from hf_chain.errors import HfChainError
-from hf_chain.finite import first_not_finite_of
-from hf_chain.loaded_weights import check_loaded, read_model
+from hf_chain.loaded_weights import check_loaded, first_not_finite_of, read_model
 from hf_chain.models.chain_clip.configuration_chain_clip import ChainCLIPConfig
 from hf_chain.models.chain_clip.stock_clip import (
     MAP_SUFFIX,

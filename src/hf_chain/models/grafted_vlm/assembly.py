@@ -20,8 +20,7 @@ from transformers import (
 
 from hf_chain.adapters import check_model_files, check_no_adapter
 from hf_chain.errors import HfChainError
-from hf_chain.finite import require_finite
-from hf_chain.loaded_weights import check_loaded, read_model
+from hf_chain.loaded_weights import check_loaded, read_model, require_finite
 from hf_chain.models.grafted_vlm.configuration_grafted_vlm import GraftedVLMConfig
 from hf_chain.models.grafted_vlm.fingerprint import tokenizer_fingerprint
 from hf_chain.models.grafted_vlm.image_half import GraftedVLMImageModel

@@ -12,8 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from hf_chain.adapters import HUB, check_model_files, check_no_adapter
 from hf_chain.errors import HfChainError, reason
-from hf_chain.finite import require_finite
-from hf_chain.loaded_weights import check_loaded, read_model
+from hf_chain.loaded_weights import check_loaded, read_model, require_finite
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase

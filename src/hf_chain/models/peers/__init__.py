@@ -12,7 +12,7 @@ from transformers.utils import logging
 from hf_chain.errors import HfChainError, reason
 from hf_chain.families import family_of
 from hf_chain.files import check_as_written, write_json
-from hf_chain.finite import require_finite
+from hf_chain.loaded_weights import require_finite
 from hf_chain.models.peers.open_clip import OPEN_CLIP
 from hf_chain.models.peers.peer import Peer, preprocessing_of, read_json
 from hf_chain.models.peers.timm import TIMM

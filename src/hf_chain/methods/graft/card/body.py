@@ -11,8 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_chain.cost.table import human, markdown_table
 from hf_chain.grafting.translator_table import perplexity_remark, translator_rows
-from hf_chain.hub.card import render_card
-from hf_chain.hub.lineage import Ancestor, outside_ancestor, run_ancestor
+from hf_chain.hub.card import Ancestor, outside_ancestor, render_card, run_ancestor
 from hf_chain.hub.settings import HubSettings
 from hf_chain.methods.graft.record import SURROGATE, TARGET, GraftRecord, StageRecord
 

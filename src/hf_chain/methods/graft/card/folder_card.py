@@ -10,8 +10,7 @@ from transformers import AutoConfig
 
 from hf_chain.files import write_text
 from hf_chain.grafting.lineage import read_lineage
-from hf_chain.hub.card import public_name
-from hf_chain.hub.lineage import Ancestor, outside_ancestor, predecessor_revision
+from hf_chain.hub.card import Ancestor, outside_ancestor, predecessor_revision, public_name
 from hf_chain.hub.settings import HubSettings
 from hf_chain.methods.graft.card.body import EXPORT, Origins, compose_card, translator_results
 from hf_chain.methods.graft.card.numbers import perplexity_result, read_translator, training_cost

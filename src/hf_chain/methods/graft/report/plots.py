@@ -83,7 +83,7 @@ def trajectory_plot(graft: GraftSummary, theme: Theme) -> Figure | None:
         return None
     from hf_chain.grafting.ranges import parse_ranges
     from hf_chain.grafting.trajectory import Trajectory  # starts torch
-    from hf_chain.grafting.trajectory_plot import trajectory_figure
+    from hf_chain.grafting.trajectory_report import trajectory_figure
 
     trajectory = Trajectory.from_json(graft.trajectory.read_text(encoding="utf-8"))
     ranges = parse_ranges(",".join(graft.translator["replaced"]))

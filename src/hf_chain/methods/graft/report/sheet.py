@@ -14,8 +14,8 @@ from hf_chain.methods.graft.report.examples import Example
 from hf_chain.methods.graft.report.plots import PLOTS
 from hf_chain.methods.graft.report.summary import YES_NO, GraftSummary, summarize_graft
 from hf_chain.report import words
-from hf_chain.report.page import data_uri
 from hf_chain.report.sheet import Plot, Sheet, ShownTable
+from hf_chain.report.write import data_uri
 from hf_chain.runs.ledger import FamilyRecord
 
 CAPTIONS = {

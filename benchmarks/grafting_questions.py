@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hf_chain.commands.evaluate import evaluate_model
+from hf_chain.commands.methods import GRAFT
 from hf_chain.files import write_json
 from hf_chain.methods.graft.recipe import GraftRecipe
 from hf_chain.methods.graft.record import StageRecord, graft_record
@@ -28,7 +28,7 @@ def ask_more(recipe: GraftRecipe) -> None:
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             asked = recipe.model_copy(update={"evaluation": evaluation})
-            write_json(path, evaluate_model(str(recipe.run_dir / step.record.folder), asked))
+            write_json(path, GRAFT.evaluate(str(recipe.run_dir / step.record.folder), asked))
 
 
 def metrics_of(run_dir: Path, step: StageRecord) -> dict[str, dict[str, Any]] | None:

@@ -13,7 +13,7 @@ import pytest
 from datasets import Dataset, Features, Image, Value
 from torch.utils.data import DataLoader
 
-from hf_chain.data import DataSettings, ImageTextDataset, ImageTextStream, load_splits
+from hf_chain.data import DataSettings, ImageTextDataset, ImageTextStream, load_splits, sources
 from hf_chain.errors import HfChainError
 
 COLORS = [(30 * number, 255 - 30 * number, 90) for number in range(8)]
@@ -185,6 +185,15 @@ def test_a_source_that_is_not_there_gives_one_line(source, options, message):
     with pytest.raises(HfChainError, match=message) as caught:
         load_splits(settings_of(source, caption_column="captions", scenes=scenes, **options))
     assert "\n" not in str(caught.value)
+
+
+def test_scenes_of_other_splits_are_not_rendered(monkeypatch):
+    """`hf-chain eval` asks for a validation split beside which there may be tens of thousands of scenes."""
+    rendered = []
+    monkeypatch.setattr(sources, "scenes_of_split", lambda scenes, split: rendered.append(split) or range(1))
+    monkeypatch.setattr(sources, "_with_images", lambda rows, settings: rows)
+    assert list(load_splits(DataSettings(), only=["validation", "test"])) == ["validation"]
+    assert rendered == ["validation"]
 
 
 def test_an_unknown_split_of_files_gives_one_line(pictures, tmp_path):

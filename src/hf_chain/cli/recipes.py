@@ -19,10 +19,10 @@ def plan(
     """Say what a recipe costs, before anything is trained."""
     import json
 
-    from hf_chain.commands.plan import plan_recipe
     from hf_chain.commands.run import RunArguments
 
-    values, text = plan_recipe(RunArguments(str(recipe), set_ or []).recipe(), tflops)
+    arguments = RunArguments(str(recipe), set_ or [])
+    values, text = arguments.method.plan(arguments.recipe(), tflops)
     typer.echo(json.dumps(values, indent=2) if as_json else text)
 
 
@@ -64,7 +64,7 @@ def evaluate(
     """Measure zero-shot classification and retrieval, or answers with the recipe of a graft; prints JSON."""
     import json
 
-    from hf_chain.commands.evaluate import evaluate_any
     from hf_chain.commands.run import RunArguments
 
-    typer.echo(json.dumps(evaluate_any(model, RunArguments(str(recipe), set_ or []).recipe()), indent=2))
+    arguments = RunArguments(str(recipe), set_ or [])
+    typer.echo(json.dumps(arguments.method.evaluate(model, arguments.recipe()), indent=2))

@@ -8,11 +8,9 @@ from typing import Any
 from huggingface_hub import HfApi
 from pydantic import ValidationError
 
+from hf_chain.commands.methods import method_of
 from hf_chain.errors import HfChainError
 from hf_chain.hub import HubSettings, PushReport, RetryPolicy, check_login, check_private, pending, push_what_is_left
-from hf_chain.methods.chain.card import write_member_card
-from hf_chain.methods.graft.card.stage_card import write_graft_card
-from hf_chain.methods.graft.record import is_graft
 from hf_chain.runs.ledger import read_family
 from hf_chain.runs.recipe_file import first_problem
 
@@ -39,8 +37,8 @@ def push_pending(
     Raises:
         HfChainError: when there is no readable ledger, or no prefix to push to.
     """
-    write_card = write_graft_card if is_graft(read_family(run_dir).recipe) else write_member_card
-    return push_what_is_left(run_dir, write_card, hub, api, policy)
+    method = method_of(read_family(run_dir).recipe)
+    return push_what_is_left(run_dir, method.write_card, hub, api, policy)
 
 
 def push_run(run_dir: Path, prefix: str | None = None, private: bool = False) -> PushReport:

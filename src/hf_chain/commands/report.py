@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hf_chain.errors import HfChainError
-from hf_chain.methods.chain.report.sheet import chain_sheet
-from hf_chain.methods.graft.record import is_graft
-from hf_chain.methods.graft.report.sheet import graft_sheet
-from hf_chain.report import Sheet, write_sheet
+from hf_chain.commands.methods import method_of
+from hf_chain.report import write_sheet
 from hf_chain.runs.ledger import read_family
 
 
@@ -31,14 +28,5 @@ def write_report(run_dir: str | Path, baseline: str | Path | None = None) -> Pat
         HfChainError: when a folder has no ledger, the ledger or another file of the run is damaged, a file cannot be
             written, or a graft is given a baseline.
     """
-    run_dir = Path(run_dir)
-    return write_sheet(run_dir, lambda: _sheet(run_dir, baseline))
-
-
-def _sheet(run_dir: Path, baseline: str | Path | None) -> Sheet:
-    family = read_family(run_dir)
-    if not is_graft(family.recipe):
-        return chain_sheet(run_dir, Path(baseline) if baseline is not None else None)
-    if baseline is not None:
-        raise HfChainError(f"{run_dir} is a graft, whose baseline is in its own run: leave {baseline} out")
-    return graft_sheet(family)
+    run_dir, other = Path(run_dir), Path(baseline) if baseline is not None else None
+    return write_sheet(run_dir, lambda: method_of(read_family(run_dir).recipe).sheet(run_dir, other))

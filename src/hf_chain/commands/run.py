@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from hf_chain.commands.methods import GRAFT, MethodCommands, method_of
 from hf_chain.errors import HfChainError
-from hf_chain.methods.chain.recipe import Recipe, load_recipe
-from hf_chain.methods.graft.record import is_graft
 from hf_chain.runs.recipe_file import read_values
 
 if TYPE_CHECKING:
+    from hf_chain.methods.chain.recipe import Recipe
     from hf_chain.methods.graft.recipe import GraftRecipe
 
 VALIDATED_SHARE = 2
@@ -54,28 +54,26 @@ class RunArguments(RecipeArguments):
 
     independent: bool = field(default=False, metadata={"help": "Train every member from scratch: the baseline."})
 
+    @property
+    def method(self) -> MethodCommands[Any]:
+        """The method of the recipe."""
+        return method_of(read_values(self.config, self.overrides()))
+
     def recipe(self) -> Recipe | GraftRecipe:
         """The recipe with the flags applied.
 
         Raises:
             HfChainError: when the recipe or a flag does not fit.
         """
-        if is_graft(read_values(self.config, self.overrides())):
-            if self.independent:
-                raise HfChainError(
-                    f"--independent is for chains, and {self.config} is the recipe of a graft, whose baseline is in "
-                    "its baseline section: leave the flag out"
-                )
-            from hf_chain.methods.graft.recipe import load_graft_recipe
-
-            return load_graft_recipe(self.config, self.overrides())
-        recipe = load_recipe(self.config, self.overrides())
-        return recipe.as_independent() if self.independent else recipe
+        recipe = self.method.load(self.config, self.overrides())
+        return self.method.independent(recipe) if self.independent else recipe
 
 
 @dataclass
 class GraftArguments(RecipeArguments):
     """Flags of a graft; each stands over the recipe."""
+
+    method: ClassVar[MethodCommands[Any]] = GRAFT
 
     target: str | None = field(
         default=None,
@@ -101,9 +99,7 @@ class GraftArguments(RecipeArguments):
         Raises:
             HfChainError: when the recipe or a flag does not fit.
         """
-        from hf_chain.methods.graft.recipe import load_graft_recipe
-
-        return load_graft_recipe(self.config, [*self._parts(), *self.overrides()])
+        return GRAFT.load(self.config, [*self._parts(), *self.overrides()])
 
     def _parts(self) -> list[str]:
         overrides = []
@@ -144,14 +140,7 @@ class GraftArguments(RecipeArguments):
 
 def launch(arguments: RunArguments | GraftArguments) -> Path:
     """Runs a recipe and returns the folder of the run."""
-    recipe = arguments.recipe()
-    if isinstance(recipe, Recipe):
-        from hf_chain.methods.chain.runner import run
-
-        return run(recipe)
-    from hf_chain.methods.graft.runner import run_graft
-
-    return run_graft(recipe)
+    return arguments.method.run(arguments.recipe())
 
 
 def _replace(section: str, value: dict) -> str:

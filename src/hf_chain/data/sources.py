@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from datasets import (
 
 from hf_chain.data.captions import check_columns, undecoded
 from hf_chain.data.files import FORMAT_NAMES, FORMATS, by_name
-from hf_chain.data.scenes import build_scenes
+from hf_chain.data.scenes import scenes_of_split
 from hf_chain.data.settings import DataSettings
 from hf_chain.data.streams import number_of_lanes
 from hf_chain.errors import HfChainError, reason_behind
@@ -31,7 +31,9 @@ _TEXT = (Value("string"), Value("large_string"))
 _BYTES = (Value("binary"), Value("large_binary"))
 
 
-def load_splits(settings: DataSettings, seed: int = 0) -> dict[str, Dataset | IterableDataset]:
+def load_splits(
+    settings: DataSettings, seed: int = 0, only: Collection[str] | None = None
+) -> dict[str, Dataset | IterableDataset]:
     """Load the splits that a recipe names.
 
     Local files never need the network.
@@ -39,6 +41,7 @@ def load_splits(settings: DataSettings, seed: int = 0) -> dict[str, Dataset | It
     Args:
         settings (`DataSettings`): The source and the names of its splits.
         seed (`int`, *optional*, defaults to 0): Seed of the random training subset and of a stream's order.
+        only (`Collection[str]`, *optional*): Splits to load, by those names; all of them by default.
 
     Returns:
         `dict[str, Dataset | IterableDataset]`: `train`, `validation` (unless switched off) and every test split.
@@ -50,6 +53,7 @@ def load_splits(settings: DataSettings, seed: int = 0) -> dict[str, Dataset | It
     if settings.validation_split is not None:
         wanted["validation"] = settings.validation_split
     wanted.update({name: name for name in settings.test_splits})
+    wanted = {role: split for role, split in wanted.items() if only is None or role in only}
     splits = {}
     split = ""
     try:
@@ -66,7 +70,8 @@ def load_splits(settings: DataSettings, seed: int = 0) -> dict[str, Dataset | It
     for role, rows in splits.items():
         if isinstance(rows, Dataset) and len(rows) == 0:
             raise HfChainError(f"split {wanted[role]!r} of {settings.source} has no rows; choose another")
-    splits["train"] = _training_rows(splits["train"], settings, seed)
+    if "train" in splits:
+        splits["train"] = _training_rows(splits["train"], settings, seed)
     return splits
 
 
@@ -87,7 +92,7 @@ def stream_files(settings: DataSettings, split: str) -> list[str]:
 
 def _loader(settings: DataSettings) -> Callable[[str], Dataset | IterableDataset]:
     if settings.source == "scenes":
-        return _from_dict(build_scenes(settings.scenes), settings)
+        return lambda split: scenes_of_split(settings.scenes, split)
     path = Path(settings.source).expanduser()
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         loaded = load_from_disk(str(path))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import yaml
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, hf_hub_download
 
+from hf_chain.files import write_text
 from hf_chain.hub.retry import RetryPolicy, call_hub
 from hf_chain.hub.settings import HubSettings
 from hf_chain.runs.ledger import FamilyRecord, MemberRecord
@@ -103,21 +105,67 @@ def ancestors(family: FamilyRecord, member: MemberRecord, hub: HubSettings) -> l
     return chain[::-1]
 
 
-def render_card(package: str, template: str, **values: Any) -> str:
-    """Fills in the body of a card.
+@dataclass(frozen=True)
+class CardSheet:
+    """What a card tells: a method fills it in, and the hub does not ask which method it is.
 
     Args:
-        package (`str`): Package that has the template.
-        template (`str`): File in its `templates`.
-        **values: What the template needs, all of it.
+        template (`tuple[str, str]`): Package, and file in its `templates`, of the card's body.
+        values (`Mapping[str, Any]`): What the template needs, all of it.
+        task (`str`): The Hub's name of the task, for `pipeline_tag`.
+        tags (`Sequence[str]`): Tags of the method, before those of the recipe.
+        bases (`Sequence[str]`): Repositories of the models that it was made of.
+        relation (`str`, *optional*): What it is to them, for `base_model_relation`.
+        results (`Sequence[EvalResult]`): Results as the Hub reads them.
+        model_name (`str`): What they are results of.
     """
+
+    template: tuple[str, str]
+    values: Mapping[str, Any]
+    task: str
+    tags: Sequence[str]
+    bases: Sequence[str] = ()
+    relation: str | None = None
+    results: Sequence[EvalResult] = ()
+    model_name: str = ""
+
+
+def model_card(sheet: CardSheet, hub: HubSettings) -> ModelCard:
+    """The card of a sheet: metadata for the Hub, and the body for people.
+
+    Args:
+        sheet (`CardSheet`): What it tells.
+        hub (`HubSettings`): Language, licence, data set and tags.
+    """
+    package, template = sheet.template
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(package),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template(template).render(**values)
+    body = environment.get_template(template).render(**sheet.values)
+    metadata = ModelCardData(
+        language=hub.language,
+        license=hub.license,
+        library_name="transformers",
+        pipeline_tag=sheet.task,
+        tags=[*sheet.tags, *hub.tags],
+        datasets=[hub.dataset] if hub.dataset else None,
+        base_model=list(sheet.bases) if len(sheet.bases) > 1 else next(iter(sheet.bases), None),
+        model_name=sheet.model_name if sheet.results else None,
+        eval_results=list(sheet.results) or None,
+    )
+    if sheet.bases and sheet.relation:
+        metadata["base_model_relation"] = sheet.relation
+    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}")
+
+
+def write_card(folder: Path, card: ModelCard) -> Path:
+    """Writes a card beside its model, and returns its path."""
+    path = folder / "README.md"
+    write_text(path, str(card))
+    return path
 
 
 def public_name(source: str) -> str:

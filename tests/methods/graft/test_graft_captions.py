@@ -10,7 +10,7 @@ import pytest
 from datasets import Dataset, Features, List, Value
 from datasets import Image as ImageFeature
 
-from hf_chain.commands.evaluate import evaluate_model
+from hf_chain.commands.methods import GRAFT
 from hf_chain.methods.graft.data import Conversations
 from hf_chain.methods.graft.evaluation import ask
 from hf_chain.methods.graft.headline import load_grafted
@@ -95,7 +95,7 @@ def test_the_planned_cost_of_captions_is_that_of_the_run(planned_and_run: tuple[
 
 def test_eval_scores_captions_too(planned_and_run: tuple[GraftPlan, Path]) -> None:
     _, run_dir = planned_and_run
-    found = evaluate_model(str(run_dir / "03-graft"), recipe_in(run_dir.parents[1]))
+    found = GRAFT.evaluate(str(run_dir / "03-graft"), recipe_in(run_dir.parents[1]))
     measured = read_family(run_dir).member("graft").metrics_after
     assert found.keys() == measured.keys()
     assert found[DESCRIBED] == pytest.approx(measured[DESCRIBED])

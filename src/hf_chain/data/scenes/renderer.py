@@ -27,6 +27,7 @@ from hf_chain.data.scenes.scene import (
     scene_questions,
 )
 from hf_chain.data.settings import ScenesSettings
+from hf_chain.errors import HfChainError
 
 COLOR_VALUES = {
     "red": (222, 45, 45),
@@ -168,22 +169,29 @@ def build_scenes(settings: ScenesSettings) -> DatasetDict:
         (the first one names everything), `label` (colour and shape of the largest object), `questions` and `scene`
         (all objects as JSON).
     """
-    return DatasetDict(
-        {
-            split: Dataset.from_generator(
-                generate_scenes,
-                features=FEATURES,
-                split=NamedSplit(split),
-                gen_kwargs={
-                    "split": split,
-                    "count": count,
-                    "image_size": settings.image_size,
-                    "seed": settings.seed,
-                    "version": VERSION,
-                },
-            )
-            for split, count in settings.sizes().items()
-        }
+    return DatasetDict({split: scenes_of_split(settings, split) for split in settings.sizes()})
+
+
+def scenes_of_split(settings: ScenesSettings, split: str) -> Dataset:
+    """Render one split, or read it from the cache; see `build_scenes`.
+
+    Raises:
+        HfChainError: when there is no such split.
+    """
+    sizes = settings.sizes()
+    if split not in sizes:
+        raise HfChainError(f"split {split!r} is not in scenes; it has {', '.join(sizes)}")
+    return Dataset.from_generator(
+        generate_scenes,
+        features=FEATURES,
+        split=NamedSplit(split),
+        gen_kwargs={
+            "split": split,
+            "count": sizes[split],
+            "image_size": settings.image_size,
+            "seed": settings.seed,
+            "version": VERSION,
+        },
     )
 
 

@@ -7,12 +7,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard
 
 from hf_chain.cost.table import escaped, human, markdown_table
 from hf_chain.errors import HfChainError
-from hf_chain.files import write_text
-from hf_chain.hub.card import ancestors, render_card
+from hf_chain.hub.card import CardSheet, ancestors, model_card, write_card
 from hf_chain.hub.settings import HubSettings
 from hf_chain.runs.ledger import FamilyRecord, MemberRecord
 
@@ -57,9 +56,7 @@ def write_member_card(
         config = CLIPConfig.from_pretrained(folder, local_files_only=True)
     except OSError as error:
         raise HfChainError(f"No saved member in {folder}: its config.json cannot be read") from error
-    path = folder / "README.md"
-    write_text(path, str(member_card(config, family, member, hub, recipe_yaml)))
-    return path
+    return write_card(folder, member_card(config, family, member, hub, recipe_yaml))
 
 
 def member_card(
@@ -69,48 +66,37 @@ def member_card(
     repo_id = hub.repo_id(member.name) if hub.push else None
     chain = ancestors(family, member, hub)
     data = _data_name(family, hub)
-    body = render_card(
-        "hf_chain.methods.chain",
-        TEMPLATE,
-        title=repo_id.partition("/")[2] if repo_id else member.name,
-        location=repo_id or ".",
-        local=repo_id is None,
-        member=member,
-        config=config,
-        parameters=human(member.parameters),
-        chain=chain,
-        data=data,
-        rendered=(family.recipe.get("data") or {}).get("source") == "scenes",
-        outside=chain[0].name if chain and chain[0].name not in {m.name for m in family.members} else None,
-        results=_results_table(member),
-        counted={name: human(macs) for name, macs in member.training_macs.items() if macs},
-        evaluation=human(member.evaluation_macs) if member.evaluation_macs else None,
-        planned=_planned(family, member),
-        environment=family.environment,
-        recipe=recipe_yaml.strip(),
-    )
-    metadata = _metadata(member, hub, chain[-1].repo_id if chain else None, data)
-    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}")
-
-
-def _metadata(member: MemberRecord, hub: HubSettings, base_model: str | None, data: str | None) -> ModelCardData:
-    results = _eval_results(member, hub.dataset or data, data) if data else []
-    repo_id = hub.repo_id(member.name)
+    name = (hub.repo_id(member.name) or member.name).rpartition("/")[2]
     methods = {"model-growth": member.operator, "distillation": member.training_macs.get("teacher")}
-    metadata = ModelCardData(
-        language=hub.language,
-        license=hub.license,
-        library_name="transformers",
-        pipeline_tag=_CLASSIFICATION,
-        tags=[*TAGS, *(tag for tag, used in methods.items() if used), *hub.tags],
-        datasets=[hub.dataset] if hub.dataset else None,
-        base_model=base_model,
-        model_name=(repo_id.partition("/")[2] if repo_id else member.name) if results else None,
-        eval_results=results or None,
+    base = chain[-1].repo_id if chain else None
+    sheet = CardSheet(
+        template=("hf_chain.methods.chain", TEMPLATE),
+        values={
+            "title": repo_id.partition("/")[2] if repo_id else member.name,
+            "location": repo_id or ".",
+            "local": repo_id is None,
+            "member": member,
+            "config": config,
+            "parameters": human(member.parameters),
+            "chain": chain,
+            "data": data,
+            "rendered": (family.recipe.get("data") or {}).get("source") == "scenes",
+            "outside": chain[0].name if chain and chain[0].name not in {m.name for m in family.members} else None,
+            "results": _results_table(member),
+            "counted": {name: human(macs) for name, macs in member.training_macs.items() if macs},
+            "evaluation": human(member.evaluation_macs) if member.evaluation_macs else None,
+            "planned": _planned(family, member),
+            "environment": family.environment,
+            "recipe": recipe_yaml.strip(),
+        },
+        task=_CLASSIFICATION,
+        tags=[*TAGS, *(tag for tag, used in methods.items() if used)],
+        bases=(base,) if base else (),
+        relation=BASE_MODEL_RELATION,
+        results=_eval_results(member, hub.dataset or data, data) if data else (),
+        model_name=name,
     )
-    if base_model:
-        metadata["base_model_relation"] = BASE_MODEL_RELATION
-    return metadata
+    return model_card(sheet, hub)
 
 
 def _eval_results(member: MemberRecord, dataset: str, name: str) -> list[EvalResult]:

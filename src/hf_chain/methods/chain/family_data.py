@@ -174,8 +174,8 @@ def evaluation_data(recipe: Recipe) -> dict[str, Dataset]:
     Raises:
         HfChainError: when a split cannot be loaded, or too many rows are bad.
     """
-    wanted, splits = evaluated_splits(recipe), load_splits(recipe.data, recipe.seed)
-    return {name: _usable(rows, recipe, name) for name, rows in splits.items() if name in wanted}
+    splits = load_splits(recipe.data, recipe.seed, only=evaluated_splits(recipe))
+    return {name: _usable(rows, recipe, name) for name, rows in splits.items()}
 
 
 def _usable(rows: Dataset | IterableDataset, recipe: Recipe, name: str, main_process: bool | None = None) -> Dataset:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard
 
 from hf_chain.cost.table import human, markdown_table
 from hf_chain.grafting.translator_table import perplexity_remark, translator_rows
-from hf_chain.hub.card import Ancestor, outside_ancestor, render_card, run_ancestor
+from hf_chain.hub.card import Ancestor, CardSheet, model_card, outside_ancestor, run_ancestor
 from hf_chain.hub.settings import HubSettings
 from hf_chain.methods.graft.record import SURROGATE, TARGET, GraftRecord, StageRecord
 
@@ -168,19 +168,26 @@ def compose_card(
         **details: What else the template tells, see `UNKNOWN`.
     """
     details = UNKNOWN | details
-    body = render_card(
-        "hf_chain.methods.graft",
-        TEMPLATES.get(stage.name, "grafted_card.md.jinja"),
-        local=details["location"] == UNKNOWN["location"],
-        stage=stage,
-        record=stage.record,
-        config=config,
-        parameters=human(stage.record.parameters),
-        origins=found,
-        **details | {"cut": details["cut"] or _cut(config)},
+    sheet = CardSheet(
+        template=("hf_chain.methods.graft", TEMPLATES.get(stage.name, "grafted_card.md.jinja")),
+        values={
+            "local": details["location"] == UNKNOWN["location"],
+            "stage": stage,
+            "record": stage.record,
+            "config": config,
+            "parameters": human(stage.record.parameters),
+            "origins": found,
+        }
+        | details
+        | {"cut": details["cut"] or _cut(config)},
+        task=TASKS.get(stage.name, "image-text-to-text"),
+        tags=[*TAGS, *_tags(stage)],
+        bases=found.bases,
+        relation=found.relation,
+        results=results,
+        model_name=model_name,
     )
-    metadata = _metadata(stage, hub, found, results, model_name)
-    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}")
+    return model_card(sheet, hub)
 
 
 def translator_results(report: dict[str, Any]) -> str:
@@ -189,25 +196,6 @@ def translator_results(report: dict[str, Any]) -> str:
         return ""
     remark = perplexity_remark(report["quality"])
     return markdown_table(*translator_rows([report])) + (f"\n\n{remark}." if remark else "")
-
-
-def _metadata(
-    stage: StageRecord, hub: HubSettings, found: Origins, results: list[EvalResult], model_name: str
-) -> ModelCardData:
-    metadata = ModelCardData(
-        language=hub.language,
-        license=hub.license,
-        library_name="transformers",
-        pipeline_tag=TASKS.get(stage.name, "image-text-to-text"),
-        tags=[*TAGS, *_tags(stage), *hub.tags],
-        datasets=[hub.dataset] if hub.dataset else None,
-        base_model=list(found.bases) if len(found.bases) > 1 else next(iter(found.bases), None),
-        model_name=model_name if results else None,
-        eval_results=results or None,
-    )
-    if found.relation:
-        metadata["base_model_relation"] = found.relation
-    return metadata
 
 
 def _tags(stage: StageRecord) -> list[str]:

@@ -8,9 +8,8 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from hf_chain.files import write_text
 from hf_chain.grafting.lineage import read_lineage
-from hf_chain.hub.card import Ancestor, outside_ancestor, predecessor_revision, public_name
+from hf_chain.hub.card import Ancestor, outside_ancestor, predecessor_revision, public_name, write_card
 from hf_chain.hub.settings import HubSettings
 from hf_chain.methods.graft.card.body import EXPORT, Origins, compose_card, translator_results
 from hf_chain.methods.graft.card.numbers import perplexity_result, read_translator, training_cost
@@ -69,7 +68,7 @@ def write_surrogate_card(
         environment=environment,
         command=command,
     )
-    return _write(folder, card)
+    return write_card(folder, card)
 
 
 def write_grafted_card(
@@ -107,7 +106,7 @@ def write_grafted_card(
         environment=environment,
         command=command,
     )
-    return _write(folder, card)
+    return write_card(folder, card)
 
 
 def write_export_card(
@@ -155,7 +154,7 @@ def write_export_card(
         environment=environment,
         command=command,
     )
-    return _write(folder, card)
+    return write_card(folder, card)
 
 
 def _origin(name: str) -> Ancestor:
@@ -169,9 +168,3 @@ def _chats(folder: Path) -> bool:
         return True
     path = folder / "tokenizer_config.json"
     return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8")).get("chat_template"))
-
-
-def _write(folder: Path, card: object) -> Path:
-    path = folder / "README.md"
-    write_text(path, str(card))
-    return path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import ModelCard
 
 from hf_chain.errors import HfChainError
-from hf_chain.files import write_text
+from hf_chain.hub.card import write_card
 from hf_chain.hub.settings import HubSettings
 from hf_chain.methods.graft.card.body import compose_card, origins, translator_results
 from hf_chain.methods.graft.card.numbers import (
@@ -52,10 +52,7 @@ def write_graft_card(
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise HfChainError(f"No saved model in {folder}: its config.json cannot be read") from error
-    card = stage_card(config, read_translator(folder), family, member, hub, recipe_yaml)
-    path = folder / "README.md"
-    write_text(path, str(card))
-    return path
+    return write_card(folder, stage_card(config, read_translator(folder), family, member, hub, recipe_yaml))
 
 
 def stage_card(

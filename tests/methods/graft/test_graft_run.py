@@ -101,7 +101,8 @@ def test_a_stage_changes_what_it_trains_and_nothing_else(run_dir: Path) -> None:
 def test_the_plan_is_what_the_run_costs(planned_and_run: tuple[GraftPlan, Path]) -> None:
     plan, run_dir = planned_and_run
     family = read_family(run_dir)
-    for stage in (*plan.stages, *plan.baseline):
+    assert plan.target is not None
+    for stage in (plan.target, *plan.stages, *plan.baseline):
         record = family.member(stage.name)
         assert stage.macs == pytest.approx(record.training_macs.get("total", 0), rel=0.03)
         assert stage.parameters == record.parameters

@@ -15,6 +15,7 @@ from hf_chain.cost.steps import ADAMW_MOMENTS, BFLOAT16, FLOAT32, MemoryEstimate
 from hf_chain.cost.table import GraftComparison, comparison_sentences, hours, human, markdown_table
 from hf_chain.grafting.anatomy import decoder_layers
 from hf_chain.models.grafted_vlm.vision_towers import tower_layers
+from hf_chain.trainer.part_aliases import decoder_of, is_vision_language
 
 
 @dataclass(frozen=True)
@@ -59,21 +60,22 @@ def stage_memory(model: PreTrainedModel, batch: Batch, training: dict[str, Any],
 
 
 def _activations(model: PreTrainedModel, batch: Batch, number: int, checkpointing: bool) -> int:
-    vision, text = model.config.vision_config, model.config.text_config
-    tokens, patches = batch.rows * batch.length, batch.images * image_tokens(model.config)
+    sees, text = is_vision_language(model), model.config.get_text_config()
+    towers = list(tower_layers(model.vision_tower)) if sees else []
+    tokens, patches = batch.rows * batch.length, batch.images * image_tokens(model.config) if sees else 0
     held, reached = [0], False
-    for layer in tower_layers(model.vision_tower):
+    for layer in towers:
         trained = any(parameter.requires_grad for parameter in layer.parameters())
         reached = reached or trained
         if reached:
-            held.append(patches * _layer(vision, number, trained))
+            held.append(patches * _layer(model.config.vision_config, number, trained))
     largest = max(held)
-    for layer in decoder_layers(model.language_model):
+    for layer in decoder_layers(decoder_of(model)):
         trained = any(parameter.requires_grad for parameter in layer.parameters())
         held.append(tokens * _layer(text, number, trained))
     largest = max(largest, *held)
     if checkpointing:
-        streams = patches * vision.hidden_size * reached * len(tower_layers(model.vision_tower))
+        streams = patches * model.config.vision_config.hidden_size * len(towers) if reached else 0
         streams += tokens * text.hidden_size * text.num_hidden_layers
         held = [largest, number * streams]
     # Logits and their gradient, and those of responses once more in float32.
@@ -174,12 +176,15 @@ class GraftPlan:
 
     Attributes:
         data (`dict[str, Measured]`): what the lengths were measured on.
+        target (`StagePlan`, *optional*): the target that is trained here; it stands for a published one, and is in no
+            sum.
         surrogate (`SurrogatePlan`, *optional*): the cut, where there is one.
         stages (`list[StagePlan]`): the stages.
         baseline (`list[StagePlan]`): ordinary training.
     """
 
     data: dict[str, Measured]
+    target: StagePlan | None
     surrogate: SurrogatePlan | None
     stages: list[StagePlan]
     baseline: list[StagePlan]
@@ -187,7 +192,11 @@ class GraftPlan:
     @property
     def memory(self) -> dict[str, MemoryEstimate]:
         """Stage -> bytes on one device."""
-        return {stage.name: stage.memory for stage in (*self.stages, *self.baseline)}
+        return {stage.name: stage.memory for stage in (*self._given, *self.stages, *self.baseline)}
+
+    @property
+    def _given(self) -> list[StagePlan]:
+        return [] if self.target is None else [self.target]
 
     @property
     def costs(self) -> dict[str, float]:
@@ -223,7 +232,9 @@ def graft_table(plan: GraftPlan, tflops_per_second: float | None = None) -> str:
         `str`: Markdown, without a trailing newline.
     """
     header = ["stage", "decoder", "trained", "parameters", "samples", "training MACs", "evaluation MACs"]
-    rows = [*_cut_rows(plan.surrogate), *map(_row, plan.stages), *(_row(s, "baseline: ") for s in plan.baseline)]
+    given = [] if plan.target is None else [_row(plan.target, "given: ")]
+    rows = [*given, *_cut_rows(plan.surrogate), *map(_row, plan.stages)]
+    rows += (_row(stage, "baseline: ") for stage in plan.baseline)
     return markdown_table(header, rows) + "\n\n" + "\n".join(_sentences(plan, tflops_per_second))
 
 
@@ -233,6 +244,8 @@ def _sentences(plan: GraftPlan, tflops_per_second: float | None) -> list[str]:
         f" {one.sampled:,}."
         for name, one in plan.data.items()
     ]
+    if plan.target is not None:
+        sentences.append("The target is trained here and stands for a published one: it is in no sum.")
     if plan.surrogate is not None and plan.surrogate.assumed:
         sentences.append("The cut is assumed: the run chooses it when it has measured the target.")
     comparison = plan.comparison

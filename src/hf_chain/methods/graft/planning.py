@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from hf_chain.arguments.trainer_arguments import CHECKPOINTING
 from hf_chain.cost.macs import decoder_macs
-from hf_chain.cost.steps import Segment, training_macs
+from hf_chain.cost.steps import FLOAT32, Segment, training_macs
 from hf_chain.evaluation.generate import image_macs
 from hf_chain.grafting.cut import CHOOSING
 from hf_chain.grafting.lineage import read_lineage
@@ -26,15 +26,18 @@ from hf_chain.grafting.translator.splice_runs import kept_texts
 from hf_chain.methods.graft.data import Conversations
 from hf_chain.methods.graft.evaluation import AskedLengths, asked_lengths
 from hf_chain.methods.graft.lengths import Lengths, measure_lengths, rows_of_steps, shared_rows
-from hf_chain.methods.graft.meta_models import MetaModels, new_tokenizer
-from hf_chain.methods.graft.parts_of_recipe import SurrogateSettings
+from hf_chain.methods.graft.meta_models import MetaModels, new_target_config, new_tokenizer
+from hf_chain.methods.graft.parts_of_recipe import NewTargetSettings, SurrogateSettings
 from hf_chain.methods.graft.plan import Batch, GraftPlan, Measured, StagePlan, SurrogatePlan, stage_memory
 from hf_chain.methods.graft.recipe import GraftRecipe, GraftStageSettings
+from hf_chain.methods.graft.record import TARGET
 from hf_chain.methods.graft.runner import Graft
 from hf_chain.methods.graft.surrogate_stage import SurrogateStage
+from hf_chain.methods.graft.target_stage import TargetStage
 from hf_chain.methods.graft.vlm_stage import VLMStage
 from hf_chain.models.grafted_vlm.processing_grafted_vlm import BOUNDARY_TOKENS
 from hf_chain.trainer.batch_cost import batch_cost
+from hf_chain.trainer.parts import Part, resolve_parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -141,10 +144,11 @@ def plan_graft(recipe: GraftRecipe) -> GraftPlan:
     """
     graft = Graft.of(recipe, main_process=False)
     planner = _Planner(recipe, graft.context.conversations)
-    plan = GraftPlan({name: planner.measured(name) for name in planner.trained_names}, None, [], [])
+    plan = GraftPlan({name: planner.measured(name) for name in planner.trained_names}, None, None, [], [])
     for step in graft.steps():
-        # A target that is trained here stands for a published one, and is in no sum.
-        if isinstance(step, SurrogateStage):
+        if isinstance(step, TargetStage):
+            plan = replace(plan, target=planner.target(step.settings))
+        elif isinstance(step, SurrogateStage):
             plan = replace(plan, surrogate=planner.surrogate())
         elif isinstance(step, VLMStage):
             side = plan.stages if step.settings in recipe.stages else plan.baseline
@@ -161,7 +165,7 @@ class _Planner:
         new = self.recipe.target.new
         tokenizer: Any = None if new is None else new_tokenizer(new, self.conversations)
         self.meta = MetaModels(self.recipe, None if tokenizer is None else len(tokenizer))
-        self._tokenizer = self.meta.tokenizer if tokenizer is None else tokenizer
+        self._tokenizer: Any = self.meta.tokenizer if tokenizer is None else tokenizer
         self._lengths: dict[str, Lengths] = {}
 
     @property
@@ -179,26 +183,7 @@ class _Planner:
             return self._refit(settings, settings.refit)
         model, parts = self.meta.parts(settings)
         training = self.recipe.training_of(settings)
-        size = training.get("per_device_train_batch_size", 8)
-        by_length = training.get("train_sampling_strategy") == "group_by_length"
-        data = [self._lengths_of(name) for name in settings.data] if parts else []
-        packed = self.recipe.pack_tokens
-        batches = [
-            list(lengths.packs(size, packed) if packed else lengths.batches(size, by_length)) for lengths in data
-        ]
-        samples = _samples(
-            shared_rows(sum(lengths.rows for lengths in data), settings.share),
-            1 if packed else size * training.get("gradient_accumulation_steps", 1),
-            settings.epochs,
-        )
-        macs, largest = 0.0, Batch(1, 1, 0)
-        if parts:
-            cost = batch_cost(model, parts, any(training.get(name) for name in CHECKPOINTING))
-            # Each source is so much of an epoch, and a row of it costs so much.
-            passes = samples / sum(lengths.rows for lengths in data)
-            for lengths, its in zip(data, batches, strict=True):
-                macs += passes * lengths.rows * sum(cost(_shapes(*batch)) for batch in its) / len(lengths.tokens)
-            largest = max((Batch(*batch) for its in batches for batch in its), key=lambda b: b.rows * b.length)
+        samples, macs, largest = self._training(model, parts, settings, training, self.recipe.pack_tokens)
         memory = stage_memory(model, largest, training, self.meta.weight_bytes)
         grafted = next((stage for stage in self.recipe.stages if stage.decoder == "target"), None)
         beside = 0
@@ -211,10 +196,61 @@ class _Planner:
             parameters=model.num_parameters(),
             trained_parameters=sum(p.numel() for part in parts for p in part.parameters.values()),
             samples=samples,
-            macs=round(macs),
+            macs=macs,
             evaluation_macs=self._evaluation_macs(settings, model),
             memory=replace(memory, teacher=beside),
         )
+
+    def target(self, settings: NewTargetSettings) -> StagePlan:
+        """The target that is trained here."""
+        with torch.device("meta"):
+            model = LlamaForCausalLM(new_target_config(settings, len(self._tokenizer)))
+        parts, training = resolve_parts(model, {"decoder": None}, 1.0), self.recipe.training_of_step(TARGET)
+        samples, macs, largest = self._training(model, parts, settings, training)
+        rows = self.conversations.splits(settings.data[0])["validation"]
+        asked = asked_lengths(rows, self.recipe.evaluation, partial(self._measure, name=f"data.{settings.data[0]}"))
+        return StagePlan(
+            name=TARGET,
+            decoder=TARGET,
+            parts=["decoder"],
+            parameters=model.num_parameters(),
+            trained_parameters=model.num_parameters(),
+            samples=samples,
+            macs=macs,
+            evaluation_macs=round(sum(one.macs(model, self.recipe.evaluation) for one in asked)),
+            memory=stage_memory(model, largest, training, FLOAT32),
+        )
+
+    def _training(
+        self,
+        model: PreTrainedModel,
+        parts: Sequence[Part],
+        settings: GraftStageSettings | NewTargetSettings,
+        training: Mapping[str, Any],
+        packed: int | None = None,
+    ) -> tuple[int, int, Batch]:
+        """Conversations that a training takes, its MACs, and its largest batch."""
+        if not parts:
+            return 0, 0, Batch(1, 1, 0)
+        size = training.get("per_device_train_batch_size", 8)
+        by_length = training.get("train_sampling_strategy") == "group_by_length"
+        data = [self._lengths_of(name) for name in settings.data]
+        rows = sum(lengths.rows for lengths in data)
+        batches = [
+            list(lengths.packs(size, packed) if packed else lengths.batches(size, by_length)) for lengths in data
+        ]
+        samples = _samples(
+            shared_rows(rows, getattr(settings, "share", 1.0)),
+            1 if packed else size * training.get("gradient_accumulation_steps", 1),
+            settings.epochs,
+        )
+        cost = batch_cost(model, parts, any(training.get(name) for name in CHECKPOINTING))
+        # Each source is so much of an epoch, and a row of it costs so much.
+        macs = sum(
+            samples / rows * lengths.rows * sum(cost(_shapes(*batch)) for batch in its) / len(lengths.tokens)
+            for lengths, its in zip(data, batches, strict=True)
+        )
+        return samples, round(macs), max((Batch(*batch) for its in batches for batch in its), key=_positions)
 
     def _refit(self, settings: GraftStageSettings, prompts: int) -> StagePlan:
         model, _ = self.meta.parts(settings)
@@ -299,6 +335,10 @@ class _Planner:
         lengths = self._lengths_of(name)
         positions = self._image_positions
         return round(mean(t - n * positions for t, n in zip(lengths.tokens, lengths.images, strict=True)))
+
+
+def _positions(batch: Batch) -> int:
+    return batch.rows * batch.length
 
 
 def _samples(rows: int, batch: int, epochs: float) -> int:

@@ -192,7 +192,7 @@ def test_scenes_of_other_splits_are_not_rendered(monkeypatch):
     rendered = []
     monkeypatch.setattr(sources, "scenes_of_split", lambda scenes, split: rendered.append(split) or range(1))
     monkeypatch.setattr(sources, "_with_images", lambda rows, settings: rows)
-    assert list(load_splits(DataSettings(), only=["validation", "test"])) == ["validation"]
+    assert list(load_splits(DataSettings(), only=["validation"])) == ["validation"]
     assert rendered == ["validation"]
 
 

@@ -144,7 +144,7 @@ def test_a_folder_appears_with_its_card_or_not_at_all(
     def full(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hf_chain.methods.graft.card.folder_card.write_text", full)
+    monkeypatch.setattr("hf_chain.hub.card.write_text", full)
     with pytest.raises(KeyboardInterrupt):
         cut_folder(str(models / "target"), tmp_path / "small", NAMED)
     with pytest.raises(KeyboardInterrupt):

@@ -136,8 +136,8 @@ def layer_list(model: Any, depth: int) -> Any:
     from torch import nn
 
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
-    for place in (decoder, model):
-        for module in place.modules() if place is not None else ():
+    for part in (decoder, model):
+        for module in part.modules() if part is not None else ():
             if isinstance(module, nn.ModuleList) and len(module) == depth:
                 return module
     raise HfChainError(f"{type(model).__name__} has no list of {depth} layers, which its cost and predictions are of")

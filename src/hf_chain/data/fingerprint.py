@@ -157,10 +157,10 @@ def _single_digests(images: pa.Array, threads: Executor) -> Iterator[bytes]:
     if not (pa.types.is_binary(held.type) or pa.types.is_large_binary(held.type)):
         held = pa.nulls(len(images), pa.binary())
     named = [path if not one.is_valid else None for one, path in zip(held, paths.to_pylist(), strict=True)]
-    for place, found in enumerate(threads.map(_file_digest, named)):
-        one = held[place]
+    for row, found in enumerate(threads.map(_file_digest, named)):
+        one = held[row]
         # A buffer is hashed where it lies.
-        yield xxhash.xxh3_128_digest(one.as_buffer()) if one.is_valid else found or _other_digest(images[place])
+        yield xxhash.xxh3_128_digest(one.as_buffer()) if one.is_valid else found or _other_digest(images[row])
 
 
 def _other_digest(image: pa.Scalar) -> bytes:

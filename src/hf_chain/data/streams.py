@@ -90,7 +90,7 @@ def number_of_lanes(files: int, most: int, workers: int = 0) -> int:
 
 
 class LanedStream(data.IterableDataset):
-    """Global batches of a stream without end, in which each lane fills the same places every time.
+    """Global batches of a stream without end, in which each lane fills the same positions every time.
 
     The lanes depend on the stream alone, so that two processes see what one would. Each reads the lanes that its
     slices of the batches come from; what only others use is `None`, for accelerate to drop.
@@ -107,12 +107,12 @@ class LanedStream(data.IterableDataset):
 
     def __init__(self, stream: ImageTextStream, batch: int, mine: range, workers: int = 0) -> None:
         lanes = number_of_lanes(stream.files, min(stream.settings.stream_lanes, batch), workers)
-        self.mine, self._place = mine, 0
+        self.mine, self._position = mine, 0
         # A lane's rows lie together, so that few processes share one.
-        self._lane_of = [place * lanes // batch for place in range(batch)]
+        self._lane_of = [position * lanes // batch for position in range(batch)]
         self._lanes: dict[int, EndlessStream] = {}
-        for place in mine:
-            lane = self._lane_of[place]
+        for position in mine:
+            lane = self._lane_of[position]
             if lane not in self._lanes:
                 first = lane not in self._lane_of[: mine.start]
                 rows = stream.lane(lane, lanes, reports=first)
@@ -120,25 +120,25 @@ class LanedStream(data.IterableDataset):
                 self._lanes[lane] = EndlessStream(rows, least=batch, passes=lanes)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where each lane stands, and the place of the next sample in its batch."""
-        return {"place": self._place, "lanes": {lane: rows.state_dict() for lane, rows in self._lanes.items()}}
+        """Return where each lane stands, and the position of the next sample in its batch."""
+        return {"position": self._position, "lanes": {lane: rows.state_dict() for lane, rows in self._lanes.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        self._place = state["place"]
+        self._position = state["position"]
         for lane, rows in self._lanes.items():
             rows.load_state_dict(state["lanes"][lane])
 
     def __iter__(self) -> Iterator[dict[str, Any] | None]:
         lanes = {lane: iter(rows) for lane, rows in self._lanes.items()}
-        for place in count(self._place):
-            place %= len(self._lane_of)
-            lane = self._lane_of[place]
+        for position in count(self._position):
+            position %= len(self._lane_of)
+            lane = self._lane_of[position]
             # Rows of a lane that is shared count for all who share it: which are bad is known after decoding.
             try:
                 sample = next(lanes[lane]) if lane in lanes else None
             except StopIteration:
                 # A worker without a share of the files.
                 return
-            self._place = place + 1
+            self._position = position + 1
             yield sample

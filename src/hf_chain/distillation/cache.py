@@ -57,11 +57,11 @@ class TeacherCache:
         device = batch["pixel_values"].device
         rows, views = batch["image_ids"].cpu().numpy(), batch["views"].cpu().numpy()
         wanted = batch["caption_ids"].cpu().numpy()
-        places = np.searchsorted(self._caption_ids, wanted).clip(max=len(self._caption_ids) - 1)
-        if (self._caption_ids[places] != wanted).any():
+        captions = np.searchsorted(self._caption_ids, wanted).clip(max=len(self._caption_ids) - 1)
+        if (self._caption_ids[captions] != wanted).any():
             raise HfChainError("A caption is not in the cache of teacher features: remove the cache to make it anew")
         image = torch.from_numpy(self._images[views, rows])
-        return TeacherFeatures(image.to(device), torch.from_numpy(self._texts[places]).to(device))
+        return TeacherFeatures(image.to(device), torch.from_numpy(self._texts[captions]).to(device))
 
 
 def cached_teacher(
@@ -100,17 +100,17 @@ def cached_teacher(
         HfChainError: for streams and for augmentation without a fixed number of views.
     """
     views = _view_count(dataset)
-    place = folder / _key(teacher, dataset, views, bf16)
+    cache = folder / _key(teacher, dataset, views, bf16)
     if check:
         remove_damaged(folder)
-    if not place.is_dir():
+    if not cache.is_dir():
         if rank == 0:
             for other in folder.glob(".*"):
-                if not other.name.startswith(f".{place.name}."):
+                if not other.name.startswith(f".{cache.name}."):
                     shutil.rmtree(other)
         live = Teacher(teacher.to(device))
-        _fill(Filling(live, dataset, collator, place, views, batch_size, workers, rank, processes), bf16)
-    return TeacherCache(place)
+        _fill(Filling(live, dataset, collator, cache, views, batch_size, workers, rank, processes), bf16)
+    return TeacherCache(cache)
 
 
 def remove_damaged(folder: Path) -> None:
@@ -119,10 +119,10 @@ def remove_damaged(folder: Path) -> None:
     Args:
         folder (`Path`): where caches are kept; need not be there.
     """
-    for place in sorted(folder.glob("[!.]*")):
-        if difference := first_difference(place):
-            logger.warning(f"{place} is damaged ({difference}): removed, to be computed again where it is needed")
-            shutil.rmtree(place)
+    for cache in sorted(folder.glob("[!.]*")):
+        if difference := first_difference(cache):
+            logger.warning(f"{cache} is damaged ({difference}): removed, to be computed again where it is needed")
+            shutil.rmtree(cache)
 
 
 def _view_count(dataset: Any) -> int:
@@ -166,5 +166,5 @@ def _fill(filling: Filling, bf16: bool) -> None:
         write_json(filling.folder / META, meta)
         write_manifest(filling.folder)
         filling.finish()
-    while not filling.place.is_dir():
+    while not filling.cache.is_dir():
         time.sleep(PAUSE)

@@ -50,19 +50,19 @@ class Filling:
         teacher (`Teacher`): whose features.
         dataset (`ImageTextDataset`): the training pairs.
         collator (`ImageTextCollator`): makes the batches.
-        place (`Path`): the cache when it is whole. What it will hold, and what is noted of it, are beside it until
+        cache (`Path`): the cache when it is whole. What it will hold, and what is noted of it, are beside it until
             then, and may be there from an earlier attempt.
         views (`int`): views of an image.
         batch_size (`int`): samples in a forward.
         workers (`int`): further processes that read, decode and tokenize.
         rank (`int`): of this process; the first one makes the files.
-        processes (`int`): how many there are; all see `place`.
+        processes (`int`): how many there are; all see `cache`.
     """
 
     teacher: Teacher
     dataset: Any
     collator: ImageTextCollator
-    place: Path
+    cache: Path
     views: int
     batch_size: int
     workers: int
@@ -96,8 +96,8 @@ class Filling:
 
     def finish(self) -> None:
         """Gives the cache its name, then forgets what was noted."""
-        os.replace(self.folder, self.place)
-        sync(self.place.parent)
+        os.replace(self.folder, self.cache)
+        sync(self.cache.parent)
         shutil.rmtree(self._notes)
 
     @property
@@ -108,11 +108,11 @@ class Filling:
     @property
     def folder(self) -> Path:
         """What becomes the cache."""
-        return self.place.with_name(f".{self.place.name}.partial")
+        return self.cache.with_name(f".{self.cache.name}.partial")
 
     @property
     def _notes(self) -> Path:
-        return self.place.with_name(f".{self.place.name}.notes")
+        return self.cache.with_name(f".{self.cache.name}.notes")
 
     # Parts
 
@@ -173,16 +173,16 @@ class Filling:
         made = self._read([self._rows(block) for block in left], read, "captions")
         with _Table(self.folder / TEXTS) as table:
             for block, (ids, tokens) in zip(left, made, strict=True):
-                places = np.searchsorted(ids_of_all, ids)
+                rows = np.searchsorted(ids_of_all, ids)
                 # A caption of several blocks is the first one's.
-                own = np.flatnonzero(owners[places] == block)
+                own = np.flatnonzero(owners[rows] == block)
                 for start in range(0, len(own), self.batch_size):
                     part = own[start : start + self.batch_size]
                     chosen = torch.from_numpy(part)
                     batch = {name: values[chosen].unsqueeze(1).to(self._device) for name, values in tokens.items()}
                     features = self.teacher.text_features(batch).cpu()
-                    for place, feature in zip(places[part], features, strict=True):
-                        table.write(int(place), feature)
+                    for row, feature in zip(rows[part], features, strict=True):
+                        table.write(int(row), feature)
                 table.sync()
                 self._note("texts", block)
 
@@ -233,7 +233,7 @@ class Filling:
             time.sleep(PAUSE)
 
     def _stop_if_whole(self) -> None:
-        if self.place.is_dir():
+        if self.cache.is_dir():
             raise AlreadyWholeError
 
 

@@ -106,8 +106,8 @@ def evaluate_clip(
     rows = _spread(len(dataset), max_samples)
     # Plain rows, whatever format the data set is set to.
     dataset = with_stored_images(dataset.with_format(None), image_column)
-    place = torch.device(device if device is not None else model.device)
-    embedder = Embedder(model, processor, batch_size, place, bf16)
+    device = torch.device(device if device is not None else model.device)
+    embedder = Embedder(model, processor, batch_size, device, bf16)
     metrics: dict[str, float] = {}
     per_class: dict[str, float] = {}
     chance: dict[str, float] = {}
@@ -123,7 +123,7 @@ def evaluate_clip(
             prompts = class_prompts(class_names, prompt_templates)
             embedded = embedder.texts([prompt for group in prompts for prompt in group])
             classes = class_embeddings(embedded.split([len(group) for group in prompts]))
-            metrics, per_class = zero_shot_metrics(images, classes, labels.to(place), class_labels(class_names))
+            metrics, per_class = zero_shot_metrics(images, classes, labels.to(device), class_labels(class_names))
             chance = {name: min(1.0, k / len(classes)) for name, k in TOP.items()}
             trials = dict.fromkeys(TOP, len(rows))
         if captions is not None:

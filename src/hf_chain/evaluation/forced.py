@@ -107,7 +107,7 @@ def forced_logits(
     Raises:
         HfChainError: when a row cannot be asked or has no response, naming it.
     """
-    place = torch.device(device if device is not None else model.device)
+    device = torch.device(device if device is not None else model.device)
     with evaluation_mode(model), tqdm(total=len(rows), desc="Answering", leave=False) as progress:
         for start in range(0, len(rows), batch_size):
             numbers = range(start, min(start + batch_size, len(rows)))
@@ -117,12 +117,12 @@ def forced_logits(
                 continue
             images = [image for one in batch for image in one.images]
             # The last token predicts nothing.
-            inputs = left_padded([one.ids[:-1] for one in batch], encoder, place)
+            inputs = left_padded([one.ids[:-1] for one in batch], encoder, device)
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
             kept = max(one.response for one in batch)
-            with torch.autocast(place.type, torch.bfloat16, enabled=bf16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 logits = model(
-                    **inputs, **pixel_inputs(images, encoder, place), logits_to_keep=kept, use_cache=False
+                    **inputs, **pixel_inputs(images, encoder, device), logits_to_keep=kept, use_cache=False
                 ).logits
             for one, found in zip(batch, logits[:, -kept:], strict=True):
                 cost.prompt_tokens += len(one.ids) - one.response
@@ -154,7 +154,7 @@ def _forced(number: int, row: Mapping[str, Any], encoder: ChatEncoder) -> _Force
         # Where a prompt ends within a token of the whole, that token is the first that is answered.
         start = len(asked) if encoded.input_ids[: len(asked)] == asked else encoded.answer
         # What the template writes behind the end mark is no part of the answer.
-        end = max(place for place, label in enumerate(encoded.labels) if label >= 0) + 1
+        end = max(position for position, label in enumerate(encoded.labels) if label >= 0) + 1
         if end <= start:
             raise ValueError(f"its response is cut off at max_length {encoder.max_length}")
         return _Forced(encoded.input_ids[:end], end - start, sample.images)
@@ -163,5 +163,7 @@ def _forced(number: int, row: Mapping[str, Any], encoder: ChatEncoder) -> _Force
 
 
 def _until_wrong(said: list[int], expected: list[int]) -> list[int]:
-    wrong = next((place for place, pair in enumerate(zip(said, expected, strict=True)) if pair[0] != pair[1]), None)
+    wrong = next(
+        (position for position, pair in enumerate(zip(said, expected, strict=True)) if pair[0] != pair[1]), None
+    )
     return said if wrong is None else said[: wrong + 1]

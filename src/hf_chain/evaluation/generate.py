@@ -138,7 +138,7 @@ def generate_answers(
         HfChainError: when a row cannot be asked, naming it.
     """
     encoder = ChatEncoder(processor)
-    place = torch.device(device if device is not None else model.device)
+    device = torch.device(device if device is not None else model.device)
     stop = stop_tokens(model, encoder)
     options = {
         "max_new_tokens": max_new_tokens,
@@ -152,11 +152,11 @@ def generate_answers(
     bar = tqdm(total=len(rows), desc="Answering", leave=False)
     with evaluation_mode(model), _plain_generation(model), bar as progress:
         for batch in _batches(rows, encoder, batch_size):
-            inputs = left_padded([prompt.ids for prompt in batch], encoder, place)
+            inputs = left_padded([prompt.ids for prompt in batch], encoder, device)
             images = [image for prompt in batch for image in prompt.images]
-            inputs |= pixel_inputs(images, encoder, place)
+            inputs |= pixel_inputs(images, encoder, device)
             width = inputs["input_ids"].shape[1]
-            with torch.autocast(place.type, torch.bfloat16, enabled=bf16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 output = model.generate(**inputs, **options)
             answers = output[:, width:].tolist()
             for prompt, answer in zip(batch, answers, strict=True):
@@ -208,4 +208,4 @@ def _prompt(number: int, row: Mapping[str, Any], encoder: ChatEncoder) -> _Promp
 
 
 def _length(answer: Sequence[int], stop: Sequence[int]) -> int:
-    return next((place + 1 for place, token in enumerate(answer) if token in stop), len(answer))
+    return next((position + 1 for position, token in enumerate(answer) if token in stop), len(answer))

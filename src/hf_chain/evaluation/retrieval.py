@@ -37,11 +37,11 @@ def hits_at(similarities: torch.Tensor, correct: torch.Tensor, depth: int) -> to
     right, wrong = (tied & correct).sum(1).double(), (tied & ~correct).sum(1).double()
     missed = torch.ones_like(right)
     hits = []
-    for place in range(depth):
+    for rank in range(depth):
         # The next place goes to one of the tied entries that are left, all of them wrong so far.
-        drawn = (place - above).clamp(min=0)
+        drawn = (rank - above).clamp(min=0)
         share = ((wrong - drawn) / (wrong + right - drawn).clamp(min=1)).clamp(min=0)
-        missed = torch.where(above > place, missed, missed * share)
+        missed = torch.where(above > rank, missed, missed * share)
         hits.append(1 - missed)
     return torch.stack(hits, 1)
 
@@ -59,8 +59,8 @@ def chance_at(right: torch.Tensor, gallery: int, depth: int) -> list[float]:
     """
     missed, chances = torch.ones(len(right), dtype=torch.float64), []
     wrong = gallery - right.cpu().double()
-    for place in range(depth):
-        missed = missed * ((wrong - place).clamp(min=0) / max(1, gallery - place))
+    for rank in range(depth):
+        missed = missed * ((wrong - rank).clamp(min=0) / max(1, gallery - rank))
         chances.append((1 - missed).mean().item())
     return chances
 

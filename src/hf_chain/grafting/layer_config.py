@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 
-def surrogate_names(config: PreTrainedConfig, places: Mapping[int, int], names: Iterable[str]) -> dict[str, str]:
+def surrogate_names(config: PreTrainedConfig, kept: Mapping[int, int], names: Iterable[str]) -> dict[str, str]:
     """Which weights of the target the surrogate holds, and what it calls them.
 
     Args:
         config (`PreTrainedConfig`): the target's configuration, of a composite model too.
-        places (`Mapping[int, int]`): number of a kept layer in the target -> its number in the surrogate.
+        kept (`Mapping[int, int]`): number of a kept layer in the target -> its number in the surrogate.
         names (`Iterable[str]`): the names in the target's checkpoint or state dict.
 
     Returns:
@@ -41,7 +41,7 @@ def surrogate_names(config: PreTrainedConfig, places: Mapping[int, int], names: 
     *outer, layers = layer_prefix(config).rstrip(".").split(".")
     pattern = re.compile("".join(rf"(?:{part}\.)?" for part in outer) + rf"{layers}\.(\d+)\.")
     found = {}
-    without_weights = set(places)
+    without_weights = set(kept)
     for name in names:
         own = decoder_name(config, name)
         if own is None:
@@ -54,9 +54,9 @@ def surrogate_names(config: PreTrainedConfig, places: Mapping[int, int], names: 
                 f"the target holds {name}, but its configuration ends at layer {num_layers(config) - 1}: put its"
                 " config.json right"
             )
-        elif int(match[1]) in places:
+        elif int(match[1]) in kept:
             without_weights.discard(int(match[1]))
-            found[name] = with_number(own, match, places[int(match[1])])
+            found[name] = with_number(own, match, kept[int(match[1])])
     if without_weights:
         raise HfChainError(
             f"the target holds no weights of its layer {min(without_weights)}, which its configuration announces:"
@@ -65,19 +65,19 @@ def surrogate_names(config: PreTrainedConfig, places: Mapping[int, int], names: 
     return found
 
 
-def target_name(config: PreTrainedConfig, places: Mapping[int, int], name: str) -> str:
+def target_name(config: PreTrainedConfig, kept: Mapping[int, int], name: str) -> str:
     """What the target's decoder calls a weight of the surrogate, for messages about it.
 
     Args:
         config (`PreTrainedConfig`): the target's configuration.
-        places (`Mapping[int, int]`): number of a kept layer in the target -> its number in the surrogate.
+        kept (`Mapping[int, int]`): number of a kept layer in the target -> its number in the surrogate.
         name (`str`): the name in the surrogate.
 
     Returns:
         `str`: the name in the target.
     """
     match = re.match(rf"{re.escape(layer_prefix(config))}(\d+)", name)
-    return name if match is None else with_number(name, match, list(places)[int(match[1])])
+    return name if match is None else with_number(name, match, list(kept)[int(match[1])])
 
 
 def decoder_name(config: PreTrainedConfig, name: str) -> str | None:
@@ -111,12 +111,12 @@ _NUMERIC = re.compile(r"(?<!\w)\d|\\d|\[")
 _OF_AN_EXPERT = ("gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
 
 
-def surrogate_module(config: PreTrainedConfig, places: Mapping[int, int], module: str) -> str | None:
+def surrogate_module(config: PreTrainedConfig, kept: Mapping[int, int], module: str) -> str | None:
     """What the surrogate calls a module, or a pattern of modules, that a configuration names.
 
     Args:
         config (`PreTrainedConfig`): the target's configuration.
-        places (`Mapping[int, int]`): number of a kept layer in the target -> its number in the surrogate.
+        kept (`Mapping[int, int]`): number of a kept layer in the target -> its number in the surrogate.
         module (`str`): such as `model.layers.3.mlp`, `*layers.3.*` or `lm_head`.
 
     Returns:
@@ -130,7 +130,7 @@ def surrogate_module(config: PreTrainedConfig, places: Mapping[int, int], module
     word = layer_prefix(config).rstrip(".").rpartition(".")[2]
     numbers = list(re.finditer(rf"(?<!\w){word}\\?\.(\d+)(?=\\?\.|\$?$)", name))
     if not _PATTERN.match(name):
-        return _renumbered(name, numbers[0], places) if numbers else name
+        return _renumbered(name, numbers[0], kept) if numbers else name
     numbers = numbers or list(_NUMBER.finditer(name))
     spoken = _spoken_of(config, name)
     composite = COMPOSITES.get(config.model_type)
@@ -139,10 +139,10 @@ def surrogate_module(config: PreTrainedConfig, places: Mapping[int, int], module
     elif not spoken.some and (spoken.of_all or not _NUMERIC.search(name)):
         return name
     if len(numbers) == 1 and _is_one_layer(name, numbers[0], spoken):
-        found = _renumbered(name, numbers[0], places)
+        found = _renumbered(name, numbers[0], kept)
         if found is None and not spoken.others:
             return None
-        if found is not None and _spoken_of(config, found).some <= {places[int(numbers[0][1])]}:
+        if found is not None and _spoken_of(config, found).some <= {kept[int(numbers[0][1])]}:
             return found
     raise HfChainError(
         f"quantization_config names layers by the pattern {module!r}, which cannot be renumbered: write one entry for"
@@ -150,9 +150,9 @@ def surrogate_module(config: PreTrainedConfig, places: Mapping[int, int], module
     )
 
 
-def _renumbered(name: str, number: re.Match[str], places: Mapping[int, int]) -> str | None:
-    place = places.get(int(number[1]))
-    return None if place is None else with_number(name, number, place)
+def _renumbered(name: str, match: re.Match[str], kept: Mapping[int, int]) -> str | None:
+    number = kept.get(int(match[1]))
+    return None if number is None else with_number(name, match, number)
 
 
 @dataclass
@@ -233,12 +233,12 @@ _OF_THE_WHOLE = ("dtype", "tie_word_embeddings", "quantization_config")
 """Fields that a composite model sets for all of its parts."""
 
 
-def surrogate_config(config: PreTrainedConfig, places: Mapping[int, int]) -> PreTrainedConfig:
+def surrogate_config(config: PreTrainedConfig, kept: Mapping[int, int]) -> PreTrainedConfig:
     """The configuration of the decoder with some of its layers.
 
     Args:
         config (`PreTrainedConfig`): the target's configuration, of a composite model too; left as it is.
-        places (`Mapping[int, int]`): number of a kept layer in the target -> its number in the surrogate, in order.
+        kept (`Mapping[int, int]`): number of a kept layer in the target -> its number in the surrogate, in order.
 
     Returns:
         `PreTrainedConfig`: a configuration of the decoder's own class.
@@ -257,25 +257,25 @@ def surrogate_config(config: PreTrainedConfig, places: Mapping[int, int]) -> Pre
         value = getattr(config, field, None)
         if value is not None:
             setattr(new, field, copy.deepcopy(value))
-    new.num_hidden_layers = len(places)
+    new.num_hidden_layers = len(kept)
     for field in decoder_family(config).per_layer:
         entries = getattr(old, field, None)
         if entries:
-            setattr(new, field, [entries[layer] for layer in places])
+            setattr(new, field, [entries[layer] for layer in kept])
     if getattr(old, "layer_types", None):
         # The period that once made the list need not fit the shorter one; engines must read the list.
         _forget(new, "sliding_window_pattern")
     if hasattr(old, "first_k_dense_replace"):
         # Layers before this number have no experts.
-        new.first_k_dense_replace = sum(layer < old.first_k_dense_replace for layer in places)
+        new.first_k_dense_replace = sum(layer < old.first_k_dense_replace for layer in kept)
     if hasattr(old, "max_window_layers"):
         # Layers from this number on have a sliding window.
-        new.max_window_layers = sum(layer < old.max_window_layers for layer in places)
+        new.max_window_layers = sum(layer < old.max_window_layers for layer in kept)
     if hasattr(old, "decoder_sparse_step"):
         new.decoder_sparse_step = 1
         new.mlp_only_layers = [
-            place
-            for layer, place in places.items()
+            number
+            for layer, number in kept.items()
             if layer in old.mlp_only_layers or (layer + 1) % old.decoder_sparse_step
         ]
     # The surrogate is of the stock class; files of remote code are not copied.
@@ -283,7 +283,7 @@ def surrogate_config(config: PreTrainedConfig, places: Mapping[int, int]) -> Pre
     quantization = getattr(new, "quantization_config", None)
     if quantization is not None:
         values = quantization if isinstance(quantization, dict) else quantization.to_dict()
-        new.quantization_config = _renamed(values, config, places)
+        new.quantization_config = _renamed(values, config, kept)
     return new
 
 
@@ -292,12 +292,12 @@ def _forget(config: PreTrainedConfig, field: str) -> None:
         delattr(config, field)
 
 
-def _renamed(value: Any, config: PreTrainedConfig, places: Mapping[int, int]) -> Any:
+def _renamed(value: Any, config: PreTrainedConfig, kept: Mapping[int, int]) -> Any:
     """A quantisation configuration with the surrogate's names of modules, as keys and in lists."""
     if isinstance(value, dict):
-        names = {name: surrogate_module(config, places, name) for name in value}
-        return {names[name]: _renamed(item, config, places) for name, item in value.items() if names[name] is not None}
+        names = {name: surrogate_module(config, kept, name) for name in value}
+        return {names[name]: _renamed(item, config, kept) for name, item in value.items() if names[name] is not None}
     if isinstance(value, (list, tuple)):
-        renamed = [surrogate_module(config, places, item) if isinstance(item, str) else item for item in value]
-        return [_renamed(item, config, places) for item in renamed if item is not None]
+        renamed = [surrogate_module(config, kept, item) if isinstance(item, str) else item for item in value]
+        return [_renamed(item, config, kept) for item in renamed if item is not None]
     return value

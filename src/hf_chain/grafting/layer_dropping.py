@@ -39,7 +39,7 @@ def drop_layers(
     layers = num_layers(target.config)
     ranges = check_ranges(replaced, layers, translators)
     kept = kept_layers(ranges, layers, translators)
-    surrogate = _load(target, {layer: place for place, layer in enumerate(kept)}, dtype)
+    surrogate = _load(target, {layer: number for number, layer in enumerate(kept)}, dtype)
     lineage = SurrogateLineage(
         target=target.name,
         revision=target.revision,
@@ -53,16 +53,16 @@ def drop_layers(
     return surrogate
 
 
-def _load(target: Target, places: Mapping[int, int], dtype: str | torch.dtype | None) -> PreTrainedModel:
-    config = surrogate_config(target.config, places)
-    names = surrogate_names(target.config, places, target.names())
+def _load(target: Target, numbers: Mapping[int, int], dtype: str | torch.dtype | None) -> PreTrainedModel:
+    config = surrogate_config(target.config, numbers)
+    names = surrogate_names(target.config, numbers, target.names())
     surrogate = load_whole(
         MODEL_FOR_CAUSAL_LM_MAPPING[type(config)],
         config,
         {names[name]: weight for name, weight in target.weights(names).items()},
         target.dtype(names) if dtype in (None, "auto") else dtype,
         target.name,
-        lambda name: target_name(target.config, places, name),
+        lambda name: target_name(target.config, numbers, name),
     )
     if target.generation_config is not None:
         surrogate.generation_config = target.generation_config

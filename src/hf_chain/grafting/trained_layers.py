@@ -82,11 +82,11 @@ def carry_layers(surrogate: PreTrainedModel, target: PreTrainedModel) -> None:
         HfChainError: when the target's layers cannot be written because they are quantised or offloaded.
     """
     lineage = read_lineage(surrogate.config)
-    own, places = decoder_layers(surrogate), decoder_layers(target)
+    own, layers = decoder_layers(surrogate), decoder_layers(target)
     for number in lineage.trained_layers:
         trained = own[lineage.kept_layers.index(number)]
         state = "quantised" if getattr(target.config, "quantization_config", None) is not None else None
-        if any(weight.is_meta for weight in places[number].parameters()):
+        if any(weight.is_meta for weight in layers[number].parameters()):
             state = "offloaded"
         if state is not None:
             raise HfChainError(
@@ -94,7 +94,7 @@ def carry_layers(surrogate: PreTrainedModel, target: PreTrainedModel) -> None:
                 "in a floating-point type"
             )
         try:
-            places[number].load_state_dict(trained.state_dict())
+            layers[number].load_state_dict(trained.state_dict())
         except RuntimeError as error:
             raise HfChainError(
                 f"layer {number} of the target does not take what was trained on the surrogate: merge adapters first "

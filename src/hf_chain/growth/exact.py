@@ -228,8 +228,8 @@ class StreamGrowth:
             return self._grow_input(spec, weight, shape)
         if role == "unit_gain":
             units = self._units(axes[0], len(weight), shape[0])
-            share = len(units.places) / units.size
-            fresh = weight.abs().mean().expand(units.size).index_copy(0, units.places, weight[units.sources])
+            share = len(units.positions) / units.size
+            fresh = weight.abs().mean().expand(units.size).index_copy(0, units.positions, weight[units.sources])
             return fresh * share**0.5
         if role == "bias":
             number = axes.index("head") if "head" in axes else 0
@@ -286,7 +286,7 @@ class StreamGrowth:
             return read.movedim(1, residual)
         grown = units.placed(read)
         if units.mean:
-            grown[units.fresh] = grown[units.places].mean(0)
+            grown[units.fresh] = grown[units.positions].mean(0)
         elif units.silent:
             grown[units.fresh] = getattr(self.width, f"silent_{spec.role}")(count, sigma)
         else:
@@ -314,7 +314,7 @@ class StreamGrowth:
                 return rule
             # A norm of queries or keys has the epsilon of the norms over the stream, which gets smaller.
             whole = self.normed[axis] == "unit_gain"
-            share = len(rule.places) / rule.size if whole else 1.0
+            share = len(rule.positions) / rule.size if whole else 1.0
             scale = rule.scale * (self.width.epsilon_scale / share) ** 0.5
             return replace(rule, scale=scale, fresh_scale=FAINT_HEAD if whole else 1.0)
         if axis == "expert":

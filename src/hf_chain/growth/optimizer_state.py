@@ -125,7 +125,7 @@ class _Moments(StreamGrowth):
         if spec.role != "unit_gain":
             return super()._part(spec, weight, shape, scale)
         units = super()._units(spec.axes[0], len(weight), shape[0])
-        return units.placed(weight) * (units.size / len(units.places)) ** (self.power / 2)
+        return units.placed(weight) * (units.size / len(units.positions)) ** (self.power / 2)
 
     def _longer(self, weight: torch.Tensor, axis: int, size: int, kind: str) -> torch.Tensor:
         if kind == "grid":

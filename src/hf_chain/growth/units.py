@@ -18,9 +18,9 @@ class UnitRule:
 
     Args:
         size (`int`): The axis in the successor.
-        places (`torch.Tensor`): The new places of old units.
+        positions (`torch.Tensor`): The new positions of old units.
         sources (`torch.Tensor`): The old unit at each of them; a key or value head may stand at several.
-        zero (`torch.Tensor`): The new places of units that must start at zero though they read the stream: the new
+        zero (`torch.Tensor`): The new positions of units that must start at zero though they read the stream: the new
             dimensions of old keys, because the queries there are random.
         scale (`float`): What old units are multiplied with.
         fresh_scale (`float`): How loud new units are, in units of the old ones.
@@ -30,7 +30,7 @@ class UnitRule:
     """
 
     size: int
-    places: torch.Tensor
+    positions: torch.Tensor
     sources: torch.Tensor
     zero: torch.Tensor
     scale: float = 1.0
@@ -41,20 +41,20 @@ class UnitRule:
 
     @property
     def fresh(self) -> torch.Tensor:
-        """The new places of units that start random."""
+        """The new positions of units that start random."""
         taken = torch.zeros(self.size, dtype=torch.bool)
-        taken[self.places] = True
+        taken[self.positions] = True
         taken[self.zero] = True
         return (~taken).nonzero().flatten()
 
     @cached_property
     def leads(self) -> bool:
         """Whether old units stand first, in their order."""
-        first = torch.arange(len(self.places))
-        return torch.equal(self.places, first) and torch.equal(self.sources, first)
+        first = torch.arange(len(self.positions))
+        return torch.equal(self.positions, first) and torch.equal(self.sources, first)
 
     def placed(self, weight: torch.Tensor, axis: int = 0) -> torch.Tensor:
-        """A weight with its old units at their new places and zeros elsewhere."""
+        """A weight with its old units at their new positions and zeros elsewhere."""
         if self.leads and self.size == weight.shape[axis]:
             return weight
         shape = list(weight.shape)
@@ -63,7 +63,7 @@ class UnitRule:
         if self.leads:
             grown.narrow(axis, 0, weight.shape[axis]).copy_(weight)
             return grown
-        return grown.index_copy_(axis, self.places, weight.index_select(axis, self.sources))
+        return grown.index_copy_(axis, self.positions, weight.index_select(axis, self.sources))
 
     def bias(self, weight: torch.Tensor) -> torch.Tensor:
         """The bias of the units: that of new ones is zero, or the mean."""
@@ -84,12 +84,17 @@ def plain_units(axis: str, old: int, new: int) -> UnitRule:
         old (`int`): Units of the predecessor.
         new (`int`): Units of the successor.
     """
-    places = torch.arange(old)
+    positions = torch.arange(old)
     if axis == "rotated" and new > old:
         rotation = Isometric(old, new, torch.Generator()).write
-        return UnitRule(new, places, places, places[:0], rotation=rotation)
+        return UnitRule(new, positions, positions, positions[:0], rotation=rotation)
     return UnitRule(
-        new, places, places, places[:0], silent=axis in ("embedding", "pooled"), mean=axis in ("vocab", "label")
+        new,
+        positions,
+        positions,
+        positions[:0],
+        silent=axis in ("embedding", "pooled"),
+        mean=axis in ("vocab", "label"),
     )
 
 
@@ -122,8 +127,8 @@ def head_units(axis: str, old: Heads, new: Heads) -> UnitRule:
         heads = (sources // group * copies + inside // new_group) * new_group + inside % new_group
     if axis == "head":
         return UnitRule(number, heads, sources, torch.arange(0))
-    places = torch.arange(number * new.size).view(number, new.size)
-    zero = places[heads, old.size :].flatten() if axis == "key" else torch.arange(0)
+    positions = torch.arange(number * new.size).view(number, new.size)
+    zero = positions[heads, old.size :].flatten() if axis == "key" else torch.arange(0)
     scale = (new.size / old.size) ** 0.5 if axis == "query" else 1.0
     of_source = torch.arange(old.size) + sources[:, None] * old.size
-    return UnitRule(number * new.size, places[heads, : old.size].flatten(), of_source.flatten(), zero, scale)
+    return UnitRule(number * new.size, positions[heads, : old.size].flatten(), of_source.flatten(), zero, scale)

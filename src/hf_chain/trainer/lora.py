@@ -48,13 +48,13 @@ def check_adapters(model: nn.Module, decoder: nn.Module) -> None:
         HfChainError: naming the first one.
     """
     known = {id(module) for module in decoder.modules()}
-    for place, module in model.named_modules():
+    for where, module in model.named_modules():
         if not type(module).__module__.startswith("peft."):
             continue
         ours = id(module) in known and type(module).__module__.startswith("peft.tuners.lora.")
         if not ours or (isinstance(module, BaseTunerLayer) and set(module.active_adapters) != {ADAPTER}):
             raise HfChainError(
-                f"{place or type(model).__name__} has an adapter ({type(module).__name__}) that would not be saved:"
+                f"{where or type(model).__name__} has an adapter ({type(module).__name__}) that would not be saved:"
                 f" train with the part lora, or attach LoRA to the decoder alone, called {ADAPTER!r}"
             )
 

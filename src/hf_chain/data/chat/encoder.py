@@ -143,9 +143,9 @@ class ChatEncoder:
         return _repeat(ids, self._positions(ids, images))
 
     def _with_images(self, messages: Messages, images: int) -> Messages:
-        places = sum(message["content"].count(IMAGE_PLACEHOLDER) for message in messages)
-        if places != images:
-            raise ValueError(f"there are {images} images for {places} {IMAGE_PLACEHOLDER} placeholders")
+        placeholders = sum(message["content"].count(IMAGE_PLACEHOLDER) for message in messages)
+        if placeholders != images:
+            raise ValueError(f"there are {images} images for {placeholders} {IMAGE_PLACEHOLDER} placeholders")
         if not images:
             self._check_no_other_images(messages)
             return messages

@@ -151,22 +151,22 @@ def json_entries(file: Path) -> Iterator[Any]:
         check_regular_file(str(file))
         with open(file, encoding="utf-8-sig") as stream:
             text = stream.read(_CHUNK)
-            place = _skip(text, 0)
-            array = text.startswith("[", place)
-            place += array
+            offset = _skip(text, 0)
+            array = text.startswith("[", offset)
+            offset += array
             while True:
-                place = _skip(text, place)
-                if array and text.startswith("]", place):
+                offset = _skip(text, offset)
+                if array and text.startswith("]", offset):
                     return
                 try:
-                    entry, place = decoder.raw_decode(text, place)
+                    entry, offset = decoder.raw_decode(text, offset)
                 except json.JSONDecodeError:
-                    more = stream.read(max(_CHUNK, len(text) - place))
-                    if not more and place == len(text) and not array:
+                    more = stream.read(max(_CHUNK, len(text) - offset))
+                    if not more and offset == len(text) and not array:
                         return
                     if not more:
                         raise HfChainError(f"{file} is no JSON or cut short after {rows} rows; restore it") from None
-                    text, place = text[place:] + more, 0
+                    text, offset = text[offset:] + more, 0
                 else:
                     rows += 1
                     yield entry
@@ -176,6 +176,6 @@ def json_entries(file: Path) -> Iterator[Any]:
         raise HfChainError(f"{file} cannot be read, {error}; check the path and that it is UTF-8") from error
 
 
-def _skip(text: str, place: int) -> int:
-    found = _GAP.match(text, place)
-    return found.end() if found else place
+def _skip(text: str, offset: int) -> int:
+    found = _GAP.match(text, offset)
+    return found.end() if found else offset

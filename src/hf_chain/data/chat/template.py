@@ -186,7 +186,7 @@ class ChatTemplate:
         # What follows instead may begin with the same characters, but not within a token.
         for token in self.tokenizer.get_added_vocab():
             within = range(max(start - len(token) + 1, 0), start)
-            here = (place for place in within if any(text.startswith(token, place) for text in (asked, asking)))
+            here = (offset for offset in within if any(text.startswith(token, offset) for text in (asked, asking)))
             start = next(here, start)
         finish, common = asked[start:], len(commonprefix([asking, whole]))
         return finish if _MARK.format(0) in asked[:start] and common > start and whole.endswith(finish) else ""
@@ -223,26 +223,26 @@ class ChatTemplate:
         text = self._render(messages)
         parts = self._marked(_roles(messages))
         self._check_all_written(messages, parts)
-        responses, place = [], len(parts[0])
+        responses, offset = [], len(parts[0])
         matches = text.startswith(parts[0])
         for before, number, after in zip(parts[:-1:2], map(int, parts[1::2]), parts[2::2], strict=True):
             content = messages[number]["content"]
-            matches = matches and text.startswith(content + after, place)
+            matches = matches and text.startswith(content + after, offset)
             if messages[number]["role"] == "assistant":
                 header = self._header_length(before)
                 tail = len(commonprefix([after, self._ending]).rstrip())
-                end = place + len(content)
-                responses.append(Response(place - header, place, end, end + tail))
-            place += len(content) + len(after)
-        if not matches or place != len(text) or len(parts) != 2 * len(messages) + 1:
+                end = offset + len(content)
+                responses.append(Response(offset - header, offset, end, end + tail))
+            offset += len(content) + len(after)
+        if not matches or offset != len(text) or len(parts) != 2 * len(messages) + 1:
             raise ValueError("the chat template does not write every message once and as it is")
         return RenderedChat(text, tuple(responses))
 
     def _header_length(self, before: str) -> int:
         """Length of the header at the end of the text before a response, with what a template adds behind it."""
-        place = before.rfind(self._header) if self._header else -1
-        if place >= 0:
-            return len(before) - place
+        offset = before.rfind(self._header) if self._header else -1
+        if offset >= 0:
+            return len(before) - offset
         # A template may write more before the last response, such as an empty thought that past turns do not have.
         return next(n for n in range(len(self._header), -1, -1) if before.endswith(self._header[:n]))
 

@@ -24,7 +24,7 @@ from hf_chain.methods.chain.planning import planned_config
 from hf_chain.methods.graft.data import Conversations
 from hf_chain.methods.graft.encoder_source import chain_recipe, finished_encoder
 from hf_chain.methods.graft.parts_of_recipe import NewTargetSettings
-from hf_chain.methods.graft.recipe import GraftRecipe, GraftStageSettings, Place
+from hf_chain.methods.graft.recipe import DecoderName, GraftRecipe, GraftStageSettings
 from hf_chain.models.grafted_vlm import GraftedVLMConfig, GraftedVLMForConditionalGeneration
 from hf_chain.models.grafted_vlm.assembly import image_processor_of, processed_size
 from hf_chain.models.grafted_vlm.language_models import named_errors
@@ -52,7 +52,7 @@ class MetaModels:
 
     recipe: GraftRecipe
     vocab_size: int | None = None
-    _models: dict[tuple[Place, tuple[LayerRange, ...] | None], GraftedVLMForConditionalGeneration] = field(
+    _models: dict[tuple[DecoderName, tuple[LayerRange, ...] | None], GraftedVLMForConditionalGeneration] = field(
         default_factory=dict, init=False, repr=False
     )
 
@@ -146,9 +146,9 @@ class MetaModels:
                 return ranges
         return self.ranges
 
-    def text(self, place: Place, ranges: tuple[LayerRange, ...] | None = None) -> PreTrainedConfig:
+    def text(self, decoder: DecoderName, ranges: tuple[LayerRange, ...] | None = None) -> PreTrainedConfig:
         """The decoder's configuration, on the target or on the surrogate: the first, or one that replaces `ranges`."""
-        if place == "target":
+        if decoder == "target":
             return text_config(self.target)
         ranges = self.ranges if ranges is None else ranges
         layers, translators = num_layers(self.target), self.recipe.surrogate.translators

@@ -24,14 +24,14 @@ from hf_chain.runs.training_fields import check_training
 from hf_chain.settings import LARGEST_SEED, MOST_EPOCHS, FolderName, Settings, expanded
 from hf_chain.trainer.graft_config import GraftConfig, check_graft_values
 
-Place = Literal["surrogate", "target"]
+DecoderName = Literal["surrogate", "target"]
 
 
 class GraftStageSettings(Settings):
     """One stage: a vision-language model on the surrogate or on the target, and what is trained of it."""
 
     name: FolderName = Field(description="Name of the stage; part of its folder and repository name.")
-    decoder: Place = Field(
+    decoder: DecoderName = Field(
         description="Language model of the stage: surrogate or target. From one to the other the encoder is grafted."
     )
     parts: dict[str, float | None] = Field(
@@ -122,8 +122,8 @@ class GraftRecipe(Settings):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"stages and baseline have {name!r} twice, or it is one of {', '.join(reserved)}")
-        places = [stage.decoder for stage in self.stages]
-        if "surrogate" in places[1:] and places != sorted(places):
+        decoders = [stage.decoder for stage in self.stages]
+        if "surrogate" in decoders[1:] and decoders != sorted(decoders):
             raise ValueError("stages goes back from the target to the surrogate; put stages on the surrogate first")
         for stage in (*self.stages, *self.baseline):
             if stage.replaced is not None:

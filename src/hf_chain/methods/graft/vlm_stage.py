@@ -129,14 +129,14 @@ class VLMStage:
                     attn_implementation=kernel,
                 )
         # What is trained, the trainer places.
-        places = {} if self.settings.parts else on_gpus()
+        device_map = {} if self.settings.parts else on_gpus()
         context.check_saved("target", self.before.name)
         folder = context.folder(self.before.name)
         processor = GraftedVLMProcessor.from_pretrained(folder)
         if self._grafts:
-            target, tokenizer = load_target(context, **places)
+            target, tokenizer = load_target(context, **device_map)
             return graft(folder, target, tokenizer=tokenizer), processor
-        loading = places if kernel is None else places | {"attn_implementation": kernel}
+        loading = device_map if kernel is None else device_map | {"attn_implementation": kernel}
         return GraftedVLMForConditionalGeneration.from_pretrained(folder, dtype="auto", **loading), processor
 
     def _train(self, model: PreTrainedModel, processor: GraftedVLMProcessor) -> GraftTrainer:

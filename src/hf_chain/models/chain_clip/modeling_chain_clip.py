@@ -173,8 +173,8 @@ class ChainCLIPModel(CLIPModel):
         model.logit_scale = stock.logit_scale
         for name, part in model.named_children():
             if isinstance(part, TeacherMap):
-                place = {"device": stock.logit_scale.device, "dtype": stock.dtype}
-                setattr(model, name, TeacherMap(part.in_features, part.out_features, bias=False, **place))
+                like = {"device": stock.logit_scale.device, "dtype": stock.dtype}
+                setattr(model, name, TeacherMap(part.in_features, part.out_features, bias=False, **like))
                 model._init_weights(getattr(model, name))
         if hasattr(stock, "hf_device_map"):
             model.hf_device_map = stock.hf_device_map

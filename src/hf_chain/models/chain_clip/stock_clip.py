@@ -46,9 +46,9 @@ def maps_name(variant: str | None = None) -> str:
 
 def maps_beside(name: str, variant: str | None = None, **kwargs: Any) -> dict[str, torch.Tensor]:
     """The maps to the teacher in a folder or repository; none where the model has no need of them."""
-    place = {option: kwargs[option] for option in (*HUB, "subfolder") if option in kwargs}
+    source = {option: kwargs[option] for option in (*HUB, "subfolder") if option in kwargs}
     lenient = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    path = cached_file(name, maps_name(variant), **place, **lenient)
+    path = cached_file(name, maps_name(variant), **source, **lenient)
     return load_file(path) if path else {}
 
 

@@ -120,10 +120,10 @@ def join(
         language_model (`PreTrainedModel`): stays where it is, on several devices too.
     """
     model = GraftedVLMForConditionalGeneration(config, vision_tower, language_model)
-    place = {"device": language_model.get_input_embeddings().weight.device, "dtype": language_model.dtype}
-    model.vision_tower.to(**place)
-    model.adapter.to(**place)
-    model.image_start.data, model.image_end.data = model.image_start.to(**place), model.image_end.to(**place)
+    like = {"device": language_model.get_input_embeddings().weight.device, "dtype": language_model.dtype}
+    model.vision_tower.to(**like)
+    model.adapter.to(**like)
+    model.image_start.data, model.image_end.data = model.image_start.to(**like), model.image_end.to(**like)
     model.generation_config = copy.deepcopy(language_model.generation_config)
     if config.image_token_id < config.text_config.vocab_size:
         # Vocabularies are often padded, and then the new token has a row that could be generated.

@@ -60,13 +60,13 @@ def cost_plot(family: FamilySummary, theme: Theme) -> Figure | None:
         return None
     figure = Figure(figsize=(6.6, 1.8 + 0.85 * len(members)), layout="constrained")
     axis = figure.subplots()
-    places = range(len(members))
-    chain = axis.barh([y - 0.19 for y in places], [m.chain_macs for m in members], 0.34, color=theme.chain)
-    alone = axis.barh([y + 0.19 for y in places], [m.alone_macs or 0 for m in members], 0.34, color=theme.alone)
+    rows = range(len(members))
+    chain = axis.barh([y - 0.19 for y in rows], [m.chain_macs for m in members], 0.34, color=theme.chain)
+    alone = axis.barh([y + 0.19 for y in rows], [m.alone_macs or 0 for m in members], 0.34, color=theme.alone)
     shares = [f"{human(m.chain_macs)} ({words.percent(m.share_of_alone, 0)} of alone)" for m in members]
     axis.bar_label(chain, shares, padding=5, color=theme.chain, weight="bold")
     axis.bar_label(alone, [human(m.alone_macs or 0) for m in members], padding=5, color=theme.alone)
-    axis.set_yticks(list(places), [m.name for m in members], color=theme.text, weight="bold")
+    axis.set_yticks(list(rows), [m.name for m in members], color=theme.text, weight="bold")
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     axis.set_xlim(right=1.05 * max(max(1.35 * m.chain_macs, 1.1 * (m.alone_macs or 0)) for m in members))

@@ -209,7 +209,7 @@ def _tags(stage: StageRecord) -> list[str]:
 
 def _cut(config: PreTrainedConfig) -> dict[str, Any] | None:
     """What a model's configuration says of the surrogate it is, has as its decoder, or was trained on."""
-    for place in (config, getattr(config, "text_config", None)):
-        if record := getattr(place, "hf_chain_surrogate", None):
+    for part in (config, getattr(config, "text_config", None)):
+        if record := getattr(part, "hf_chain_surrogate", None):
             return dict(record)
     return (getattr(config, "hf_chain_graft", None) or {}).get("surrogate")

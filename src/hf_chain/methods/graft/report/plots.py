@@ -30,14 +30,14 @@ def cost_plot(graft: GraftSummary, theme: Theme) -> Figure | None:
     colours = {"graft": theme.chain, "baseline": theme.alone}
     sides = list(dict.fromkeys(side for _, side, *_ in bars))
     longest = max(start + training + evaluation for _, _, start, training, evaluation in bars)
-    for place, (_, side, start, training, evaluation) in enumerate(bars):
+    for row, (_, side, start, training, evaluation) in enumerate(bars):
         colour = colours[side]
-        axis.barh(place, training, 0.62, left=start, color=colour)
-        axis.barh(place, evaluation, 0.62, left=start + training, color=colour, alpha=0.45)
+        axis.barh(row, training, 0.62, left=start, color=colour)
+        axis.barh(row, evaluation, 0.62, left=start + training, color=colour, alpha=0.45)
         end = start + training + evaluation
         axis.annotate(
             human(training + evaluation),
-            (end, place),
+            (end, row),
             xytext=(5, 0),
             textcoords="offset points",
             va="center",

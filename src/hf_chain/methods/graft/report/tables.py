@@ -222,7 +222,7 @@ def answers_table(graft: GraftSummary, pictures: bool = True) -> Table:
     pictures = pictures and any(example.pictures for example in graft.examples)
     rows = []
     for number, example in enumerate(graft.examples):
-        shown = " ".join(f"![]({picture_name(number, place)})" for place, _ in enumerate(example.pictures))
+        shown = " ".join(f"![]({picture_name(number, picture)})" for picture, _ in enumerate(example.pictures))
         answers = [_answer(example, title) for title in titles]
         rows.append(
             [*([shown] if pictures else []), escaped(example.question), escaped(example.expected[0]), *answers]
@@ -230,9 +230,9 @@ def answers_table(graft: GraftSummary, pictures: bool = True) -> Table:
     return [*(["picture"] if pictures else []), "question", "right answer", *titles], rows
 
 
-def picture_name(example: int, place: int) -> str:
+def picture_name(example: int, picture: int) -> str:
     """File, beside the report, of a picture of an example."""
-    return f"example-{example + 1:02d}-{place + 1}.png"
+    return f"example-{example + 1:02d}-{picture + 1}.png"
 
 
 def _answer(example: Example, title: str) -> str:
@@ -279,7 +279,7 @@ def to_json(graft: GraftSummary) -> str:
                 "expected": list(example.expected),
                 "answers": {title: answer for title, (answer, _) in example.answers.items()},
                 "correct": {title: correct for title, (_, correct) in example.answers.items()},
-                "pictures": [picture_name(number, place) for place, _ in enumerate(example.pictures)],
+                "pictures": [picture_name(number, picture) for picture, _ in enumerate(example.pictures)],
             }
             for number, example in enumerate(graft.examples)
         ],

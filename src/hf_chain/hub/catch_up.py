@@ -156,7 +156,7 @@ def _is_pending(record: MemberRecord, prefix: str | None) -> bool:
     done = push.get("state") == "pushed" and push.get("weights_sha256") == record.weights_sha256
     done = done and not push.get("outdated")
     elsewhere = prefix is not None and push.get("repo_id") != f"{prefix}-{record.name}"
-    return record.status == "saved" and (not done or elsewhere)
+    return record.saved and (not done or elsewhere)
 
 
 def _push(

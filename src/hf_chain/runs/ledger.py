@@ -168,6 +168,16 @@ class MemberRecord:
     card_finished: bool = False
     """Whether the card of a graft's stage tells the outcome of the run."""
 
+    @property
+    def saved(self) -> bool:
+        """Whether it was saved; `RunContext.is_saved` asks for its folder too."""
+        return self.status == "saved"
+
+    @property
+    def counted(self) -> bool:
+        """Whether its cost is known: it was trained, or evaluated, or had neither to do."""
+        return bool(self.training_macs or self.metrics_after) or self.saved
+
 
 @dataclass
 class FamilyRecord:

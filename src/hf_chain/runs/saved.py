@@ -27,7 +27,7 @@ def saved_fields(folder: Path) -> dict[str, str]:
 
 def is_saved(record: MemberRecord, folder: Path) -> bool:
     """Whether a member or stage is done; `check_saved` reads what is in its folder."""
-    return record.status == "saved" and folder.is_dir()
+    return record.saved and folder.is_dir()
 
 
 def check_saved(record: MemberRecord, folder: Path) -> None:

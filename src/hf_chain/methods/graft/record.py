@@ -48,9 +48,9 @@ class StageRecord:
         return self.record.name
 
     @property
-    def done(self) -> bool:
+    def counted(self) -> bool:
         """Whether its cost is known."""
-        return is_done(self.record)
+        return self.record.counted
 
     @property
     def training(self) -> dict[str, int]:
@@ -62,20 +62,20 @@ class StageRecord:
 
     @property
     def macs(self) -> int | None:
-        """What it cost: training and evaluation, in MACs; `None` before it is done."""
-        return cost_of(self.record) if self.done else None
+        """What it cost: training and evaluation, in MACs; `None` before it is counted."""
+        return cost_of(self.record) if self.counted else None
 
     @property
     def spent(self) -> int | None:
         """What it took to get here, in MACs: its own cost and that of the stages it needs."""
         needed = (*self.before, self.record)
-        return sum(map(cost_of, needed)) if all(map(is_done, needed)) else None
+        return sum(map(cost_of, needed)) if all(record.counted for record in needed) else None
 
     @property
     def seconds_spent(self) -> float | None:
         """Likewise, in seconds of training."""
         needed = (*self.before, self.record)
-        return sum(record.seconds for record in needed) if all(map(is_done, needed)) else None
+        return sum(record.seconds for record in needed) if all(record.counted for record in needed) else None
 
     @property
     def trains_decoder(self) -> bool:
@@ -155,7 +155,7 @@ class GraftRecord:
 
     def _compared(self, unit: str, costs: Any) -> GraftComparison | None:
         ours, baseline = self.side("graft"), self.side("baseline")
-        if not ours or not baseline or not all(stage.done for stage in (*ours, *baseline)):
+        if not ours or not baseline or not all(stage.counted for stage in (*ours, *baseline)):
             return None
         sides = costs(ours), costs(baseline)
         return GraftComparison(*sides, unit) if all(sum(side.values()) for side in sides) else None
@@ -213,11 +213,6 @@ def _honest(macs: dict[str, int]) -> dict[str, int]:
     """Costs of a surrogate under their names: old ledgers have those of the cut as a teacher's."""
     names = {"teacher": "cut", "student": "translator"}
     return {names.get(name, name): count for name, count in macs.items()}
-
-
-def is_done(record: MemberRecord) -> bool:
-    """Whether what a stage cost is known: it was trained, or evaluated, or had neither to do."""
-    return bool(record.training_macs or record.metrics_after) or record.status == "saved"
 
 
 def cost_of(record: MemberRecord) -> int:

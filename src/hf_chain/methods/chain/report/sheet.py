@@ -60,7 +60,7 @@ def _subtitle(family: FamilySummary) -> str:
     if "image_size" in model and "patch_size" in model:
         parts.append(f"images {model['image_size']} px, patches {model['patch_size']} px")
     day = (family.record.finished or family.record.started)[:10]
-    done = sum(member.record.status == "saved" for member in family.members)
+    done = sum(member.record.saved for member in family.members)
     state = "finished" if family.record.finished else f"{done} of {len(family.members)} members done, started"
     return " · ".join([*parts, f"{state} {day}".strip()])
 

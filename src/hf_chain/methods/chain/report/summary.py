@@ -34,7 +34,7 @@ class MemberSummary:
     @property
     def trained(self) -> bool:
         """Whether its training is over, so that its cost is known."""
-        return bool(self.record.training_macs)
+        return self.record.counted
 
     @property
     def chain_macs(self) -> int:

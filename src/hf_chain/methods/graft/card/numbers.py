@@ -58,7 +58,7 @@ def metrics_table(stage: StageRecord) -> str:
 
 def steps_table(graft: GraftRecord, stage: StageRecord) -> str:
     """This model among the steps of its run that are done; empty when there is no other."""
-    steps = [step for step in graft.steps if step.done and step.record.metrics_after]
+    steps = [step for step in graft.steps if step.counted and step.record.metrics_after]
     if len(steps) < 2:
         return ""
     measured = steps[0].record.metrics_after
@@ -120,7 +120,7 @@ def training_cost(stage: StageRecord) -> list[str]:
         return [f"Finding the cut took {cut} MACs, making the translator {translator} MACs."]
     if macs:
         return [f"Training this stage took {human(macs['total'])} MACs."]
-    return ["Nothing was trained in this stage."] if stage.done and not stage.parts else []
+    return ["Nothing was trained in this stage."] if stage.counted and not stage.parts else []
 
 
 def _cell(name: str, value: float | None) -> str:

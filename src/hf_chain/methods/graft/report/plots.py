@@ -68,7 +68,7 @@ def _bars(graft: GraftSummary, side: str) -> list[tuple[str, str, int, int, int]
     bars: list[tuple[str, str, int, int, int]] = []
     spent = 0
     for stage in graft.graft.stages:
-        if stage.side != side or not stage.done:
+        if stage.side != side or not stage.counted:
             continue
         for name, training in stage.training.items():
             evaluation = stage.record.evaluation_macs if name == list(stage.training)[-1] else 0

@@ -66,7 +66,7 @@ def graft_sheet(family: FamilyRecord) -> Sheet:
 def _subtitle(graft: GraftSummary) -> str:
     parts = [f"{given.what}: {given.name}" for given in graft.given]
     stages = [stage for stage in graft.graft.stages if stage.side != "given"]
-    done = sum(stage.record.status == "saved" for stage in stages)
+    done = sum(stage.record.saved for stage in stages)
     day = (graft.record.finished or graft.record.started)[:10]
     state = "finished" if graft.record.finished else f"{done} of {len(stages)} stages done, started"
     return " · ".join([*parts, f"{state} {day}".strip()])
@@ -88,7 +88,7 @@ def _tiles(graft: GraftSummary) -> list[dict[str, str]]:
         title = graft.graft.step_title(step)
         headline = graft.headline
         tiles.append({"value": headline.text(graft.metric(step)), "label": f"{headline.label}, {title}"})
-    spent = [stage for stage in graft.graft.side("graft") if stage.done][-1:]
+    spent = [stage for stage in graft.graft.side("graft") if stage.counted][-1:]
     for stage in spent:
         label = f"of training and {tables.count(stage.spent)} MACs up to {stage.name}"
         tiles.append({"value": tables.took(stage.seconds_spent), "label": label})
@@ -104,10 +104,10 @@ def _card(graft: GraftSummary, step: StageRecord) -> dict[str, Any]:
     facts = {
         "yes/no F1": words.percent(yes_no) if yes_no is not None else "",
         "parameters": human(record.parameters) if record.parameters else "",
-        "own MACs": tables.count(step.macs) if step.done else "",
-        "MACs to get there": tables.count(step.spent) if step.done else "",
+        "own MACs": tables.count(step.macs) if step.counted else "",
+        "MACs to get there": tables.count(step.spent) if step.counted else "",
         "of the baseline": words.percent(share) if share is not None else "",
-        "time to get there": tables.took(step.seconds_spent) if step.done else "",
+        "time to get there": tables.took(step.seconds_spent) if step.counted else "",
     }
     return {
         "title": graft.graft.step_title(step),

@@ -74,7 +74,7 @@ class GraftSummary:
     def baseline(self) -> StageRecord | None:
         """The baseline's last stage, once it is done."""
         last = self.graft.side("baseline")[-1:]
-        return last[0] if last and last[0].done else None
+        return last[0] if last and last[0].counted else None
 
     @property
     def headline(self) -> Headline:
@@ -128,7 +128,7 @@ def _target(graft: GraftRecord) -> Given:
         name = settings["name_or_path"] + (f"@{settings['revision']}" if settings.get("revision") else "")
         return Given("target", name)
     record = trained.record
-    if not trained.done:
+    if not trained.counted:
         return Given("target", "trained here", record.parameters)
     return Given("target", "trained here", record.parameters, record.training_macs["total"], record.seconds)
 

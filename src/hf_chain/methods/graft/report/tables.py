@@ -38,10 +38,10 @@ def _result_row(graft: GraftSummary, step: StageRecord, yes_no: bool) -> list[st
     if yes_no:
         row.append(words.percent(graft.metric(step, YES_NO)))
     row.append(human(record.parameters) if record.parameters else words.UNKNOWN)
-    row += [count(record.training_macs.get("total", 0) if step.done else None)]
-    row += [count(record.evaluation_macs if step.done else None), count(step.spent)]
+    row += [count(record.training_macs.get("total", 0) if step.counted else None)]
+    row += [count(record.evaluation_macs if step.counted else None), count(step.spent)]
     row.append(words.percent(graft.share_of_baseline(step)))
-    return [*row, took(record.seconds if step.done else None), took(step.seconds_spent)]
+    return [*row, took(record.seconds if step.counted else None), took(step.seconds_spent)]
 
 
 def stage_table(graft: GraftSummary) -> Table:
@@ -72,9 +72,9 @@ def _stage_row(stage: StageRecord) -> list[str]:
         f"{record.epochs:g}" if trains and record.epochs else "",
         f"{record.samples:,}" if record.samples else "",
         human(record.parameters) if record.parameters else words.UNKNOWN,
-        count(record.training_macs.get("total", 0) if stage.done else None),
-        count(record.evaluation_macs if stage.done else None),
-        took(record.seconds if stage.done else None),
+        count(record.training_macs.get("total", 0) if stage.counted else None),
+        count(record.evaluation_macs if stage.counted else None),
+        took(record.seconds if stage.counted else None),
     ]
 
 
@@ -299,11 +299,11 @@ def _plain(graft: GraftSummary, stage: StageRecord) -> dict[str, Any]:
         "decoder_share": stage.decoder_share,
         "samples": record.samples,
         "parameters": record.parameters,
-        "training_macs": record.training_macs.get("total", 0) if stage.done else None,
-        "evaluation_macs": record.evaluation_macs if stage.done else None,
+        "training_macs": record.training_macs.get("total", 0) if stage.counted else None,
+        "evaluation_macs": record.evaluation_macs if stage.counted else None,
         "macs_to_get_there": stage.spent,
         "share_of_baseline": graft.share_of_baseline(stage) if stage.side != "given" else None,
-        "seconds": record.seconds if stage.done else None,
+        "seconds": record.seconds if stage.counted else None,
         "seconds_to_get_there": stage.seconds_spent,
     }
     measured = record.metrics_after.items()

@@ -50,7 +50,7 @@ def test_the_users_own_model_is_trained_under_zero_2(tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=540,
         check=False,
     )
     assert result.stdout.endswith("as it should be\n"), result.stderr[-2000:]

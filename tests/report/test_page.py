@@ -101,7 +101,7 @@ def test_names_from_the_recipe_cannot_break_the_page(tmp_path):
 def test_the_page_opens_in_chromium_without_a_console_message(tmp_path, members):
     page = write_report(write_run(tmp_path / "run", members, finished=len(members) == 3))
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert "<h1>run</h1>" in result.stdout
     assert "CONSOLE" not in result.stderr
 
@@ -111,7 +111,7 @@ def test_the_page_opens_in_chromium_without_a_console_message(tmp_path, members)
 def test_the_page_of_a_graft_opens_in_chromium_without_a_console_message(tmp_path):
     page = write_report(write_graft_run(tmp_path / "run"))
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert "<h1>run</h1>" in result.stdout
     assert "CONSOLE" not in result.stderr
 
@@ -143,7 +143,7 @@ def complaints(page: str, width: int, folder: Path) -> list[str]:
     wrapper = folder / f"{width}.html"
     wrapper.write_text(MEASURE.format(page=html.escape(page, quote=True), width=width))
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", "--window-size=1400,2100", "--dump-dom"]
-    result = subprocess.run([*command, wrapper.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    result = subprocess.run([*command, wrapper.as_uri()], capture_output=True, text=True, timeout=300, check=True)
     return json.loads(html.unescape(result.stdout.split('<pre id="found">')[1].split("</pre>")[0]))
 
 
@@ -180,5 +180,5 @@ def test_the_console_check_sees_errors(tmp_path):
     page = tmp_path / "broken.html"
     page.write_text("<script>undefinedFunction()</script>")
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert "CONSOLE" in result.stderr

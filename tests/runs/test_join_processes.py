@@ -40,7 +40,7 @@ def test_the_first_group_has_the_timeout_of_the_run(tmp_path: Path, kind: str, s
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=540,
         check=False,
     )
     found = sorted(line for line in done.stdout.splitlines() if line.startswith("found"))

@@ -108,7 +108,7 @@ def test_an_interrupted_run_says_how_it_goes_on(
 ) -> None:
     recipe = recipe_for(tmp_path, training__save_steps=5)
     process = start_hf_chain("run", recipe, "--set", "members.tiny.epochs=2000")
-    checkpoints, deadline = tmp_path / "runs" / "tiny" / "checkpoints" / "01-tiny", time.monotonic() + 120
+    checkpoints, deadline = tmp_path / "runs" / "tiny" / "checkpoints" / "01-tiny", time.monotonic() + 400
     while not list(checkpoints.glob("checkpoint-*/manifest.json")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)

@@ -89,7 +89,7 @@ def run_killed_once(launcher: list[str], recipe: Path, *overrides: str) -> Path:
     log = run_dir.parent.with_suffix(".log")
     with log.open("w") as output:
         first = subprocess.Popen(command, env=environment(), stdout=output, stderr=output, start_new_session=True)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400
         while first.poll() is None and time.monotonic() < deadline:
             if list(run_dir.glob("checkpoints/02-small/*/rng_state_1.pth")):
                 break

@@ -46,7 +46,7 @@ def launch(folder: Path, settings: dict[str, Any]) -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=540,
         check=False,
     )
     assert result.returncode == 0, result.stderr[-3000:]
@@ -63,7 +63,7 @@ def launch_and_kill(folder: Path, settings: dict[str, Any]) -> None:
             stderr=output,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400
         while process.poll() is None and time.monotonic() < deadline:
             if (folder / "checkpoint-2" / "trainer_state.json").exists():
                 break

@@ -83,6 +83,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     "starcoder2": _COMMON | {"sliding_window": 4},
     "glm4": _COMMON | {"head_dim": 8},
     "nemotron": _COMMON,
+    "arcee": _COMMON,
     "gpt_oss": _EXPERTS | {"num_local_experts": 4, "sliding_window": 4},
     "deepseek_v3": _COMMON
     | {

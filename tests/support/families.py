@@ -287,6 +287,7 @@ ROWS: dict[str, Row] = {
     "nemotron": decoder(
         "NemotronForCausalLM", GROUPED | {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu"}
     ),
+    "arcee": decoder("ArceeForCausalLM", GROUPED | {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu"}),
     "mixtral": decoder(
         "MixtralForCausalLM",
         GROUPED | EXPERTS,

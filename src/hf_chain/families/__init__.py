@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from hf_chain.errors import HfChainError
+from hf_chain.families.arcee import ARCEE
 from hf_chain.families.clip import CLIP, CLIP_TEXT, CLIP_VISION
 from hf_chain.families.cohere import COHERE, STABLELM, STARCODER_2
 from hf_chain.families.convnext import CONVNEXT
@@ -61,6 +62,7 @@ FAMILIES: dict[str, Family] = {
     "starcoder2": STARCODER_2,
     "glm4": GLM_4,
     "nemotron": NEMOTRON,
+    "arcee": ARCEE,
     "mixtral": MIXTRAL,
     "qwen3_moe": MIXTRAL,
     "gpt_oss": GPT_OSS,

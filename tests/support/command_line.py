@@ -72,7 +72,7 @@ def start_hf_chain(*arguments: object, **variables: str) -> subprocess.Popen[str
     )
 
 
-def finished(process: subprocess.Popen[str], timeout: float = 180) -> Outcome:
+def finished(process: subprocess.Popen[str], timeout: float = 540) -> Outcome:
     """Waits for a process that `start_hf_chain` has started."""
     out, err = process.communicate(timeout=timeout)
     return Outcome(process.returncode, out, err)

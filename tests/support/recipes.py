@@ -77,7 +77,7 @@ def environment() -> dict[str, str]:
 
 
 def launch(
-    launcher: Sequence[str], recipe: Path, *overrides: str, timeout: float = 240
+    launcher: Sequence[str], recipe: Path, *overrides: str, timeout: float = 540
 ) -> subprocess.CompletedProcess[str]:
     """Runs the example under `launcher` (such as `["accelerate", "launch"]`)."""
     command = [*launcher, EXAMPLE, "--config", str(recipe), *(("--set", *overrides) if overrides else ())]

@@ -19,7 +19,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 import hf_chain.grafting.translator
 import hf_chain.trainer
-from hf_chain.arguments.trainer_arguments import native_bfloat16
+from hf_chain.arguments.precision import native_bfloat16
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.translator import TranslatorConfig
 from hf_chain.trainer import ChainConfig, GraftConfig

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import TrainingArguments
 
-from hf_chain.arguments.trainer_arguments import CHECKPOINTING
+from hf_chain.arguments.checkpointing import CHECKPOINTING
 from hf_chain.grafting.translator import TranslatorConfig
 from hf_chain.trainer import ChainConfig
 from hf_chain.trainer.graft_config import GraftConfig

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel, TrainerCallback
 
-from hf_chain.arguments.trainer_arguments import CHECKPOINTING
+from hf_chain.arguments.checkpointing import CHECKPOINTING
 from hf_chain.engine import check_rates_and_saving
 from hf_chain.errors import HfChainError
 from hf_chain.losses import response_loss, response_targets

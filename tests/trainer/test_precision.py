@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hf_chain import ChainConfig, GraftConfig, HfChainError
-from hf_chain.arguments.trainer_arguments import native_bfloat16
+from hf_chain.arguments.precision import native_bfloat16
 
 CPUINFO = Path("/proc/cpuinfo")
 CONFIGS = [ChainConfig, partial(GraftConfig, parts=["adapter"])]

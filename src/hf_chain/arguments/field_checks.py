@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from hf_chain.arguments.trainer_arguments import check_bfloat16
+from hf_chain.arguments.precision import check_bfloat16
 from hf_chain.errors import HfChainError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 from transformers.utils import logging
 
-from hf_chain.arguments.trainer_arguments import AUTO
+from hf_chain.arguments.precision import AUTO
 from hf_chain.data.fingerprint import Fingerprint, difference
 from hf_chain.errors import HfChainError
 from hf_chain.files import MANIFEST_NAME, model_sha256

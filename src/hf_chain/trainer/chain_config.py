@@ -7,10 +7,11 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from hf_chain.arguments.checkpointing import take_new_names
 from hf_chain.arguments.extension_locks import guard_builds
 from hf_chain.arguments.field_checks import CHECKED_UNUSED, NUMBERS, check_accelerator
 from hf_chain.arguments.option_types import SwitchOrAuto, take_numbers
-from hf_chain.arguments.trainer_arguments import settle_bfloat16, take_new_names
+from hf_chain.arguments.precision import settle_bfloat16
 from hf_chain.distillation import SCHEDULES
 from hf_chain.tasks import TASKS
 from hf_chain.tasks.values import check_values_of

@@ -12,7 +12,8 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import PreTrainedModel
 
-from hf_chain.arguments.trainer_arguments import check_arguments, check_checkpointing, check_optimizers
+from hf_chain.arguments.checkpointing import check_checkpointing
+from hf_chain.arguments.trainer_arguments import check_arguments, check_optimizers
 from hf_chain.cost import StepCost
 from hf_chain.data.streams import EndlessStream, LanedStream
 from hf_chain.distillation import Teacher, weight_factor

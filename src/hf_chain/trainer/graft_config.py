@@ -7,10 +7,11 @@ from typing import Any
 
 from transformers import SchedulerType, TrainingArguments
 
+from hf_chain.arguments.checkpointing import CHECKPOINTING_OPTIONS, take_new_names
 from hf_chain.arguments.extension_locks import guard_builds
 from hf_chain.arguments.field_checks import CHECKED_UNUSED, NUMBERS, check_accelerator, check_common_values
 from hf_chain.arguments.option_types import Options, PartRates, SwitchOrAuto, part_rates, read_object, take_numbers
-from hf_chain.arguments.trainer_arguments import CHECKPOINTING_OPTIONS, settle_bfloat16, take_new_names
+from hf_chain.arguments.precision import settle_bfloat16
 from hf_chain.errors import HfChainError
 from hf_chain.trainer.parts import check_parts
 

@@ -14,12 +14,8 @@ from transformers import PreTrainedModel
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging
 
-from hf_chain.arguments.trainer_arguments import (
-    CHECKPOINTING,
-    check_arguments,
-    check_checkpointing,
-    checkpoints_activations,
-)
+from hf_chain.arguments.checkpointing import CHECKPOINTING, check_checkpointing, checkpoints_activations
+from hf_chain.arguments.trainer_arguments import check_arguments
 from hf_chain.data.chat.collator import PackedRows, check_packing
 from hf_chain.engine import check_rates_and_saving
 from hf_chain.errors import HfChainError

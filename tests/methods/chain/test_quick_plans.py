@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from hf_chain.arguments.trainer_arguments import _without_torch, native_bfloat16
+from hf_chain.arguments.precision import _without_torch, native_bfloat16
 from hf_chain.cost import clip_macs, clip_memory, clip_parameters
 from hf_chain.errors import HfChainError
 from hf_chain.methods.chain.planning import PLANNED_IDS, family_cost, planned_config

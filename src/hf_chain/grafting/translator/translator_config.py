@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
+from hf_chain.arguments.checkpointing import take_new_names
 from hf_chain.arguments.extension_locks import guard_builds
 from hf_chain.arguments.field_checks import CHECKED_UNUSED, NUMBERS, check_accelerator, check_common_values
 from hf_chain.arguments.option_types import take_numbers
-from hf_chain.arguments.trainer_arguments import take_new_names
 from hf_chain.errors import HfChainError
 
 OBJECTIVES = ("hidden", "logits", "lm")

@@ -13,7 +13,7 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 from transformers.utils import logging
 
-from hf_chain.arguments.trainer_arguments import uses_bfloat16
+from hf_chain.arguments.precision import uses_bfloat16
 from hf_chain.cost import clip_macs, clip_parameters, training_steps
 from hf_chain.distillation.cache import cached_teacher, remove_damaged
 from hf_chain.engine import build_whole_again

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hf_chain.arguments.trainer_arguments import uses_bfloat16
+from hf_chain.arguments.precision import uses_bfloat16
 from hf_chain.cost import FamilyCost, MemberCost, clip_memory, evaluation_macs, forward_passes, memory_table
 from hf_chain.data.settings import DataSettings
 from hf_chain.errors import HfChainError

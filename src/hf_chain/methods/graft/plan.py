@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_chain.arguments.trainer_arguments import CHECKPOINTING, uses_bfloat16
+from hf_chain.arguments.checkpointing import CHECKPOINTING
+from hf_chain.arguments.precision import uses_bfloat16
 from hf_chain.cost.macs import image_tokens
 from hf_chain.cost.steps import ADAMW_MOMENTS, BFLOAT16, FLOAT32, MemoryEstimate
 from hf_chain.cost.table import GraftComparison, comparison_sentences, hours, human, markdown_table

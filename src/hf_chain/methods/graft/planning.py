@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from hf_chain.arguments.trainer_arguments import CHECKPOINTING
+from hf_chain.arguments.checkpointing import CHECKPOINTING
 from hf_chain.cost.macs import decoder_macs
 from hf_chain.cost.steps import FLOAT32, Segment, training_macs
 from hf_chain.evaluation.generate import image_macs

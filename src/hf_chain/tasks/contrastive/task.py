@@ -10,7 +10,7 @@ from torch import nn
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel
 
 from hf_chain.adapters import check_no_adapter
-from hf_chain.arguments.trainer_arguments import checkpoints_activations
+from hf_chain.arguments.checkpointing import checkpoints_activations
 from hf_chain.cost import StepCost, clip_macs, forward_passes
 from hf_chain.cost.steps import BACKWARD_FORWARDS
 from hf_chain.data.tokenizer import LEGACY_END

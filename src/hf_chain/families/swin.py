@@ -3,48 +3,67 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 from hf_chain.families.family import Family, Stream, Weight
-from hf_chain.families.weights import attention, mlp, norm, patches, read
+from hf_chain.families.weights import Table, attention, mlp, norm, patches, read
 
 _FOUR = "residual|residual|residual|residual"
-_TABLE = {"attention.relative_position_bias.relative_position_bias_table": Weight("bias", ("offset", "head"))}
+_BLOCK = (
+    norm("layernorm_before")
+    | attention("attention.")
+    | {"attention.relative_position_bias.relative_position_bias_table": Weight("bias", ("offset", "head"))}
+    | norm("layernorm_after")
+    | mlp("mlp.")
+)
+
+
+def window_stage(stage: int, number: int, prefix: str, block: Table, outer: Table, **more: Any) -> Stream:
+    """One stage of blocks over windows, as Swin and Swin-V2 have it.
+
+    Args:
+        stage (`int`): Which stage, from 0.
+        number (`int`): How many there are.
+        prefix (`str`): Pattern of what stands before every name.
+        block (`Table`): Weights of a block.
+        outer (`Table`): Weights around the blocks, but the patches, the merge of four neighbours and the last norm.
+        more: Further fields of the `Stream`.
+    """
+    last, before = stage == number - 1, f"encoder.layers.{stage - 1}.downsample.reduction.weight"
+    first = {before: Weight("embed", ("residual", "source|source|source|source"))}
+    if stage == 0:
+        first = patches("embeddings.patch_embeddings.projection")
+    return Stream(
+        prefix=prefix,
+        blocks=f"encoder.layers.{stage}.blocks.",
+        outer=first | outer | (norm("layernorm") | read("classifier", "label") if last else {}),
+        block=block,
+        # Those of the patches and between the stages are fixed.
+        epsilon=None,
+        multiples=True,
+        stage=stage,
+        width_times=2**stage,
+        width_again="hidden_size" if last else "",
+        # Every second block shifts its windows.
+        period=2,
+        width="embed_dim",
+        depth="depths",
+        heads="num_heads",
+        mlp="mlp_ratio",
+        **more,
+    )
 
 
 @lru_cache
 def _stages(number: int) -> tuple[Stream, ...]:
-    stages: list[Stream] = []
-    for stage in range(number):
-        last, name = stage == number - 1, f"encoder.layers.{stage}."
-        merged = Weight("embed", ("residual", "source|source|source|source"))
-        outer = {f"encoder.layers.{stage - 1}.downsample.reduction.weight": merged}
-        if stage == 0:
-            outer = patches("embeddings.patch_embeddings.projection") | norm("embeddings.norm")
-        behind = {
-            f"{name}downsample.norm.weight": Weight("gain", (_FOUR,)),
-            f"{name}downsample.norm.bias": Weight("shift", (_FOUR,)),
-        }
-        stream = Stream(
-            prefix=r"(?:swin\.)?",
-            blocks=f"{name}blocks.",
-            outer=outer | (norm("layernorm") | read("classifier", "label") if last else behind),
-            block=norm("layernorm_before") | attention("attention.") | _TABLE | norm("layernorm_after") | mlp("mlp."),
-            first_norm=None if stage else "embeddings.norm",
-            # Those of the patches and between the stages are fixed.
-            epsilon=None,
-            multiples=True,
-            stage=stage,
-            width_times=2**stage,
-            width_again="hidden_size" if last else "",
-            # Every second block shifts its windows.
-            period=2,
-            width="embed_dim",
-            depth="depths",
-            heads="num_heads",
-            mlp="mlp_ratio",
-        )
-        stages.append(stream)
-    return tuple(stages)
+    def stage(index: int) -> Stream:
+        merge = f"encoder.layers.{index}.downsample.norm."
+        behind = {f"{merge}weight": Weight("gain", (_FOUR,)), f"{merge}bias": Weight("shift", (_FOUR,))}
+        outer = (norm("embeddings.norm") if index == 0 else {}) | (behind if index < number - 1 else {})
+        first_norm = None if index else "embeddings.norm"
+        return window_stage(index, number, r"(?:swin\.)?", _BLOCK, outer, first_norm=first_norm)
+
+    return tuple(map(stage, range(number)))
 
 
 SWIN = Family(

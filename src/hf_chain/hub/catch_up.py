@@ -71,16 +71,11 @@ def push_what_is_left(
     api: HfApi | None = None,
     policy: RetryPolicy | None = None,
 ) -> PushReport:
-    """Pushes what `pending` lists, in the order of the chain, and records each outcome in the ledger.
-
-    A card that was written before its repository was known is written anew, with its repository in it.
+    """Pushes what `pending` lists, for `push_pending`, which knows the run's method.
 
     Args:
-        run_dir (`str` or `Path`): Folder of the run.
+        run_dir, hub, api, policy: As there.
         write_card (`CardWriter`): How the run's method writes a card.
-        hub (`HubSettings`, *optional*): Where to push; by default as the run's recipe says.
-        api (`HfApi`, *optional*): Client to push with.
-        policy (`RetryPolicy`, *optional*): How patiently to repeat; by default within `hub.timeout`.
 
     Returns:
         `PushReport`: What was pushed and what was not.

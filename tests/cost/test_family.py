@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from hf_chain.cost import FamilyCost, MemberCost
+from hf_chain.cost import FamilyCost, clip_member
 from hf_chain.errors import HfChainError
 
 CC3M = 2_890_000
@@ -22,7 +22,7 @@ def cc3m(paper_config) -> Callable[..., FamilyCost]:
         configs = {name: paper_config(name, 768 if name == "BL" else 512) for name in epochs}
         teachers = [None, *configs.values()]
         members = [
-            MemberCost(name, configs[name], epochs[name], CC3M, captions=7, teacher=teacher)
+            clip_member(name, configs[name], epochs[name], CC3M, captions=7, teacher=teacher)
             for name, teacher in zip(epochs, teachers, strict=False)
         ]
         return FamilyCost(members)
@@ -53,7 +53,7 @@ def test_two_members_cost_48_percent_of_the_largest_alone(cc3m):
 
 
 def test_text_dominates_small_members(cc3m):
-    shares = [member.text_share for member in cc3m(T=128, S=24, B=16, L=16).members]
+    shares = [member.details["text_share"] for member in cc3m(T=128, S=24, B=16, L=16).members]
     assert shares == pytest.approx([0.81, 0.72, 0.54, 0.43], abs=0.005)
 
 

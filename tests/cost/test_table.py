@@ -6,7 +6,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
 
-from hf_chain.cost import FamilyCost, MemberCost, clip_memory, hours, human, memory_table, plan_table
+from hf_chain.cost import FamilyCost, clip_member, clip_memory, hours, human, memory_table, plan_table
 from hf_chain.cost.table import escaped, markdown_table
 from hf_chain.errors import HfChainError
 
@@ -42,7 +42,7 @@ def test_hours_count_two_operations_per_mac():
 @pytest.fixture
 def family(paper_config) -> FamilyCost:
     small, large = paper_config("T"), paper_config("L")
-    return FamilyCost([MemberCost("T", small, 128, 1_000), MemberCost("L", large, 16, 1_000, teacher=small)])
+    return FamilyCost([clip_member("T", small, 128, 1_000), clip_member("L", large, 16, 1_000, teacher=small)])
 
 
 def test_plan_says_what_the_chain_saves_in_plain_words(family):

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from hf_chain.cost import FamilyCost, MemberCost
+from hf_chain.cost import FamilyCost, clip_member
 from hf_chain.hub import RetryPolicy
 from hf_chain.runs.ledger import Ledger
 from support.hub_fixtures import hub  # noqa: F401
@@ -63,8 +63,8 @@ def saved_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     costs = {"samples": 300, "training_macs": {"student": 600, "teacher": 0, "total": 600}, "evaluation_macs": 10}
     plan = FamilyCost(
         [
-            MemberCost("tiny", tiny_config(8), epochs=3, samples_per_epoch=100, evaluation_macs=10),
-            MemberCost("small", tiny_config(16), epochs=1, samples_per_epoch=100, teacher=tiny_config(8)),
+            clip_member("tiny", tiny_config(8), epochs=3, samples_per_epoch=100, evaluation_macs=10),
+            clip_member("small", tiny_config(16), epochs=1, samples_per_epoch=100, teacher=tiny_config(8)),
         ]
     ).to_json()
     recipe = {"name": "scenes", "data": {"source": "scenes"}, "hub": {"prefix": "tester/scenes"}}

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageClassification, SiglipConfig, SiglipForImageClassification
 
 from hf_chain import tasks
-from hf_chain.cost import StepCost, TowerMACs
+from hf_chain.cost import StepCost
 from hf_chain.errors import HfChainError
 from hf_chain.evaluation import EVALUATORS, find_evaluator
 from hf_chain.tasks.task import Task
@@ -39,8 +39,8 @@ class LabelTask(Task):
         return model
 
     def step_cost(self, model, teacher, data, steps):
-        macs = TowerMACs(model.num_parameters(), 0)
-        return StepCost(self.args.train_batch_size, 0, (macs, macs), None, 3, steps, 0)
+        macs = 3 * model.num_parameters()
+        return StepCost(self.args.train_batch_size, (macs, macs))
 
     def loss(self, features, batch):
         return cross_entropy(features["logits"], batch["labels"])

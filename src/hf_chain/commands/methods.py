@@ -115,8 +115,8 @@ class ChainCommands(MethodCommands["Recipe"]):
         from hf_chain.methods.chain.planning import check_growth, family_cost, memory_plan
 
         cost = family_cost(recipe)
-        check_growth(recipe, cost)
-        return cost.to_json(), plan_table(cost, tflops_per_second), memory_plan(recipe, cost)
+        check_growth(recipe)
+        return cost.to_json(), plan_table(cost, tflops_per_second), memory_plan(recipe)
 
     def evaluate(self, name: str, recipe: Recipe) -> Metrics:
         from hf_chain.evaluation import evaluate_clip

@@ -1,12 +1,14 @@
 """Cost: analytic MACs, memory and hours of a model, a member's training and a whole family; imports no torch."""
 
 from hf_chain.cost.clip import (
+    clip_evaluation_macs,
     clip_macs,
+    clip_member,
     clip_memory,
     clip_parameters,
     kept_patches,
 )
-from hf_chain.cost.family import FamilyCost, MemberCost, evaluation_macs
+from hf_chain.cost.family import FamilyCost, MemberCost
 from hf_chain.cost.steps import MemoryEstimate, StepCost, TowerMACs, forward_passes, training_steps
 from hf_chain.cost.table import GraftComparison, comparison_table, hours, human, memory_table, plan_table
 
@@ -17,11 +19,12 @@ __all__ = [
     "MemoryEstimate",
     "StepCost",
     "TowerMACs",
+    "clip_evaluation_macs",
     "clip_macs",
+    "clip_member",
     "clip_memory",
     "clip_parameters",
     "comparison_table",
-    "evaluation_macs",
     "forward_passes",
     "hours",
     "human",

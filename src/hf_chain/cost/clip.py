@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from hf_chain.cost.family import MemberCost
 from hf_chain.cost.macs import by_fields, image_patches, stream_macs
 from hf_chain.cost.steps import ADAMW_MOMENTS, BFLOAT16, FLOAT32, MemoryEstimate, TowerMACs
 from hf_chain.errors import HfChainError
@@ -59,6 +61,86 @@ def clip_parameters(config: CLIPConfig | CLIPVisionConfig) -> int:
     family = CLIP_VISION if alone else CLIP
     weights = (weight for stream in family.streams for weight in by_fields(family, stream, config))
     return (not alone) + sum(math.prod(shape) for _, _, shape in weights)
+
+
+def clip_evaluation_macs(config: CLIPConfig, images: int, texts: int, text_tokens: int | None = None) -> int:
+    """MACs of encoding `images` and `texts` (captions or class prompts of `text_tokens` tokens) once.
+
+    Args:
+        config (`CLIPConfig`): The model.
+        images (`int`): Images that are encoded.
+        texts (`int`): Captions and class prompts that are.
+        text_tokens (`int`, *optional*): Tokens in each; the whole context by default.
+
+    Returns:
+        `int`: Multiply-accumulate operations.
+    """
+    macs = clip_macs(config, text_tokens)
+    return images * macs.image + texts * macs.text
+
+
+def clip_member(
+    name: str,
+    config: CLIPConfig,
+    epochs: float,
+    samples_per_epoch: int,
+    captions: int = 1,
+    text_tokens: int | None = None,
+    image_token_keep: float = 1.0,
+    teacher: CLIPConfig | None = None,
+    cached_views: int | None = None,
+    cached_captions: int | None = None,
+    **training: Any,
+) -> MemberCost:
+    """What it takes to train a CLIP as a member of a chain.
+
+    Args:
+        name (`str`): Name of the member.
+        config (`CLIPConfig`): Its model.
+        epochs (`float`): Epochs it is trained in the chain.
+        samples_per_epoch (`int`): Images in an epoch.
+        captions (`int`): Captions a step sees of each image.
+        text_tokens (`int`, *optional*): Tokens in a caption; the whole context by default.
+        image_token_keep (`float`): Share of patch tokens the student sees (FLIP).
+        teacher (`CLIPConfig`, *optional*): The frozen predecessor. Live it sees the student's tokens, cached whole
+            images.
+        cached_views (`int`, *optional*): Image views in the teacher's feature cache, which is filled before the
+            training. `None`: the teacher runs live.
+        cached_captions (`int`, *optional*): Different captions in that cache; `captions` an image by default.
+        training: Further fields of `MemberCost`.
+
+    Returns:
+        `MemberCost`: Its cost.
+    """
+    if captions <= 0:
+        raise HfChainError(f"captions of member {name} is {captions}: it must be above 0")
+
+    def forward(model: CLIPConfig) -> tuple[int, int]:
+        masked, whole = (clip_macs(model, text_tokens, keep) for keep in (image_token_keep, 1.0))
+        return masked.per_sample(captions), whole.per_sample(captions)
+
+    cache, seen = 0, clip_macs(config, text_tokens, image_token_keep)
+    if teacher is not None and cached_views is not None:
+        macs, texts = clip_macs(teacher, text_tokens), cached_captions
+        texts = captions * samples_per_epoch if texts is None else texts
+        cache = cached_views * samples_per_epoch * macs.image + texts * macs.text
+    cost = MemberCost(
+        name=name,
+        parameters=clip_parameters(config),
+        forward=forward(config),
+        epochs=epochs,
+        samples_per_epoch=samples_per_epoch,
+        teacher=forward(teacher) if teacher is not None and cached_views is None else None,
+        cache_macs=cache,
+        **training,
+    )
+    details = {
+        "macs_per_image": seen.image,
+        "macs_per_caption": seen.text,
+        "captions": captions,
+        "text_share": captions * clip_macs(config, text_tokens).text / cost.macs_per_sample,
+    }
+    return replace(cost, details=details)
 
 
 def kept_patches(patches: int, keep: float) -> int:

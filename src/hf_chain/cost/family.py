@@ -3,94 +3,66 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from hf_chain.cost.clip import clip_macs, clip_parameters
-from hf_chain.cost.steps import BACKWARD_FORWARDS, StepCost, TowerMACs, training_steps
+from hf_chain.cost.steps import BACKWARD_FORWARDS, StepCost, training_steps
 from hf_chain.errors import HfChainError
-
-if TYPE_CHECKING:
-    from transformers import CLIPConfig
-
-
-def evaluation_macs(config: CLIPConfig, images: int, texts: int, text_tokens: int | None = None) -> int:
-    """MACs of encoding `images` and `texts` (captions or class prompts of `text_tokens` tokens) once.
-
-    Args:
-        config (`CLIPConfig`): The model.
-        images (`int`): Images that are encoded.
-        texts (`int`): Captions and class prompts that are.
-        text_tokens (`int`, *optional*): Tokens in each; the whole context by default.
-
-    Returns:
-        `int`: Multiply-accumulate operations.
-    """
-    macs = clip_macs(config, text_tokens)
-    return images * macs.image + texts * macs.text
 
 
 @dataclass(frozen=True)
 class MemberCost:
     """What it takes to train one member; all costs are in multiply-accumulate operations (MACs).
 
+    Forward MACs of a sample are pairs: with dropped image tokens, and with all of them.
+
     Attributes:
         name (`str`): Name of the member.
-        config (`CLIPConfig`): Its model.
+        parameters (`int`): Its weights and biases.
+        forward (`tuple[int, int]`): Forward MACs of a sample.
         epochs (`float`): Epochs it is trained in the chain.
-        samples_per_epoch (`int`): Images in an epoch.
-        batch_size (`int`): Images of the global batch; short batches are dropped, as in the run.
+        samples_per_epoch (`int`): Samples in an epoch: images, or rows of tokens.
+        batch_size (`int`): Samples of the global batch; short batches are dropped, as in the run.
         streamed (`bool`): Whether the data are a stream, whose epochs have no end.
-        captions (`int`): Captions a step sees of each image.
-        text_tokens (`int`, *optional*): Tokens in a caption; the whole context by default.
-        image_token_keep (`float`): Share of patch tokens the student sees (FLIP).
         unmasked_tail (`float`): Share of the training, at its end, in which the student sees every token.
         forward_passes (`int`): Student forwards in a step: 2 when accumulating through cached features, and one more
             with gradient checkpointing.
-        teacher (`CLIPConfig`, *optional*): The frozen predecessor. Live it sees the student's tokens, cached whole
-            images.
+        teacher (`tuple[int, int]`, *optional*): Forward MACs of a sample in the live teacher, which sees the student's
+            tokens.
         teacher_share (`float`): Share of the training in which the teacher is needed.
-        cached_views (`int`, *optional*): Image views in the teacher's feature cache, which is filled before the
-            training. `None`: the teacher runs live.
-        cached_captions (`int`, *optional*): Different captions in that cache; `captions` an image by default.
+        cache_macs (`int`): MACs that fill a cache of the teacher's features before the training.
         evaluation_macs (`int`): All evaluations of this member, paid by the independent twin as well.
+        details (`Mapping[str, Any]`): What else the plan says of it, by name, such as MACs of each tower.
     """
 
     name: str
-    config: CLIPConfig
+    parameters: int
+    forward: tuple[int, int]
     epochs: float
     samples_per_epoch: int
     batch_size: int = 1
     streamed: bool = False
-    captions: int = 1
-    text_tokens: int | None = None
-    image_token_keep: float = 1.0
     unmasked_tail: float = 0.0
     forward_passes: int = 1
-    teacher: CLIPConfig | None = None
+    teacher: tuple[int, int] | None = None
     teacher_share: float = 1.0
-    cached_views: int | None = None
-    cached_captions: int | None = None
+    cache_macs: int = 0
     evaluation_macs: int = 0
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for field in ("epochs", "samples_per_epoch", "batch_size", "captions", "forward_passes"):
-            if getattr(self, field) <= 0:
-                raise HfChainError(f"{field} of member {self.name} is {getattr(self, field)}: it must be above 0")
+        for name in ("epochs", "samples_per_epoch", "batch_size", "forward_passes"):
+            if getattr(self, name) <= 0:
+                raise HfChainError(f"{name} of member {self.name} is {getattr(self, name)}: it must be above 0")
         if self.steps < 1:
             raise HfChainError(
-                f"{self.name}: {self.epochs:g} epochs of {self.samples_per_epoch} images make no batch of "
+                f"{self.name}: {self.epochs:g} epochs of {self.samples_per_epoch} samples make no batch of "
                 f"{self.batch_size}: give it more epochs, or lower per_device_train_batch_size"
             )
-        for field in ("unmasked_tail", "teacher_share"):
-            if not 0 <= getattr(self, field) <= 1:
-                raise HfChainError(f"{field} of member {self.name} is {getattr(self, field)}: choose a share, 0 to 1")
-
-    @property
-    def parameters(self) -> int:
-        """Parameters of the member."""
-        return clip_parameters(self.config)
+        for name in ("unmasked_tail", "teacher_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise HfChainError(f"{name} of member {self.name} is {getattr(self, name)}: choose a share, 0 to 1")
 
     @property
     def steps(self) -> int:
@@ -99,29 +71,24 @@ class MemberCost:
 
     @property
     def samples(self) -> int:
-        """Images seen in the chain."""
+        """Samples seen in the chain."""
         return self.steps * self.batch_size
 
     @property
     def macs_per_sample(self) -> int:
-        """Student forward MACs of an image and its captions, averaged over masked and unmasked training."""
+        """Student forward MACs of a sample, averaged over masked and unmasked training."""
         passes = self.forward_passes + BACKWARD_FORWARDS
         return round(self._step_cost(self.steps).student_macs(self.steps) / (passes * max(1, self.samples)))
-
-    @property
-    def text_share(self) -> float:
-        """Share of the text tower in `macs_per_sample`."""
-        return self.captions * clip_macs(self.config, self.text_tokens).text / self.macs_per_sample
 
     @property
     def training_macs(self) -> dict[str, int]:
         """`student`, `teacher` and `total` MACs of training in the chain."""
         cost = self._step_cost(self.steps)
-        student, teacher = cost.student_macs(self.steps), cost.teacher_macs(self.steps) + self._cache_macs
+        student, teacher = cost.student_macs(self.steps), cost.teacher_macs(self.steps) + self.cache_macs
         return {"student": student, "teacher": teacher, "total": student + teacher}
 
     def independent_training_macs(self, epochs: float) -> int:
-        """MACs of training the same member from scratch for `epochs`: same captions and token savings, no teacher.
+        """MACs of training the same member from scratch for `epochs`: same data and token savings, no teacher.
 
         Args:
             epochs (`float`): Epochs of the training from scratch.
@@ -136,30 +103,15 @@ class MemberCost:
         return training_steps(epochs, self.samples_per_epoch, self.batch_size, self.streamed)
 
     def _step_cost(self, steps: int) -> StepCost:
-        live = self.teacher if self.cached_views is None else None
+        passes = self.forward_passes + BACKWARD_FORWARDS
+        masked, whole = self.forward
         return StepCost(
             samples_per_step=self.batch_size,
-            captions=self.captions,
-            student=self._towers(self.config),
-            teacher=self._towers(live) if live is not None else None,
-            student_passes=self.forward_passes + BACKWARD_FORWARDS,
+            student=(passes * masked, passes * whole),
+            teacher=self.teacher,
             teacher_steps=math.ceil(self.teacher_share * steps),
-            unmasked_from=math.ceil((1 - self.unmasked_tail) * steps) if self.image_token_keep < 1 else 0,
+            unmasked_from=math.ceil((1 - self.unmasked_tail) * steps) if masked != whole else 0,
         )
-
-    def _towers(self, config: CLIPConfig) -> tuple[TowerMACs, TowerMACs]:
-        """Forward MACs with dropped image tokens and with all of them."""
-        return clip_macs(config, self.text_tokens, self.image_token_keep), clip_macs(config, self.text_tokens)
-
-    @property
-    def _cache_macs(self) -> int:
-        if self.teacher is None or self.cached_views is None:
-            return 0
-        captions = self.cached_captions
-        if captions is None:
-            captions = self.captions * self.samples_per_epoch
-        macs = clip_macs(self.teacher, self.text_tokens)
-        return self.cached_views * self.samples_per_epoch * macs.image + captions * macs.text
 
 
 @dataclass(frozen=True)
@@ -240,16 +192,12 @@ class FamilyCost:
         }
 
     def _row(self, member: MemberCost) -> dict[str, Any]:
-        towers = clip_macs(member.config, member.text_tokens, member.image_token_keep)
         training = member.training_macs
         return {
             "name": member.name,
             "parameters": member.parameters,
             "macs_per_sample": member.macs_per_sample,
-            "macs_per_image": towers.image,
-            "macs_per_caption": towers.text,
-            "captions": member.captions,
-            "text_share": member.text_share,
+            **member.details,
             "epochs": member.epochs,
             "samples": member.samples,
             "training_macs": training["total"],

@@ -97,42 +97,36 @@ def forward_passes(micro_batch_size: int | None, gradient_checkpointing: bool) -
 class StepCost:
     """MACs of a member's training as a function of the optimiser steps done: the plan's and the trainer's own.
 
+    Costs of a sample are pairs: with dropped image tokens, and with all of them. Where none are dropped, both are one.
+
     Args:
         samples_per_step (`int`): samples of the global batch.
-        captions (`int`): captions K a sample.
-        student (`tuple[TowerMACs, TowerMACs]`): forward MACs with dropped image tokens and with all of them.
-        teacher (`tuple[TowerMACs, TowerMACs]`, *optional*): the same of a live teacher.
-        student_passes (`int`): forward-equivalents a sample: forward and backward are 3, and 4 with a second forward.
+        student (`tuple[int, int]`): MACs of a sample, forward and backward; nothing goes back through what is frozen.
+        teacher (`tuple[int, int]`, *optional*): forward MACs of a sample in a live teacher.
         teacher_steps (`int`): steps that run the teacher.
         unmasked_from (`int`): step from which all image tokens are seen.
-        spared (`tuple[int, int]`): forward-equivalents less for the image and the text tower, where they are frozen.
     """
 
     samples_per_step: int
-    captions: int
-    student: tuple[TowerMACs, TowerMACs]
-    teacher: tuple[TowerMACs, TowerMACs] | None
-    student_passes: int
-    teacher_steps: int
-    unmasked_from: int
-    spared: tuple[int, int] = (0, 0)
+    student: tuple[int, int]
+    teacher: tuple[int, int] | None = None
+    teacher_steps: int = 0
+    unmasked_from: int = 0
 
     def student_macs(self, steps: int) -> int:
         """Training MACs of the student after `steps` optimiser steps."""
-        image, text = (self.student_passes - spared for spared in self.spared)
-        masked, whole = (TowerMACs(image * macs.image, text * macs.text) for macs in self.student)
-        return self._forward((masked, whole), steps)
+        return self._of(self.student, steps)
 
     def teacher_macs(self, steps: int) -> int:
         """Forward MACs of the live teacher after `steps` optimiser steps."""
-        return self._forward(self.teacher, min(steps, self.teacher_steps)) if self.teacher is not None else 0
+        return self._of(self.teacher, min(steps, self.teacher_steps)) if self.teacher is not None else 0
 
     def total_macs(self, steps: int) -> int:
         """Student and teacher together."""
         return self.student_macs(steps) + self.teacher_macs(steps)
 
-    def _forward(self, towers: tuple[TowerMACs, TowerMACs], steps: int) -> int:
-        masked, whole = (macs.per_sample(self.captions) for macs in towers)
+    def _of(self, sample: tuple[int, int], steps: int) -> int:
+        masked, whole = sample
         masked_steps = min(steps, self.unmasked_from)
         return self.samples_per_step * (masked_steps * masked + (steps - masked_steps) * whole)
 

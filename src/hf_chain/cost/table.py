@@ -63,13 +63,15 @@ def plan_table(family: FamilyCost, tflops_per_second: float | None = None) -> st
     Returns:
         `str`: Markdown, without a trailing newline.
     """
-    header = ["member", "parameters", "MACs/sample", "text", "epochs", "teacher MACs", "chain MACs", "alone MACs"]
+    texts = any("text_share" in member.details for member in family.members)
+    header = ["member", "parameters", "MACs/sample", *["text"] * texts]
+    header += ["epochs", "teacher MACs", "chain MACs", "alone MACs"]
     rows = [
         [
             member.name,
             human(member.parameters),
             human(member.macs_per_sample),
-            f"{member.text_share:.0%}",
+            *[f"{member.details['text_share']:.0%}"] * texts,
             f"{member.epochs:g}",
             human(member.training_macs["teacher"]),
             human(member.training_macs["total"] + member.evaluation_macs),
@@ -78,7 +80,13 @@ def plan_table(family: FamilyCost, tflops_per_second: float | None = None) -> st
         for member in family.members
     ]
     teachers = sum(member.training_macs["teacher"] for member in family.members)
-    total = ["all", "", "", "", "", human(teachers), human(family.chain_macs), human(family.independent_macs)]
+    total = [
+        "all",
+        *[""] * (len(header) - 4),
+        human(teachers),
+        human(family.chain_macs),
+        human(family.independent_macs),
+    ]
     sentences = [
         f"The chain costs {100 * family.largest_alone_ratio:.1f} % of training the largest member "
         f"({family.largest.name}) alone for {family.independent_epochs:g} epochs.",

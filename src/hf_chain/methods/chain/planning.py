@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from hf_chain.arguments.precision import uses_bfloat16
-from hf_chain.cost import FamilyCost, MemberCost, clip_memory, evaluation_macs, forward_passes, memory_table
+from hf_chain.cost import FamilyCost, clip_evaluation_macs, clip_member, clip_memory, forward_passes, memory_table
 from hf_chain.data.settings import DataSettings
 from hf_chain.errors import HfChainError
 from hf_chain.growth.shapes import EXACT_IN_WIDTH, check_shapes
@@ -13,6 +14,9 @@ from hf_chain.methods.chain.recipe import MemberSettings, Recipe
 from hf_chain.methods.chain.shapes import TowerSettings
 from hf_chain.runs.environment import process_count
 from hf_chain.tasks.contrastive.values import check_global_batch
+
+if TYPE_CHECKING:
+    from transformers import CLIPConfig
 
 PLANNED_IDS = 0, 1
 """First and last token of a caption in a configuration that only serves to count MACs."""
@@ -50,7 +54,7 @@ def family_cost(recipe: Recipe, data: DataSize | None = None) -> FamilyCost:
         HfChainError: when an epoch, or a member's training, has no whole batch.
     """
     data = data or planned_size(recipe)
-    configs = [recipe.model.counted(*_shapes(member), data.vocab_size, *PLANNED_IDS) for member in recipe.members]
+    configs = _counted(recipe, data.vocab_size)
     published = None
     if recipe.predecessor is not None and not recipe.independent:
         from hf_chain.methods.chain.published import load_clip_config
@@ -59,11 +63,10 @@ def family_cost(recipe: Recipe, data: DataSize | None = None) -> FamilyCost:
     costs = []
     for member, config, predecessor in zip(recipe.members, configs, [published, *configs], strict=False):
         training = recipe.training_of(member)
-        taught = not recipe.independent and training.get("feature_loss_weight", 500.0) > 0
         keep = training.get("image_token_keep", 1.0)
         _check_batch(recipe, member, data.samples_per_epoch)
         costs.append(
-            MemberCost(
+            clip_member(
                 name=member.name,
                 config=config,
                 epochs=member.epochs,
@@ -76,11 +79,12 @@ def family_cost(recipe: Recipe, data: DataSize | None = None) -> FamilyCost:
                 forward_passes=forward_passes(
                     training.get("micro_batch_size"), training.get("gradient_checkpointing", False)
                 ),
-                teacher=predecessor if taught else None,
+                teacher=predecessor if _is_taught(recipe, training) else None,
                 teacher_share=training.get("feature_loss_until", 1.0),
                 cached_views=max(1, recipe.data.image_views) if recipe.cache_teacher_features else None,
                 cached_captions=data.distinct_captions,
-                evaluation_macs=EVALUATIONS * evaluation_macs(config, data.evaluated_images, data.evaluated_texts),
+                evaluation_macs=EVALUATIONS
+                * clip_evaluation_macs(config, data.evaluated_images, data.evaluated_texts),
             )
         )
     return FamilyCost(costs, recipe.baseline_epochs or recipe.members[0].epochs)
@@ -94,6 +98,10 @@ def global_batch(recipe: Recipe, member: MemberSettings) -> int:
 def planned_config(recipe: Recipe, member: MemberSettings, vocab_size: int):  # type: ignore[no-untyped-def]
     """`CLIPConfig` of a member for checks: right in every shape, without a tokenizer."""
     return recipe.model.clip_config(*_shapes(member), vocab_size, *PLANNED_IDS)
+
+
+def _counted(recipe: Recipe, vocab_size: int) -> list[CLIPConfig]:
+    return [recipe.model.counted(*_shapes(member), vocab_size, *PLANNED_IDS) for member in recipe.members]
 
 
 def _shapes(member: MemberSettings) -> tuple[TowerSettings, TowerSettings, int | None]:
@@ -148,24 +156,29 @@ def _check_batch(recipe: Recipe, member: MemberSettings, samples: int) -> None:
         )
 
 
-def memory_plan(recipe: Recipe, cost: FamilyCost) -> str:
+def memory_plan(recipe: Recipe) -> str:
     """Markdown table of parameters, gradients, optimiser, activations and teacher of every member, in bytes."""
-    estimates = {}
-    for member, planned in zip(recipe.members, cost.members, strict=True):
+    estimates, configs = {}, _counted(recipe, recipe.tokenizer.vocab_size)
+    for member, config, predecessor in zip(recipe.members, configs, [None, *configs], strict=False):
         training = recipe.training_of(member)
         batch = training.get("per_device_train_batch_size", 8)
+        live = _is_taught(recipe, training) and not recipe.cache_teacher_features
         estimates[member.name] = clip_memory(
-            planned.config,
+            config,
             training.get("micro_batch_size") or batch,
-            captions=planned.captions,
-            image_token_keep=planned.image_token_keep,
+            captions=recipe.data.captions_per_image,
+            image_token_keep=training.get("image_token_keep", 1.0),
             bf16=uses_bfloat16(training.get("bf16", False)),
-            teacher=planned.teacher if planned.cached_views is None else None,
+            teacher=predecessor if live else None,
         )
     return memory_table(estimates)
 
 
-def check_growth(recipe: Recipe, cost: FamilyCost) -> None:
+def _is_taught(recipe: Recipe, training: dict[str, Any]) -> bool:
+    return not recipe.independent and training.get("feature_loss_weight", 500.0) > 0
+
+
+def check_growth(recipe: Recipe) -> None:
     """Checks that every member can grow from the one before it.
 
     Raises:
@@ -173,11 +186,13 @@ def check_growth(recipe: Recipe, cost: FamilyCost) -> None:
     """
     if recipe.independent:
         return
-    for small, large, member in zip(cost.members, cost.members[1:], recipe.members[1:], strict=False):
+    configs, members = _counted(recipe, recipe.tokenizer.vocab_size), recipe.members
+    for index, member in enumerate(members[1:]):
         try:
-            check_shapes(small.config, large.config, keep_heads=operator_of(recipe, member) in EXACT_IN_WIDTH)
+            exact = operator_of(recipe, member) in EXACT_IN_WIDTH
+            check_shapes(configs[index], configs[index + 1], keep_heads=exact)
         except HfChainError as error:
-            raise HfChainError(f"members.{member.name} cannot grow from {small.name}: {error}") from error
+            raise HfChainError(f"members.{member.name} cannot grow from {members[index].name}: {error}") from error
 
 
 def operator_of(recipe: Recipe, member: MemberSettings) -> str:

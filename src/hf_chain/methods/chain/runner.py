@@ -46,10 +46,10 @@ def check_recipe(recipe: Recipe, cost: FamilyCost) -> None:
         HfChainError: when a member cannot grow from the one before it, the disk is too full, the run folder cannot be
             written, a kernel is not installed, or nobody is logged in although members are to be pushed.
     """
-    check_growth(recipe, cost)
-    _check_kernels(recipe, cost)
+    check_growth(recipe)
+    _check_kernels(recipe)
     if recipe.predecessor is not None and not recipe.independent:
-        _check_predecessor(recipe, recipe.predecessor, cost)
+        _check_predecessor(recipe, recipe.predecessor)
     if recipe.tokenizer.name_or_path is not None:
         load_tokenizer(recipe.tokenizer.name_or_path, recipe.model.max_text_tokens)
     for member, planned in zip(recipe.members, cost.members, strict=True):
@@ -74,11 +74,11 @@ def warn_of_idle_training(recipe: Recipe, cost: FamilyCost) -> None:
         warn_of_no_learning(f"members.{member.name}", rates, training.get("warmup_steps"), planned.steps)
 
 
-def _check_predecessor(recipe: Recipe, name: str, cost: FamilyCost) -> None:
+def _check_predecessor(recipe: Recipe, name: str) -> None:
     """Checks all of the predecessor but its vocabulary, which is compared with the tokenizer's once that is there."""
     if recipe.tokenizer.name_or_path is None:
         raise HfChainError(f"predecessor {name} has a vocabulary of its own: set tokenizer.name_or_path to {name} too")
-    member, old, new = recipe.members[0], load_clip_config(name), _first_config(recipe, cost)
+    member, old, new = recipe.members[0], load_clip_config(name), _first_config(recipe)
     for token in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(new.text_config, token, getattr(old.text_config, token))
     try:
@@ -87,15 +87,15 @@ def _check_predecessor(recipe: Recipe, name: str, cost: FamilyCost) -> None:
         raise HfChainError(f"members.{member.name} cannot grow from predecessor {name}: {error}") from error
 
 
-def _first_config(recipe: Recipe, cost: FamilyCost) -> CLIPConfig:
-    return planned_config(recipe, recipe.members[0], cost.members[0].config.text_config.vocab_size)
+def _first_config(recipe: Recipe) -> CLIPConfig:
+    return planned_config(recipe, recipe.members[0], recipe.tokenizer.vocab_size)
 
 
-def _check_kernels(recipe: Recipe, cost: FamilyCost) -> None:
+def _check_kernels(recipe: Recipe) -> None:
     """Builds the first member without memory, as transformers knows only then which kernels there are."""
     with torch.device("meta"):
         try:
-            CLIPModel(_first_config(recipe, cost))
+            CLIPModel(_first_config(recipe))
         except (ValueError, ImportError) as error:
             kernel = recipe.model.attn_implementation
             raise HfChainError(

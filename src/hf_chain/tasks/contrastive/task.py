@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -78,23 +79,22 @@ class ContrastiveTask(Task):
 
     def step_cost(self, model: PreTrainedModel, teacher: PreTrainedModel | None, data: Any, steps: int) -> StepCost:
         """Both towers of student and teacher; nothing goes back through a tower that is frozen whole."""
-        args, config, keep = self.args, model.config, self.args.image_token_keep
+        args, keep, captions = self.args, self.args.image_token_keep, getattr(data, "captions_per_image", 1)
         again = bool(args.gradient_checkpointing) or checkpoints_activations(model)
+        passes = BACKWARD_FORWARDS + forward_passes(args.micro_batch_size, again)
         # Nothing of a frozen tower is computed again either.
-        frozen = (
-            not any(parameter.requires_grad for parameter in tower.parameters())
+        image, text = (
+            passes - (BACKWARD_FORWARDS + again) * (not any(weight.requires_grad for weight in tower.parameters()))
             for tower in (model.vision_model, model.text_model)
         )
-        spared = [(BACKWARD_FORWARDS + again) * locked for locked in frozen]
+        student = [clip_macs(model.config, image_token_keep=share) for share in (keep, 1.0)]
+        taught = [clip_macs(teacher.config, image_token_keep=share) for share in (keep, 1.0)] if teacher else []
         return StepCost(
             samples_per_step=args.per_device_train_batch_size * args.world_size,
-            captions=getattr(data, "captions_per_image", 1),
-            student=(clip_macs(config, image_token_keep=keep), clip_macs(config)),
-            teacher=(clip_macs(teacher.config, image_token_keep=keep), clip_macs(teacher.config)) if teacher else None,
-            student_passes=BACKWARD_FORWARDS + forward_passes(args.micro_batch_size, again),
+            student=_pair(image * macs.image + captions * text * macs.text for macs in student),
+            teacher=_pair(macs.per_sample(captions) for macs in taught) if taught else None,
             teacher_steps=math.ceil(args.feature_loss_until * steps) if args.feature_loss_weight else 0,
             unmasked_from=self._unmasked_from(steps),
-            spared=(spared[0], spared[1]),
         )
 
     def _unmasked_from(self, steps: int) -> int:
@@ -158,6 +158,12 @@ class ContrastiveTask(Task):
     def load_beside(self, model: PreTrainedModel, folder: str) -> None:
         """Reads the maps to the teacher."""
         model.load_teacher_maps(folder)
+
+
+def _pair(macs: Iterable[int]) -> tuple[int, int]:
+    """With dropped image tokens, and with all of them."""
+    masked, whole = macs
+    return masked, whole
 
 
 def _check_reads_the_same(teacher: CLIPConfig, student: CLIPConfig) -> None:

@@ -18,7 +18,7 @@ from hf_chain.data.files import image_files_key
 from hf_chain.data.fingerprint import difference, fingerprint_files, fingerprint_pairs, fingerprint_rows
 
 TEXTS = [f"picture {number}" for number in range(8)]
-TEXT_NAMES = "captions, labels or conversations differ"
+TEXT_NAMES = "captions, labels, conversations or texts differ"
 
 
 def of(images, texts=TEXTS):

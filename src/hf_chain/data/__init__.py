@@ -1,4 +1,4 @@
-"""Data sets, captions, augmentation, tokenizer, collator, and the rendered scenes that need no download.
+"""Image–text pairs and texts: sources, data sets and streams, tokenizers, collators, and scenes that need no download.
 
 Names are imported when they are used: a recipe needs `DataSettings` alone, which must not start torch.
 """
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from hf_chain.data.quality import QualityReport, check_quality
     from hf_chain.data.settings import AugmentationSettings, DataSettings, ScenesSettings
     from hf_chain.data.sources import load_splits, rows_in_memory
+    from hf_chain.data.text_rows import PackedTextDataset, PackedTextStream, collate_rows
+    from hf_chain.data.text_settings import TextSettings
+    from hf_chain.data.text_tokenizer import load_text_tokenizer, train_text_tokenizer
     from hf_chain.data.tokenizer import build_processor, load_tokenizer, train_tokenizer
 
 _MODULES = {
@@ -26,15 +29,21 @@ _MODULES = {
     "ImageTextCollator": "collator",
     "ImageTextDataset": "dataset",
     "ImageTextStream": "dataset",
+    "PackedTextDataset": "text_rows",
+    "PackedTextStream": "text_rows",
     "QualityReport": "quality",
     "ScenesSettings": "settings",
+    "TextSettings": "text_settings",
     "build_processor": "tokenizer",
     "check_quality": "quality",
     "class_names": "captions",
+    "collate_rows": "text_rows",
     "load_splits": "sources",
+    "load_text_tokenizer": "text_tokenizer",
     "load_tokenizer": "tokenizer",
     "resolve_templates": "prompts",
     "rows_in_memory": "sources",
+    "train_text_tokenizer": "text_tokenizer",
     "train_tokenizer": "tokenizer",
 }
 
@@ -45,15 +54,21 @@ __all__ = [
     "ImageTextCollator",
     "ImageTextDataset",
     "ImageTextStream",
+    "PackedTextDataset",
+    "PackedTextStream",
     "QualityReport",
     "ScenesSettings",
+    "TextSettings",
     "build_processor",
     "check_quality",
     "class_names",
+    "collate_rows",
     "load_splits",
+    "load_text_tokenizer",
     "load_tokenizer",
     "resolve_templates",
     "rows_in_memory",
+    "train_text_tokenizer",
     "train_tokenizer",
 ]
 

@@ -10,9 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import torch
 from datasets import Dataset, IterableDataset
-from datasets.distributed import split_dataset_by_node
 from PIL import Image
 from torch.utils import data
 
@@ -20,6 +18,7 @@ from hf_chain.data.captions import CaptionReader, check_columns, sample_captions
 from hf_chain.data.quality import FIRST_JUDGEMENT, BadRow, RunningCount, read_row
 from hf_chain.data.randomness import sample_random
 from hf_chain.data.settings import AugmentationSettings, DataSettings
+from hf_chain.data.streams import Epochs, RowStream
 from hf_chain.errors import HfChainError, reason
 from hf_chain.images import decode_image, image_path
 
@@ -52,32 +51,22 @@ _DRAWS = 100
 """Rows that are drawn in place of a bad one before all are tried in their order."""
 
 
-class _Pairs:
-    """What both kinds share: the epoch, and turning a row into a sample."""
+class _Pairs(Epochs):
+    """What both kinds share: turning a row into a sample of an epoch."""
 
     _rows: Dataset | IterableDataset
 
     def __init__(self, settings: DataSettings, reader: CaptionReader, seed: int, training: bool) -> None:
+        super().__init__()
         self.settings = settings
         self.reader = reader
         self.seed = seed
         self.augmented = training and settings.augmentation.enabled
-        # Shared memory, so that workers that outlive an epoch see the next one.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that samples are drawn for."""
-        return int(self._epoch)
 
     @property
     def captions_per_image(self) -> int:
         """Captions K of a sample."""
         return self.settings.captions_per_image
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the captions and views of another epoch."""
-        self._epoch.fill_(epoch)
 
     @property
     def view(self) -> int:
@@ -208,7 +197,7 @@ class ImageTextDataset(_Pairs, data.Dataset):
         return f"ImageTextDataset({len(self)} rows of {self.settings.source})"
 
 
-class ImageTextStream(_Pairs, data.IterableDataset):
+class ImageTextStream(_Pairs, RowStream):
     """Image–text pairs of a stream; bad rows are counted, skipped, and stop the run past `max_bad_share`.
 
     Workers share the files of the stream, and so do processes in [`ChainTrainer`], by lanes: accelerate cuts every
@@ -239,44 +228,15 @@ class ImageTextStream(_Pairs, data.IterableDataset):
         self.dataset = dataset
         self._rows = undecoded(dataset, settings)
         self.report_file = report_file
-        self.lanes, self._passes = 1, 0
+        self._passes = 0
         self.count = RunningCount(settings.max_bad_share, report_file)
 
     def lane(self, index: int, lanes: int, reports: bool = True) -> ImageTextStream:
-        """Return the part of the stream in every `lanes`-th of its files, which has passes of its own.
-
-        Args:
-            index (`int`): Which part.
-            lanes (`int`): Number of parts; divides the number of files, or each part reads all of them.
-            reports (`bool`, *optional*, defaults to `True`): Whether its bad rows are appended to `report_file`.
-        """
-        part = copy(self)
-        part._epoch = self._epoch.clone().share_memory_()
-        part.lanes = lanes
+        """Return one lane; where it does not report, its bad rows are not appended to `report_file`."""
+        part: ImageTextStream = super().lane(index, lanes, reports)
         if not reports:
             part.report_file = None
-        if lanes > 1:
-            part._rows = split_dataset_by_node(self._rows, rank=index, world_size=lanes)
         return part
-
-    @property
-    def files(self) -> int:
-        """Files, or other sources, that the stream is read from."""
-        return self._rows.num_shards
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order, captions and views of another epoch."""
-        super().set_epoch(epoch)
-        self._rows.set_epoch(epoch)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return where the stream stands; rows waiting in a shuffle buffer are not part of it."""
-        return {"epoch": self.epoch, "rows": self._rows.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
-        self.set_epoch(state["epoch"])
-        self._rows.load_state_dict(state["rows"])
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         if self._passes % self.lanes == 0:

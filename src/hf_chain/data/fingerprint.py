@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from hf_chain.data.captions import check_columns, used_columns, with_stored_imag
 from hf_chain.data.files import image_files_key
 from hf_chain.data.settings import DataSettings
 from hf_chain.data.sources import stream_files
+from hf_chain.data.text_rows import check_text_column
+from hf_chain.data.text_settings import TextSettings
 from hf_chain.errors import HfChainError, reason
 from hf_chain.files import write_json
 from hf_chain.images import check_regular_file, is_remote, local_path
@@ -35,7 +38,9 @@ _REQUESTS = 16
 _REVISION = re.compile(r"@[0-9a-f]{40}")
 
 
-def fingerprint_rows(rows: Dataset, image_column: str, text_columns: Sequence[str], look: bool = True) -> Fingerprint:
+def fingerprint_rows(
+    rows: Dataset, image_column: str | None, text_columns: Sequence[str], look: bool = True
+) -> Fingerprint:
     """Hash every image and text of a split, whatever order and however much of it there is.
 
     Images are hashed as they are stored: the bytes that the data set holds, or the whole file where it names one. The
@@ -43,11 +48,12 @@ def fingerprint_rows(rows: Dataset, image_column: str, text_columns: Sequence[st
 
     Args:
         rows (`datasets.Dataset`): The split.
-        image_column (`str`): Column of images or lists of images.
+        image_column (`str`, *optional*): Column of images or lists of images.
         text_columns (`Sequence[str]`): Columns of captions, labels or conversations.
         look (`bool`, *optional*, defaults to `True`): Whether image files are looked at, to read changed ones again.
     """
-    rows = with_stored_images(rows, image_column)
+    if image_column is not None:
+        rows = with_stored_images(rows, image_column)
     remembered = _remembered(rows, image_column, text_columns, look)
     if remembered is not None and remembered.exists():
         return json.loads(remembered.read_text(encoding="utf-8"))
@@ -56,12 +62,13 @@ def fingerprint_rows(rows: Dataset, image_column: str, text_columns: Sequence[st
         # Rows hold numbers, and captions are made of the names.
         texts.update(names)
         content += xxhash.xxh3_128_intdigest(names)
-    table = rows.select_columns([image_column, *text_columns]).with_format("arrow")
+    table = rows.select_columns([*([image_column] if image_column else []), *text_columns]).with_format("arrow")
     with ThreadPoolExecutor() as threads:
         for batch in table.iter(_ROWS):
-            for image, text in zip(
-                _image_digests(batch.column(image_column), threads), _text_digests(batch, text_columns), strict=True
-            ):
+            found_images = (
+                _image_digests(batch.column(image_column), threads) if image_column else repeat(b"", len(batch))
+            )
+            for image, text in zip(found_images, _text_digests(batch, text_columns), strict=True):
                 images.update(image)
                 texts.update(text)
                 content += xxhash.xxh3_128_intdigest(image + text)
@@ -107,6 +114,23 @@ def fingerprint_pairs(rows: Dataset | IterableDataset, settings: DataSettings, s
     return fingerprint_rows(rows, settings.image_column, texts, look=settings.check == "all")
 
 
+def fingerprint_texts(rows: Dataset | IterableDataset, settings: TextSettings, split: str) -> Fingerprint:
+    """Fingerprint of a split of documents.
+
+    Args:
+        rows (`datasets.Dataset` or `datasets.IterableDataset`): The split, as `load_splits` gives it.
+        settings (`TextSettings`): The source and its column.
+        split (`str`): Name of the split in the source.
+
+    Raises:
+        `HfChainError`: Where the column or a file is missing.
+    """
+    if not isinstance(rows, Dataset):
+        return fingerprint_files(stream_files(settings, split))
+    check_text_column(rows, settings)
+    return fingerprint_rows(rows, None, [settings.text_column])
+
+
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """Say in a few words how data differ from those of an earlier fingerprint; `None` where they do not."""
     if before == now:
@@ -123,7 +147,7 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
         return f"{now['rows']:,} rows instead of {before['rows']:,}"
     if before["content"] == now["content"]:
         return "the order of the rows differs"
-    kinds = {"images": "images", "texts": "captions, labels or conversations"}
+    kinds = {"images": "images", "texts": "captions, labels, conversations or texts"}
     return " and ".join(words for kind, words in kinds.items() if before[kind] != now[kind]) + " differ"
 
 
@@ -197,7 +221,7 @@ def _size(file: str) -> int:
         raise HfChainError(f"{file} cannot be looked at, {reason(error)}; check data_files and the network") from error
 
 
-def _remembered(rows: Dataset, image_column: str, text_columns: Sequence[str], look: bool) -> Path | None:
+def _remembered(rows: Dataset, image_column: str | None, text_columns: Sequence[str], look: bool) -> Path | None:
     """Where the fingerprint of these very files is kept; `None` for rows in memory."""
     if not rows.cache_files:
         return None
@@ -208,7 +232,7 @@ def _remembered(rows: Dataset, image_column: str, text_columns: Sequence[str], l
         image_column,
         *text_columns,
         files,
-        image_files_key(rows, image_column) if look else None,
+        image_files_key(rows, image_column) if look and image_column else None,
     ]
     parts.append(_class_names(rows, text_columns).decode())
     key = hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()

@@ -57,14 +57,10 @@ class AugmentationSettings(Settings):
         return self.crop_scale is not None or self.horizontal_flip
 
 
-class DataSettings(Settings):
-    """Source, columns, captions and augmentation of one data set."""
+class SourceSettings(Settings):
+    """Where rows come from, whatever they hold."""
 
-    source: str = Field(
-        "scenes",
-        description="`scenes` (rendered, no download), a Hub name, a local folder, a file or glob (parquet, json, "
-        "csv, webdataset tar), or a `datasets` format such as `imagefolder` or `webdataset` with `data_files`.",
-    )
+    source: str = Field(description="Where the rows come from.")
     config_name: str | None = Field(None, description="Configuration of a Hub data set that has several.")
     data_files: str | list[str] | dict[str, str | list[str]] | None = Field(
         None, description="Files to read, also by split, as `datasets.load_dataset` takes them."
@@ -79,6 +75,25 @@ class DataSettings(Settings):
         ge=1,
         description="Parts that the files of a stream are dealt to, at most: as many processes read their own rows "
         "only, and any number of them sees the same batches.",
+    )
+
+    _paths = field_validator("source", "data_files")(expanded)
+
+    @field_validator("source")
+    @classmethod
+    def _source_is_named(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("source is empty; give a Hub name, a local folder or a file pattern")
+        return value
+
+
+class DataSettings(SourceSettings):
+    """Source, columns, captions and augmentation of one data set."""
+
+    source: str = Field(
+        "scenes",
+        description="`scenes` (rendered, no download), a Hub name, a local folder, a file or glob (parquet, json, "
+        "csv, webdataset tar), or a `datasets` format such as `imagefolder` or `webdataset` with `data_files`.",
     )
 
     image_column: str = Field("image", description="Column that holds the images.")
@@ -144,19 +159,10 @@ class DataSettings(Settings):
             return {**defaults, **values}
         return values
 
-    _paths = field_validator("source", "data_files")(expanded)
-
     @field_validator("check", mode="before")
     @classmethod
     def _yaml_reads_off_as_false(cls, value: Any) -> Any:
         return "off" if value is False else value
-
-    @field_validator("source")
-    @classmethod
-    def _source_is_named(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("source is empty; give scenes, a Hub name, a local folder or a file pattern")
-        return value
 
     @field_validator("prompt_templates")
     @classmethod

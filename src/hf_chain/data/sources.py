@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from datasets import (
 from hf_chain.data.captions import check_columns, undecoded
 from hf_chain.data.files import FORMAT_NAMES, FORMATS, by_name
 from hf_chain.data.scenes import scenes_of_split
-from hf_chain.data.settings import DataSettings
+from hf_chain.data.settings import DataSettings, SourceSettings
 from hf_chain.data.streams import number_of_lanes
+from hf_chain.data.text_settings import STORIES, TextSettings
 from hf_chain.errors import HfChainError, reason_behind
 from hf_chain.files import as_pattern
 
@@ -32,14 +34,14 @@ _BYTES = (Value("binary"), Value("large_binary"))
 
 
 def load_splits(
-    settings: DataSettings, seed: int = 0, only: Collection[str] | None = None
+    settings: DataSettings | TextSettings, seed: int = 0, only: Collection[str] | None = None
 ) -> dict[str, Dataset | IterableDataset]:
     """Load the splits that a recipe names.
 
     Local files never need the network.
 
     Args:
-        settings (`DataSettings`): The source and the names of its splits.
+        settings (`DataSettings` or `TextSettings`): The source and the names of its splits.
         seed (`int`, *optional*, defaults to 0): Seed of the random training subset and of a stream's order.
         only (`Collection[str]`, *optional*): Splits to load, by those names; all of them by default.
 
@@ -59,7 +61,8 @@ def load_splits(
     try:
         load = _loader(settings)
         for role, split in wanted.items():
-            splits[role] = _with_images(load(split), settings)
+            rows = load(split)
+            splits[role] = rows if isinstance(settings, TextSettings) else _with_images(rows, settings)
     except HfChainError:
         raise
     except Exception as error:  # Each format and the Hub raise errors of their own.
@@ -75,11 +78,11 @@ def load_splits(
     return splits
 
 
-def stream_files(settings: DataSettings, split: str) -> list[str]:
+def stream_files(settings: SourceSettings, split: str) -> list[str]:
     """Return paths or addresses of the files that a streamed split is read from.
 
     Args:
-        settings (`DataSettings`): The source.
+        settings (`SourceSettings`): The source.
         split (`str`): Name of the split in the source.
     """
     name, data_files = _name_and_files(settings)
@@ -90,8 +93,11 @@ def stream_files(settings: DataSettings, split: str) -> list[str]:
     return [str(file) for file in (found or {}).get(split, [])]
 
 
-def _loader(settings: DataSettings) -> Callable[[str], Dataset | IterableDataset]:
-    if settings.source == "scenes":
+def _loader(settings: DataSettings | TextSettings) -> Callable[[str], Dataset | IterableDataset]:
+    if isinstance(settings, TextSettings):
+        if settings.source == STORIES:
+            return _from_dict(import_module("hf_chain.data.stories").stories_splits(settings), settings)
+    elif settings.source == "scenes":
         return lambda split: scenes_of_split(settings.scenes, split)
     path = Path(settings.source).expanduser()
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
@@ -102,7 +108,7 @@ def _loader(settings: DataSettings) -> Callable[[str], Dataset | IterableDataset
     return lambda split: load_dataset(**found, split=split, streaming=settings.streaming)
 
 
-def _from_dict(splits: DatasetDict, settings: DataSettings) -> Callable[[str], Dataset]:
+def _from_dict(splits: Mapping[str, Dataset], settings: SourceSettings) -> Callable[[str], Dataset]:
     def load(split: str) -> Dataset:
         if split not in splits:
             raise HfChainError(f"split {split!r} is not in {settings.source}; it has {', '.join(splits)}")
@@ -111,7 +117,7 @@ def _from_dict(splits: DatasetDict, settings: DataSettings) -> Callable[[str], D
     return load
 
 
-def _name_and_files(settings: DataSettings) -> tuple[str, Any]:
+def _name_and_files(settings: SourceSettings) -> tuple[str, Any]:
     source = settings.source
     if source in FORMAT_NAMES and not Path(source).is_dir():
         if settings.data_files is None:
@@ -176,7 +182,9 @@ def rows_in_memory(stream: IterableDataset, settings: DataSettings, most_rows: i
     return Dataset.from_list(rows).cast_column(settings.image_column, Image())
 
 
-def _training_rows(train: Dataset | IterableDataset, settings: DataSettings, seed: int) -> Dataset | IterableDataset:
+def _training_rows(
+    train: Dataset | IterableDataset, settings: DataSettings | TextSettings, seed: int
+) -> Dataset | IterableDataset:
     most = settings.max_train_samples
     if isinstance(train, IterableDataset):
         lanes = number_of_lanes(train.num_shards, settings.stream_lanes)
@@ -186,6 +194,9 @@ def _training_rows(train: Dataset | IterableDataset, settings: DataSettings, see
             options["max_buffer_input_shards"] = max(1, 10 // lanes)
         shuffled = train.shuffle(seed=seed, **options)
         return shuffled if most is None else shuffled.take(most)
+    if most is not None and isinstance(settings, TextSettings):
+        # Documents are no rows yet: packing stops when there are enough.
+        return train.shuffle(seed=seed)
     if most is None or most >= len(train):
         return train
     return train.shuffle(seed=seed).select(range(most))

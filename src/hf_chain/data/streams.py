@@ -3,16 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
+from copy import copy, deepcopy
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from datasets import IterableDataset
+from datasets.distributed import split_dataset_by_node
 from torch.utils import data
 
 from hf_chain.errors import HfChainError
 
-if TYPE_CHECKING:
-    from hf_chain.data.dataset import ImageTextStream
+
+class Epochs:
+    """An epoch that all dataloader workers see."""
+
+    def __init__(self) -> None:
+        # Shared memory, so that workers that outlive an epoch see the next one.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that samples are drawn for."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose what is drawn in another epoch."""
+        self._epoch.fill_(epoch)
+
+
+class RowStream(Epochs, data.IterableDataset):
+    """What streams of samples share: lanes, epochs and where they stand."""
+
+    _rows: IterableDataset
+    lanes = 1
+    """Lanes of the stream that this is one of."""
+
+    def lane(self, index: int, lanes: int, reports: bool = True) -> Any:
+        """Return the part of the stream in every `lanes`-th of its files, which has passes of its own.
+
+        Args:
+            index (`int`): Which part.
+            lanes (`int`): Number of parts; divides the number of files, or each part reads all of them.
+            reports (`bool`, *optional*, defaults to `True`): Whether it reports what is wrong with its rows.
+        """
+        part = copy(self)
+        part._epoch = self._epoch.clone().share_memory_()
+        part.lanes = lanes
+        if lanes > 1:
+            part._rows = split_dataset_by_node(self._rows, rank=index, world_size=lanes)
+        return part
+
+    @property
+    def files(self) -> int:
+        """Files, or other sources, that the stream is read from."""
+        return self._rows.num_shards
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of another epoch, and what is drawn in it."""
+        super().set_epoch(epoch)
+        self._rows.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the stream stands; rows waiting in a shuffle buffer are not part of it."""
+        return {"epoch": self.epoch, "rows": self._rows.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.set_epoch(state["epoch"])
+        self._rows.load_state_dict(state["rows"])
 
 
 class EndlessStream(data.IterableDataset):
@@ -96,7 +155,7 @@ class LanedStream(data.IterableDataset):
     slices of the batches come from; what only others use is `None`, for accelerate to drop.
 
     Args:
-        stream (`ImageTextStream`): The stream.
+        stream (`RowStream`): The stream; its `settings` say how many lanes it has at most.
         batch (`int`): Samples of a batch over all processes.
         mine (`range`): Places of the batch that this process uses.
         workers (`int`, *optional*, defaults to 0): Dataloader workers of a process.
@@ -105,7 +164,7 @@ class LanedStream(data.IterableDataset):
         `HfChainError`: While rows are drawn, where the stream has fewer than a batch.
     """
 
-    def __init__(self, stream: ImageTextStream, batch: int, mine: range, workers: int = 0) -> None:
+    def __init__(self, stream: Any, batch: int, mine: range, workers: int = 0) -> None:
         lanes = number_of_lanes(stream.files, min(stream.settings.stream_lanes, batch), workers)
         self.mine, self._position = mine, 0
         # A lane's rows lie together, so that few processes share one.

@@ -25,7 +25,7 @@ from support.stops import interrupt
 
 pytestmark = pytest.mark.slow
 ROWS = 40
-TEXTS = "captions, labels or conversations differ"
+TEXTS = "captions, labels, conversations or texts differ"
 
 
 @pytest.fixture(autouse=True)

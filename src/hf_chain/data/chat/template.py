@@ -17,11 +17,12 @@ from os.path import commonprefix
 from typing import Any
 
 from jinja2 import TemplateError
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders
 from transformers import PreTrainedTokenizerFast
 
 from hf_chain.content_parts import in_parts, takes_parts
 from hf_chain.data.chat.rows import IMAGE_PLACEHOLDER
+from hf_chain.data.text_tokenizer import learn_bytes
 from hf_chain.errors import HfChainError, reason
 
 PAD, BEGIN, END = "<|pad|>", "<|begin|>", "<|end|>"
@@ -60,23 +61,9 @@ def train_chat_tokenizer(
     Raises:
         `HfChainError`: Where the vocabulary is too small for bytes and marks, or there is no text.
     """
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    least = len(alphabet) + len(SPECIAL_TOKENS)
-    if vocab_size < least:
-        raise HfChainError(f"vocab_size is {vocab_size}; bytes and marks alone need {least}")
-    tokenizer = Tokenizer(models.BPE())
     # A word is the same token where it begins an answer and inside a sentence.
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer = learn_bytes(_texts(rows), vocab_size, SPECIAL_TOKENS, "messages_column", add_prefix_space=True)
     tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=alphabet,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_texts(rows), trainer)
-    if vocab_size > least and tokenizer.get_vocab_size() == least:
-        raise HfChainError("the tokenizer has no text to learn from; check messages_column")
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,

@@ -82,12 +82,13 @@ class Engine:
             yield
             return
         state = self.accelerator.gradient_state
+        before = state.sync_gradients
         state._set_sync_gradients(False)
         try:
             with self.accelerator.no_sync(model):
                 yield
         finally:
-            state._set_sync_gradients(True)
+            state._set_sync_gradients(before)
 
     @torch.no_grad()
     def clamp(self, parameter: nn.Parameter, largest: float) -> None:

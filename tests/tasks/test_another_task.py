@@ -29,6 +29,7 @@ class LabelTask(Task):
 
     evaluator, collator, labels = "dual_encoder", "default_data_collator", "labels"
     inputs = ("pixel_values",)
+    additive = True
     columns = ["pixel_values", "labels"]
 
     def teacher(self, given, student):
@@ -59,6 +60,7 @@ class LabelTask(Task):
 def label_task(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("hf_chain.tasks.labels")
     module.LabelTask, module.check_values = LabelTask, lambda values: None  # type: ignore[attr-defined]
+    module.FEATURE_LOSS_WEIGHT = 1.0  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(tasks.TASKS, "labels", "LabelTask")
 
@@ -80,7 +82,7 @@ def rows(count: int = 32) -> list[dict[str, Any]]:
 
 def trainer(folder: Path, teacher: Any = None, **settings: Any) -> ChainTrainer:
     values = {"per_device_train_batch_size": 8, "max_steps": 4, "learning_rate": 1e-2, "logging_steps": 1}
-    values |= {"use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "feature_loss_weight": 1.0} | settings
+    values |= {"use_cpu": True, "disable_tqdm": True, "save_strategy": "no"} | settings
     args = ChainConfig(str(folder), task="labels", **values)
     return ChainTrainer(classifier(), args, teacher, train_dataset=rows(), eval_dataset=rows(8))
 
@@ -108,13 +110,17 @@ def test_another_task_trains_is_evaluated_and_saved_as_its_stock_class(tmp_path:
 @pytest.mark.usefixtures("label_task")
 def test_what_the_trainer_promises_holds_for_another_task(tmp_path: Path) -> None:
     settings = {"save_strategy": "steps", "save_steps": 2}
-    whole, small = (
-        trainer(tmp_path, classifier(1), **settings),
-        trainer(tmp_path / "small", classifier(1), micro_batch_size=2),
-    )
+    whole = trainer(tmp_path, classifier(1), **settings)
     whole.train()
-    small.train()
-    assert logs(small, "loss") == pytest.approx(logs(whole, "loss"), rel=1e-4)
+    for name, parts in {
+        "micro": {"micro_batch_size": 2},
+        "accumulated": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
+        "both": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "micro_batch_size": 1},
+    }.items():
+        small = trainer(tmp_path / name, classifier(1), **parts)
+        small.train()
+        for kind in ("loss", "labels_loss", "feature_loss", "grad_norm"):
+            assert logs(small, kind) == pytest.approx(logs(whole, kind), rel=1e-3), (name, kind)
     resumed = trainer(tmp_path, classifier(1), **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert logs(resumed, "loss") == logs(whole, "loss")

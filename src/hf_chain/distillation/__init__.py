@@ -8,10 +8,11 @@ from hf_chain.lazy import lazy_names
 
 if TYPE_CHECKING:
     from hf_chain.distillation.schedule import SCHEDULES, weight_factor
-    from hf_chain.distillation.teacher import Teacher, TeacherFeatures, feature_loss
+    from hf_chain.distillation.teacher import LiveTeacher, Teacher, TeacherFeatures, feature_loss
 
 _MODULES = {
     "SCHEDULES": "schedule",
+    "LiveTeacher": "teacher",
     "Teacher": "teacher",
     "TeacherFeatures": "teacher",
     "feature_loss": "teacher",
@@ -19,6 +20,6 @@ _MODULES = {
 }
 """Public name -> its file, imported when first used: a plan needs the schedules alone, which must not start torch."""
 
-__all__ = ["SCHEDULES", "Teacher", "TeacherFeatures", "feature_loss", "weight_factor"]
+__all__ = ["SCHEDULES", "LiveTeacher", "Teacher", "TeacherFeatures", "feature_loss", "weight_factor"]
 
 __getattr__ = lazy_names(__name__, _MODULES)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch.nn.functional import normalize
@@ -23,28 +24,41 @@ class TeacherFeatures(NamedTuple):
 
 
 class FeatureSource(Protocol):
-    """Whatever gives the teacher's features of a batch: the live model or a cache of them."""
+    """Whatever gives the teacher's features of a batch: a live model or a cache of them."""
 
-    embedding_size: int
-
-    def features(self, batch: dict[str, torch.Tensor]) -> TeacherFeatures:
-        """Teacher features of `batch` (the collator's dictionary)."""
+    def features(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Teacher features of `batch` (the collator's dictionary), each with a leading batch axis."""
 
 
-class Teacher:
-    """A `CLIPModel` in evaluation mode whose parameters take no gradient.
+class LiveTeacher(ABC):
+    """A model in evaluation mode whose parameters take no gradient.
 
     Args:
-        model (`CLIPModel`): the predecessor. It is frozen and widened to float32 in place: a type of its own
+        model (`PreTrainedModel`): the predecessor. It is frozen and widened to float32 in place: a type of its own
             would not fit autocast.
 
     Raises:
         HfChainError: when its weights are not finite.
     """
 
-    def __init__(self, model: CLIPModel) -> None:
+    def __init__(self, model: Any) -> None:
         require_finite(model, "the teacher")
         self.model = model.float().eval().requires_grad_(False)
+
+    @abstractmethod
+    def features(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """What the teacher hands on of a batch, each with a leading batch axis and without gradient."""
+
+
+class Teacher(LiveTeacher):
+    """A frozen `CLIPModel`.
+
+    Args:
+        model (`CLIPModel`): the predecessor.
+    """
+
+    def __init__(self, model: CLIPModel) -> None:
+        super().__init__(model)
         self.embedding_size: int = model.config.projection_dim
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
 """Pre-training paradigms, one file or folder each: what turns a family into training.
 
-A task is a module of its name here. It has `check_values`, which looks at values of `ChainConfig` and starts no torch
-where plans are to be quick, and a `Task`.
+A task is a module of its name here. It has `check_values`, which looks at values of `ChainConfig`, and the
+`FEATURE_LOSS_WEIGHT` that it takes where none is given, both without torch where plans are to be quick, and a `Task`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,18 @@ def find_task(name: str) -> type[Task]:
     """The class of a task in `TASKS`."""
     task: type[Task] = getattr(import_module(f"{__name__}.{name}"), TASKS[name])
     return task
+
+
+def feature_loss_weight(values: Mapping[str, Any]) -> float:
+    """The weight of the feature loss: what fields of `ChainConfig` say, or the task's own.
+
+    Args:
+        values (`Mapping`): field names to values; those that are not there have their default.
+    """
+    given = values.get("feature_loss_weight")
+    module = import_module(f"{__name__}.{values.get('task', 'contrastive')}")
+    weight: float = module.FEATURE_LOSS_WEIGHT if given is None else given
+    return weight
 
 
 def check_task_values(name: str, values: Mapping[str, Any]) -> None:

@@ -1,7 +1,9 @@
-"""Accumulation through cached features: the big batch's loss and gradients in the memory of a small one.
+"""Accumulation: the big batch's loss and gradients in the memory of a small one.
 
-Source: GradCache (arXiv 2101.06983). All micro-batches are embedded without a graph; the loss of the whole batch gives
-the gradient of every embedding; each micro-batch is embedded again, with the same random numbers, and takes its part.
+Where the loss is a mean over samples, those of micro-batches are added up. Where samples look at each other, features
+are cached: all micro-batches are embedded without a graph; the loss of the whole batch gives the gradient of every
+embedding; each micro-batch is embedded again, with the same random numbers, and takes its part.
+Source: GradCache (arXiv 2101.06983).
 """
 
 from __future__ import annotations
@@ -69,6 +71,31 @@ def backward_through_features(
             engine.backward(pseudo_loss)
     _restore_random_state(after)
     return loss.detach()
+
+
+def backward_added_up(
+    batch: Batch, micro_batch_size: int, loss_of: Callable[[Batch], torch.Tensor], model: nn.Module, engine: Engine
+) -> torch.Tensor:
+    """Adds the gradient of the whole batch's loss, a mean over samples, to the parameters, one micro-batch at a time.
+
+    Args:
+        batch (`dict`): tensors with a leading axis of `B` samples.
+        micro_batch_size (`int`): samples that go through the model at once.
+        loss_of (`Callable`): maps a micro-batch to the scalar mean loss of its samples.
+        model (`nn.Module`): the wrapped model.
+        engine (`Engine`): runs the backward passes; only the last one is synchronised over processes.
+
+    Returns:
+        `torch.Tensor`: the detached loss.
+    """
+    parts, rows = _split(batch, micro_batch_size), len(next(iter(batch.values())))
+    total = torch.zeros(())
+    for index, part in enumerate(parts):
+        with engine.synchronised(model, last=index == len(parts) - 1):
+            loss = loss_of(part) * (len(next(iter(part.values()))) / rows)
+            engine.backward(loss)
+        total = total.to(loss.device) + loss.detach()
+    return total
 
 
 def _split(batch: Batch, size: int) -> list[Batch]:

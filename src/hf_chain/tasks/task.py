@@ -36,6 +36,8 @@ class Task(ABC):
     """Columns of a batch that the model takes, where they are there."""
     labels: ClassVar[str]
     """Column that `compute_metrics` gets beside the predictions."""
+    additive: ClassVar[bool] = False
+    """Whether the loss is a mean over samples that do not look at each other: those of micro-batches are added up."""
     unbatched: ClassVar[Collection[str]] = ()
     """Features without a batch axis."""
     undecayed: ClassVar[tuple[str, ...]] = ()

@@ -40,7 +40,7 @@ class UsualFields:
     dataloader_persistent_workers: bool = False
     dataloader_prefetch_factor: int | None = None
     task: str = "contrastive"
-    feature_loss_weight: float = 500.0
+    feature_loss_weight: float | None = None
     feature_loss_schedule: str = "constant"
     feature_loss_until: float = 1.0
     identical_captions_positive: bool = True

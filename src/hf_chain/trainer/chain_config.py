@@ -13,7 +13,7 @@ from hf_chain.arguments.field_checks import CHECKED_UNUSED, NUMBERS, check_accel
 from hf_chain.arguments.option_types import SwitchOrAuto, take_numbers
 from hf_chain.arguments.precision import settle_bfloat16
 from hf_chain.distillation import SCHEDULES
-from hf_chain.tasks import TASKS
+from hf_chain.tasks import TASKS, feature_loss_weight
 from hf_chain.tasks.values import check_values_of
 
 
@@ -23,8 +23,9 @@ class ChainConfig(TrainingArguments):
 
     Args:
         task (`str`): the pre-training paradigm, one of `tasks.TASKS`.
-        feature_loss_weight (`float`): weight α of the feature loss, as published for embedding size 512; it is scaled
-            to the teacher's size. Source: CoM-PT (arXiv 2604.12391), α = 500.
+        feature_loss_weight (`float`, *optional*): weight α of the feature loss; the task's own by default. The
+            contrastive task's is 500, as published for embedding size 512, and is scaled to the teacher's size.
+            Source: CoM-PT (arXiv 2604.12391).
         feature_loss_schedule (`str`): `constant`, `linear` or `cosine`: how the weight goes to zero.
         feature_loss_until (`float`): share of the training, in (0, 1], after which the weight is zero and the teacher
             is no longer run.
@@ -44,7 +45,9 @@ class ChainConfig(TrainingArguments):
     """
 
     task: str = field(default="contrastive", metadata={"help": f"Pre-training paradigm: {', '.join(TASKS)}."})
-    feature_loss_weight: float = field(default=500.0, metadata={"help": "Weight of the feature loss at size 512."})
+    feature_loss_weight: float | None = field(
+        default=None, metadata={"help": "Weight of the feature loss; the task's own by default."}
+    )
     feature_loss_schedule: str = field(default="constant", metadata={"help": f"One of {', '.join(SCHEDULES)}."})
     feature_loss_until: float = field(default=1.0, metadata={"help": "Share of the training with a teacher."})
     identical_captions_positive: bool = field(
@@ -75,6 +78,9 @@ class ChainConfig(TrainingArguments):
         super().__post_init__()
         check_accelerator(self)
         check_values({name: getattr(self, name) for name in CHECKED})
+        self.feature_loss_weight = feature_loss_weight(
+            {"task": self.task, "feature_loss_weight": self.feature_loss_weight}
+        )
 
 
 CHECKED = (

@@ -16,13 +16,13 @@ from hf_chain.arguments.checkpointing import check_checkpointing
 from hf_chain.arguments.trainer_arguments import check_arguments, check_optimizers
 from hf_chain.cost import StepCost
 from hf_chain.data.streams import EndlessStream, LanedStream
-from hf_chain.distillation import Teacher, weight_factor
+from hf_chain.distillation import LiveTeacher, weight_factor
 from hf_chain.distillation.teacher import FeatureSource
 from hf_chain.engine import builds_in_pieces
 from hf_chain.errors import HfChainError
 from hf_chain.master_weights import HALF, widen
 from hf_chain.tasks import find_task
-from hf_chain.tasks.accumulation import backward_through_features
+from hf_chain.tasks.accumulation import backward_added_up, backward_through_features
 from hf_chain.tasks.task import Features, Handed
 from hf_chain.trainer.chain_config import ChainConfig
 from hf_chain.trainer.meters import Meters
@@ -76,12 +76,14 @@ class ChainTrainer(StageTrainer):
         if not all(parameter.requires_grad for parameter in model.parameters()):
             check_checkpointing(model)
         super().__init__(model=model, args=args, **kwargs)
+        # Means over samples are averaged over accumulated batches, by the Trainer too.
+        self.loss_is_scaled_for_ga = not self.task.additive
         engine = self.engine
         if engine.is_deepspeed and self.optimizer is not None:
             raise HfChainError("DeepSpeed is used and optimizers is given: leave it out, or use plain processes")
         self._flattened = engine.flatten_scalars(model)
         engine.gather_for(self.task.readers(model))
-        if isinstance(source, Teacher):
+        if isinstance(source, LiveTeacher):
             source.model = engine.place_teacher(source.model, self.task.readers(source.model))
         self.teacher = source
         self.meters: Meters | None = None
@@ -111,7 +113,7 @@ class ChainTrainer(StageTrainer):
 
     def step_cost(self, total_steps: int) -> StepCost:
         """MACs as a function of the optimiser steps done, for a training of `total_steps` steps."""
-        teacher = self.teacher.model if isinstance(self.teacher, Teacher) else None
+        teacher = self.teacher.model if isinstance(self.teacher, LiveTeacher) else None
         return self.task.step_cost(self._unwrapped, teacher, self.train_dataset, total_steps)
 
     @property
@@ -120,6 +122,7 @@ class ChainTrainer(StageTrainer):
         if self.teacher is None:
             return 0.0
         args, state = self.args, self.state
+        assert args.feature_loss_weight is not None
         factor = weight_factor(args.feature_loss_schedule, args.feature_loss_until, state.global_step, state.max_steps)
         return args.feature_loss_weight * factor
 
@@ -128,7 +131,7 @@ class ChainTrainer(StageTrainer):
     def _step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
     ) -> torch.Tensor:
-        """On this process's part of the global batch, at once or accumulated through cached features."""
+        """On this process's part of the global batch, at once or in micro-batches."""
         require_columns(inputs, self.task.columns, self.task.collator)
         state = self.state
         inputs = {**inputs, **self.task.drawn(self._unwrapped, inputs, state.global_step, state.max_steps)}
@@ -137,6 +140,8 @@ class ChainTrainer(StageTrainer):
         else:
             model.train()
             inputs = self._prepare_inputs(inputs)
+            if self.task.additive:
+                return self._add_up(model, inputs)
             loss = backward_through_features(
                 model,
                 self._model_inputs(inputs),
@@ -147,6 +152,17 @@ class ChainTrainer(StageTrainer):
             )
         self._meters.add(**self._loss_parts)
         return loss
+
+    def _add_up(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+        def loss_of(part: Any) -> torch.Tensor:
+            with self.compute_loss_context_manager():
+                loss: torch.Tensor = self.compute_loss(model, part)
+            self._meters.add(**self._loss_parts)
+            return loss / self.current_gradient_accumulation_steps
+
+        tensors = {name: value for name, value in inputs.items() if torch.is_tensor(value)}
+        assert self.args.micro_batch_size is not None
+        return backward_added_up(tensors, self.args.micro_batch_size, loss_of, model, self.engine)
 
     def compute_loss(
         self,

@@ -34,7 +34,7 @@ from hf_chain.runs.training_run import (
     logging_steps,
     train_or_resume,
 )
-from hf_chain.tasks import find_task
+from hf_chain.tasks import feature_loss_weight, find_task
 from hf_chain.trainer import ChainConfig, ChainTrainer
 
 logger = logging.get_logger(__name__)
@@ -167,7 +167,7 @@ class MemberStage:
 
     @property
     def _feature_loss_weight(self) -> float:
-        return self.recipe.training_of(self.member).get("feature_loss_weight", ChainConfig.feature_loss_weight)
+        return feature_loss_weight(self.recipe.training_of(self.member))
 
     def _trainer(self, model: ChainCLIPModel, teacher: CLIPModel | None) -> ChainTrainer:
         tracked = self.context.tracked(self.name).fields

@@ -13,6 +13,7 @@ from hf_chain.growth.shapes import EXACT_IN_WIDTH, check_shapes
 from hf_chain.methods.chain.recipe import MemberSettings, Recipe
 from hf_chain.methods.chain.shapes import TowerSettings
 from hf_chain.runs.environment import process_count
+from hf_chain.tasks import feature_loss_weight
 from hf_chain.tasks.contrastive.values import check_global_batch
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def memory_plan(recipe: Recipe) -> str:
 
 
 def _is_taught(recipe: Recipe, training: dict[str, Any]) -> bool:
-    return not recipe.independent and training.get("feature_loss_weight", 500.0) > 0
+    return not recipe.independent and feature_loss_weight(training) > 0
 
 
 def check_growth(recipe: Recipe) -> None:

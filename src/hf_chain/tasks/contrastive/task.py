@@ -65,7 +65,7 @@ class ContrastiveTask(Task):
         if builds_in_pieces():
             raise HfChainError("Under ZeRO-3 pass ChainCLIPModel.from_clip(model), made before ChainConfig")
         clip: Any = model
-        return ChainCLIPModel.from_clip(clip, teacher.embedding_size if teacher else None)
+        return ChainCLIPModel.from_clip(clip, getattr(teacher, "embedding_size", None))
 
     def added(self, model: PreTrainedModel) -> tuple[dict[str, nn.Parameter], str]:
         """The maps to the teacher's embedding size."""

@@ -7,6 +7,8 @@ from typing import Any
 
 from hf_chain.errors import HfChainError
 
+FEATURE_LOSS_WEIGHT = 500.0
+"""Weight α of the feature loss at embedding size 512. Source: CoM-PT (arXiv 2604.12391)."""
 MIN_GLOBAL_BATCH = 2
 """A contrastive loss tells each image from the others."""
 

@@ -52,7 +52,7 @@ class LabelTask(Task):
     def feature_loss(self, student, teacher):
         return (student[0] - teacher[0]).square().mean()
 
-    def predictions(self, features):
+    def predictions(self, features, batch):
         return (features["logits"],)
 
 

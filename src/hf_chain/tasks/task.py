@@ -34,6 +34,8 @@ class Task(ABC):
     """How a user makes batches for it."""
     inputs: ClassVar[tuple[str, ...]]
     """Columns of a batch that the model takes, where they are there."""
+    options: ClassVar[Mapping[str, Any]] = {}
+    """Further arguments of its forward pass."""
     labels: ClassVar[str]
     """Column that `compute_metrics` gets beside the predictions."""
     additive: ClassVar[bool] = False
@@ -42,6 +44,8 @@ class Task(ABC):
     """Features without a batch axis."""
     undecayed: ClassVar[tuple[str, ...]] = ()
     """Ends of the names of parameters without weight decay, beside norms and biases."""
+    unit: ClassVar[str] = "images"
+    """What speed is counted in, as `images_per_second`."""
 
     def __init__(self, args: Any) -> None:
         self.args = args
@@ -83,6 +87,10 @@ class Task(ABC):
             steps (`int`): optimiser steps of the training.
         """
 
+    def units(self, data: Any) -> int:
+        """Units of speed in a sample of the training data."""
+        return 1
+
     # One batch: inputs -> features -> losses
 
     @property
@@ -118,7 +126,7 @@ class Task(ABC):
         """The distance between them, before its weight."""
 
     @abstractmethod
-    def predictions(self, features: Features) -> tuple[torch.Tensor, ...]:
+    def predictions(self, features: Features, batch: Batch) -> tuple[torch.Tensor, ...]:
         """What `compute_metrics` gets of an evaluation batch."""
 
     # What engine and files have to know

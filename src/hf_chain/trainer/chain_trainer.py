@@ -101,8 +101,8 @@ class ChainTrainer(StageTrainer):
 
     def on_begin(self) -> None:
         """Starts the meters."""
-        self.meters = Meters(self.step_cost(self.state.max_steps))
-        self.meters.start(self.state.global_step)
+        self.meters = None
+        self._meters.start(self.state.global_step)
 
     def on_step(self) -> None:
         """Limits what the task limits, such as a logit scale."""
@@ -173,7 +173,7 @@ class ChainTrainer(StageTrainer):
     ) -> Any:
         """The task's loss over the global batch plus the weighted feature loss."""
         require_columns(inputs, self.task.columns, self.task.collator)
-        outputs = model(**self._model_inputs(inputs))
+        outputs = model(**self._model_inputs(inputs), **self.task.options)
         loss = self._loss(outputs, inputs)
         return (loss, outputs) if return_outputs else loss
 
@@ -183,6 +183,8 @@ class ChainTrainer(StageTrainer):
         if self.teacher is None or not self.model.training:
             return loss
         student, weight = self.task.handed(features), self.feature_weight
+        if weight == 0 and not self.task.added(self._unwrapped)[0]:
+            return loss
         if weight == 0:
             # What maps them to the teacher stays in the graph: engines expect a gradient of every parameter.
             return loss + 0.0 * sum(feature.sum() for feature in student)
@@ -199,7 +201,8 @@ class ChainTrainer(StageTrainer):
                 self.teacher.features(dict(zip(tensors, rows, strict=True)))
                 for rows in zip(*(value.split(size) for value in tensors.values()), strict=True)
             ]
-        return tuple(torch.cat(feature) for feature in zip(*parts, strict=True))
+        # Features may be as large as logits: nothing is copied that is whole.
+        return parts[0] if len(parts) == 1 else tuple(torch.cat(feature) for feature in zip(*parts, strict=True))
 
     def _model_inputs(self, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
         return {name: inputs[name] for name in self.task.inputs if name in inputs}
@@ -220,7 +223,7 @@ class ChainTrainer(StageTrainer):
         if prediction_loss_only:
             return loss.detach(), None, None
         require_columns(inputs, [self.task.labels], self.task.collator)
-        return loss.detach(), self.task.predictions(outputs), inputs[self.task.labels]
+        return loss.detach(), self.task.predictions(outputs, inputs), inputs[self.task.labels]
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of a stream are whole as well: it begins anew where it ends."""
@@ -260,7 +263,7 @@ class ChainTrainer(StageTrainer):
         return [name for name in super().get_decay_parameter_names(model) if not name.endswith(self.task.undecayed)]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds loss parts, images/s, TFLOP/s and MACs so far to what the Trainer logs."""
+        """Adds loss parts, samples/s in the task's unit, TFLOP/s and MACs so far to what the Trainer logs."""
         if self.meters is not None and "loss" in logs:
             logs |= self.meters.read(self.state.global_step)
             for name in (f"{self.args.task}_loss", "feature_loss"):
@@ -279,5 +282,6 @@ class ChainTrainer(StageTrainer):
     @property
     def _meters(self) -> Meters:
         if self.meters is None:
-            self.meters = Meters(self.step_cost(self.state.max_steps))
+            cost, task = self.step_cost(self.state.max_steps), self.task
+            self.meters = Meters(cost, task.unit, task.units(self.train_dataset))
         return self.meters

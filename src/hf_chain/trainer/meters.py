@@ -1,4 +1,4 @@
-"""What a training says of its speed: images and tokens a second."""
+"""What a training says of its speed: images or tokens a second."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ class Meters:
 
     Args:
         cost (`StepCost`): gives the MACs of the steps.
+        unit (`str`): what speed is counted in, such as `images`.
+        units (`int`): of those in a sample.
     """
 
-    def __init__(self, cost: StepCost) -> None:
-        self.cost = cost
+    def __init__(self, cost: StepCost, unit: str = "images", units: int = 1) -> None:
+        self.cost, self.unit, self.units = cost, unit, units
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(()))
         self._count = 0
         self._step = 0
@@ -43,7 +45,7 @@ class Meters:
         steps, seconds = step - self._step, now - self._time
         if steps > 0 and seconds > 0:
             macs = self.cost.total_macs(step) - self.cost.total_macs(self._step)
-            logs["images_per_second"] = steps * self.cost.samples_per_step / seconds
+            logs[f"{self.unit}_per_second"] = steps * self.cost.samples_per_step * self.units / seconds
             logs["tflops_per_second"] = 2 * macs / seconds / 1e12
         logs["macs"] = self.cost.total_macs(step)
         self._sums.clear()

@@ -136,7 +136,7 @@ class ContrastiveTask(Task):
         """Image tower plus text tower."""
         return feature_loss(*student, *teacher)
 
-    def predictions(self, features: Features) -> tuple[torch.Tensor, ...]:
+    def predictions(self, features: Features, batch: Batch) -> tuple[torch.Tensor, ...]:
         """Image and text embeddings."""
         return features["image_embeds"], features["text_embeds"]
 

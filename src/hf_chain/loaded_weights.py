@@ -6,19 +6,17 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hf_chain.engine import own_part
 from hf_chain.errors import HfChainError
 from hf_chain.files import check_as_written
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 def first_not_finite(folder: Path) -> str | None:
@@ -110,6 +108,38 @@ def without_list_of_weights() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(verbosity)
+
+
+@contextmanager
+def names_as_in_memory(model: PreTrainedModel) -> Iterator[None]:
+    """Within the block `load_state_dict` of a model takes weights as its files hold them.
+
+    Those of a ViT have other names there, which transformers' `from_pretrained` knows and its Trainer does not.
+
+    Args:
+        model (`PreTrainedModel`): the model; classes with a `from_pretrained` of their own write the names in memory.
+    """
+    if type(model).from_pretrained.__func__ is not PreTrainedModel.from_pretrained.__func__:  # type: ignore[attr-defined]
+        yield
+        return
+
+    def convert(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
+        if state.keys() <= module.state_dict().keys():
+            return
+        with without_list_of_weights():
+            loaded, report = type(model).from_pretrained(
+                None, config=model.config, state_dict=dict(state), dtype=model.dtype, output_loading_info=True
+            )
+        left_over = {name: state[name] for name in report["unexpected_keys"] if name in state}
+        missing = report["missing_keys"]
+        state.clear()
+        state.update({name: value for name, value in loaded.state_dict().items() if name not in missing} | left_over)
+
+    handle = model.register_load_state_dict_pre_hook(convert)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def check_loaded(

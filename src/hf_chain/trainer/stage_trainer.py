@@ -18,7 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from hf_chain.engine import Engine, is_sharded
 from hf_chain.errors import HfChainError
 from hf_chain.files import write_manifest
-from hf_chain.loaded_weights import first_not_finite_of, require_finite
+from hf_chain.loaded_weights import first_not_finite_of, names_as_in_memory, require_finite
 
 
 class StageTrainer(Trainer):
@@ -120,7 +120,7 @@ class StageTrainer(Trainer):
         raise HfChainError("hyperparameter_search makes models by model_init, which is not taken: train once a trial")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        with self._loading(resume_from_checkpoint):
+        with self._loading(resume_from_checkpoint), names_as_in_memory(self._unwrapped):
             try:
                 super()._load_from_checkpoint(resume_from_checkpoint, model)
             except RuntimeError as error:
@@ -129,7 +129,8 @@ class StageTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         # DeepSpeed's own checkpoint holds what is beside the model as well.
-        with nullcontext() if self.engine.is_deepspeed else self._loading(self.state.best_model_checkpoint):
+        own = nullcontext() if self.engine.is_deepspeed else self._loading(self.state.best_model_checkpoint)
+        with own, names_as_in_memory(self._unwrapped):
             super()._load_best_model()
 
     def _loading(self, checkpoint: str) -> AbstractContextManager[None]:

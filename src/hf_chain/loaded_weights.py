@@ -119,7 +119,7 @@ def names_as_in_memory(model: PreTrainedModel) -> Iterator[None]:
     Args:
         model (`PreTrainedModel`): the model; classes with a `from_pretrained` of their own write the names in memory.
     """
-    if type(model).from_pretrained.__func__ is not PreTrainedModel.from_pretrained.__func__:  # type: ignore[attr-defined]
+    if type(model).from_pretrained.__func__ is not PreTrainedModel.from_pretrained.__func__:
         yield
         return
 

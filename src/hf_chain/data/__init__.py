@@ -11,11 +11,11 @@ from hf_chain.lazy import lazy_names
 
 if TYPE_CHECKING:
     from hf_chain.data.captions import class_names
-    from hf_chain.data.collator import ImageTextCollator
-    from hf_chain.data.dataset import ImageTextDataset, ImageTextStream
+    from hf_chain.data.collator import ImageCollator, ImageTextCollator
+    from hf_chain.data.dataset import ImageDataset, ImageStream, ImageTextDataset, ImageTextStream
     from hf_chain.data.prompts import PROMPT_TEMPLATES, resolve_templates
     from hf_chain.data.quality import QualityReport, check_quality
-    from hf_chain.data.settings import AugmentationSettings, DataSettings, ScenesSettings
+    from hf_chain.data.settings import AugmentationSettings, DataSettings, ImageSettings, ScenesSettings
     from hf_chain.data.sources import load_splits, rows_in_memory
     from hf_chain.data.text_rows import PackedTextDataset, PackedTextStream, collate_rows
     from hf_chain.data.text_settings import TextSettings
@@ -26,6 +26,10 @@ _MODULES = {
     "PROMPT_TEMPLATES": "prompts",
     "AugmentationSettings": "settings",
     "DataSettings": "settings",
+    "ImageCollator": "collator",
+    "ImageDataset": "dataset",
+    "ImageSettings": "settings",
+    "ImageStream": "dataset",
     "ImageTextCollator": "collator",
     "ImageTextDataset": "dataset",
     "ImageTextStream": "dataset",
@@ -51,6 +55,10 @@ __all__ = [
     "PROMPT_TEMPLATES",
     "AugmentationSettings",
     "DataSettings",
+    "ImageCollator",
+    "ImageDataset",
+    "ImageSettings",
+    "ImageStream",
     "ImageTextCollator",
     "ImageTextDataset",
     "ImageTextStream",

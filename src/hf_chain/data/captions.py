@@ -17,7 +17,7 @@ from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Valu
 from transformers.utils import logging
 
 from hf_chain.data.prompts import resolve_templates
-from hf_chain.data.settings import DataSettings
+from hf_chain.data.settings import DataSettings, ImageSettings
 from hf_chain.errors import HfChainError, shortened
 
 logger = logging.get_logger(__name__)
@@ -26,25 +26,24 @@ logger = logging.get_logger(__name__)
 AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
 
 
-def used_columns(settings: DataSettings) -> list[str]:
+def used_columns(settings: ImageSettings) -> list[str]:
     """Return the columns that training reads."""
-    names = (settings.image_column, settings.caption_column, settings.label_column, settings.class_names_column)
+    names = (getattr(settings, field) for field in settings.COLUMNS)
     return list(dict.fromkeys(name for name in names if name is not None))
 
 
-def check_columns(dataset: Dataset | IterableDataset, settings: DataSettings) -> None:
+def check_columns(dataset: Dataset | IterableDataset, settings: ImageSettings) -> None:
     """Raise `HfChainError` where a column of the settings is not in the source.
 
     Args:
         dataset (`datasets.Dataset` or `datasets.IterableDataset`): A split; of a stream without known features one
             row is read.
-        settings (`DataSettings`): Names of the columns.
+        settings (`ImageSettings`): Names of the columns.
     """
     available = dataset.column_names
     if available is None:
         available = list(next(iter(dataset), {}))
-    fields = ("image_column", "caption_column", "label_column", "class_names_column")
-    for field in fields:
+    for field in settings.COLUMNS:
         column = getattr(settings, field)
         if column is not None and column not in available:
             raise HfChainError(
@@ -52,12 +51,12 @@ def check_columns(dataset: Dataset | IterableDataset, settings: DataSettings) ->
             )
 
 
-def undecoded(dataset: AnyDataset, settings: DataSettings) -> AnyDataset:
+def undecoded(dataset: AnyDataset, settings: ImageSettings) -> AnyDataset:
     """Return the used columns only, images as bytes or path.
 
     Args:
         dataset (`datasets.Dataset` or `datasets.IterableDataset`): A split.
-        settings (`DataSettings`): Names of the columns.
+        settings (`ImageSettings`): Names of the columns.
 
     Returns:
         The same kind of data set, whose rows can be read even where an image is broken.
@@ -77,32 +76,32 @@ def with_stored_images(dataset: AnyDataset, image_column: str) -> AnyDataset:
     return dataset
 
 
-class CaptionReader:
-    """Finds all captions and the class number of a row.
+def reader_of(settings: ImageSettings, features: Features | None = None) -> LabelReader:
+    """Return what reads a row beside its image: class number, and captions where the settings are of such data."""
+    return CaptionReader(settings, features) if isinstance(settings, DataSettings) else LabelReader(settings, features)
+
+
+class LabelReader:
+    """Finds the class number of a row.
 
     Args:
-        settings (`DataSettings`): Which columns to read and how class names become captions.
+        settings (`ImageSettings`): Which column to read.
         features (`datasets.Features`, *optional*): Features of the source; a `ClassLabel` column brings its names.
 
     Raises:
-        `HfChainError`: Where captions are to be made of class names and there are none, or the label column holds what
-            can be no class number.
+        `HfChainError`: Where the label column holds what can be no class number.
     """
 
-    def __init__(self, settings: DataSettings, features: Features | None = None) -> None:
+    _INSTEAD = ""
+    """What else may be done with a column of names."""
+
+    def __init__(self, settings: Any, features: Features | None = None) -> None:
         self.settings = settings
         self._feature = (features or {}).get(settings.label_column) if settings.label_column else None
-        self._made: dict[tuple[str, ...], list[str]] = {}
         if self._feature is not None and not _may_number_classes(self._feature):
             raise HfChainError(
                 f"label_column {settings.label_column!r} holds {_kind(self._feature)}, not one class number a row; "
-                "number the classes with Dataset.class_encode_column, or make captions of the names with "
-                "class_names_column"
-            )
-        if settings.caption_column is None and settings.class_names_column is None and self.names_by_class is None:
-            raise HfChainError(
-                f"column {settings.label_column!r} holds numbers without names; "
-                "give class_names or class_names_column, or a caption_column"
+                f"number the classes with Dataset.class_encode_column{self._INSTEAD}"
             )
 
     @cached_property
@@ -127,6 +126,46 @@ class CaptionReader:
         if isinstance(value, str) and isinstance(self._feature, ClassLabel) and value in self._feature.names:
             value = self._feature.str2int(value)
         return class_number(value, None if self.names_by_class is None else len(self.names_by_class))
+
+    def check(self, row: Mapping[str, Any]) -> tuple[list[str], bool]:
+        """Return what is wrong with a row beside its image, and whether it can be used all the same."""
+        try:
+            self.label(row)
+        except ValueError as error:
+            return [str(error)], False
+        return [], True
+
+
+class CaptionReader(LabelReader):
+    """Finds all captions and the class number of a row.
+
+    Args:
+        settings (`DataSettings`): Which columns to read and how class names become captions.
+        features (`datasets.Features`, *optional*): Features of the source; a `ClassLabel` column brings its names.
+
+    Raises:
+        `HfChainError`: Where captions are to be made of class names and there are none, or the label column holds what
+            can be no class number.
+    """
+
+    _INSTEAD = ", or make captions of the names with class_names_column"
+
+    def __init__(self, settings: DataSettings, features: Features | None = None) -> None:
+        super().__init__(settings, features)
+        self._made: dict[tuple[str, ...], list[str]] = {}
+        if settings.caption_column is None and settings.class_names_column is None and self.names_by_class is None:
+            raise HfChainError(
+                f"column {settings.label_column!r} holds numbers without names; "
+                "give class_names or class_names_column, or a caption_column"
+            )
+
+    def check(self, row: Mapping[str, Any]) -> tuple[list[str], bool]:
+        """Return what is wrong with a row beside its image, and whether it can be used all the same."""
+        problems, usable = super().check(row)
+        if not usable:
+            return problems, False
+        captions, problems = self.captions(row)
+        return problems, bool(captions)
 
     def captions(self, row: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         """Return all usable captions of a row and what is wrong with the others.

@@ -13,39 +13,34 @@ from PIL import Image
 from transformers import CLIPProcessor
 
 
-class ImageTextCollator:
-    """Turns samples of `ImageTextDataset` into a batch with the very processor that users of the model get.
+class ImageCollator:
+    """Turns samples of `ImageDataset` into a batch with the very processor that users of the model get.
 
     Args:
-        processor (`transformers.CLIPProcessor`): Image processor and tokenizer of the model.
-        max_length (`int`, *optional*): Context length in tokens; the tokenizer's own by default.
+        image_processor (`transformers.BaseImageProcessor`): Image processor of the model.
     """
 
-    def __init__(self, processor: CLIPProcessor, max_length: int | None = None) -> None:
-        self.image_processor = processor.image_processor
-        self.tokenizer = processor.tokenizer
-        self.max_length = max_length or self.tokenizer.model_max_length
+    def __init__(self, image_processor: Any) -> None:
+        self.image_processor = image_processor
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Collate samples with K captions each.
+        """Collate samples.
 
         Args:
             samples (`Sequence[dict]`): B samples.
 
         Returns:
-            `dict[str, torch.Tensor]`: `pixel_values` `[B, 3, H, W]` float32; `input_ids` and `attention_mask`
-            `[B, K, L]`, padded to the context length; `caption_ids` `[B, K]`, equal for equal captions only;
-            `image_ids` and `views` `[B]`.
+            `dict[str, torch.Tensor]`: `pixel_values` `[B, 3, H, W]` float32; `image_ids` and `views` `[B]`; `labels`
+            `[B]`, class numbers, where the samples have them.
         """
-        batch, per_image = len(samples), len(samples[0]["captions"])
-        texts = self.tokenize([caption for sample in samples for caption in sample["captions"]])
-        images = [sample["image"] for sample in samples]
-        return {
-            "pixel_values": self.pixel_values(images),
-            **{name: values.view(batch, per_image, *values.shape[1:]) for name, values in texts.items()},
+        batch = {
+            "pixel_values": self.pixel_values([sample["image"] for sample in samples]),
             "image_ids": torch.tensor([sample["image_id"] for sample in samples]),
             "views": torch.tensor([sample["view"] for sample in samples]),
         }
+        if all("label" in sample for sample in samples):
+            batch["labels"] = torch.tensor([sample["label"] for sample in samples])
+        return batch
 
     def pixel_values(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Turn N RGB images into `[N, 3, H, W]`, float32, as the image processor does."""
@@ -56,6 +51,36 @@ class ImageTextCollator:
     @cached_property
     def _direct(self) -> DirectPixels | None:
         return DirectPixels.of(self.image_processor)
+
+
+class ImageTextCollator(ImageCollator):
+    """Turns samples of `ImageTextDataset` into a batch with the very processor that users of the model get.
+
+    Args:
+        processor (`transformers.CLIPProcessor`): Image processor and tokenizer of the model.
+        max_length (`int`, *optional*): Context length in tokens; the tokenizer's own by default.
+    """
+
+    def __init__(self, processor: CLIPProcessor, max_length: int | None = None) -> None:
+        super().__init__(processor.image_processor)
+        self.tokenizer = processor.tokenizer
+        self.max_length = max_length or self.tokenizer.model_max_length
+
+    def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Collate samples with K captions each.
+
+        Args:
+            samples (`Sequence[dict]`): B samples.
+
+        Returns:
+            `dict[str, torch.Tensor]`: what `ImageCollator` gives; `input_ids` and `attention_mask` `[B, K, L]`, padded
+            to the context length; `caption_ids` `[B, K]`, equal for equal captions only.
+        """
+        batch, per_image = len(samples), len(samples[0]["captions"])
+        texts = self.tokenize([caption for sample in samples for caption in sample["captions"]])
+        return super().__call__(samples) | {
+            name: values.view(batch, per_image, *values.shape[1:]) for name, values in texts.items()
+        }
 
     def tokenize(self, captions: Sequence[str]) -> dict[str, torch.Tensor]:
         """Turn N captions into `input_ids` and `attention_mask` `[N, L]` and `caption_ids` `[N]`.
@@ -76,15 +101,18 @@ def caption_id(token_ids: Sequence[int]) -> int:
 
 
 class DirectPixels:
-    """Resize the shorter side, cut the centre, scale and normalise, bit for bit as an image processor does.
+    """Resize, scale and normalise, bit for bit as an image processor does.
 
     Args:
-        processor (`transformers.CLIPImageProcessorPil`): What has to be equalled.
+        processor (`transformers.BaseImageProcessor`): What has to be equalled: one that resizes the shorter side and
+            cuts the centre, as CLIP's, or resizes to one shape, as ViT's.
     """
 
     def __init__(self, processor: Any) -> None:
-        self.side = processor.size["shortest_edge"]
-        self.crop = (processor.crop_size["width"], processor.crop_size["height"])
+        size = dict(processor.size)
+        self.side: int | None = size.get("shortest_edge")
+        result = size if self.side is None else processor.crop_size
+        self.crop: tuple[int, int] = (result["width"], result["height"])
         self.resample = processor.resample
         # Division by 255 is what multiplication by 1 / 255 in double precision rounds to.
         self.divisor = 1 / processor.rescale_factor
@@ -121,6 +149,8 @@ class DirectPixels:
         return pixels
 
     def _cut(self, image: Image.Image) -> Image.Image:
+        if self.side is None:
+            return image if image.size == self.crop else image.resize(self.crop, self.resample)
         short, long = sorted(image.size)
         long = int(self.side * long / short)
         size = (self.side, long) if image.width <= image.height else (long, self.side)

@@ -1,4 +1,4 @@
-"""Image–text pairs as a map-style data set and as a stream."""
+"""Images, with captions or without, as a map-style data set and as a stream."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from datasets import Dataset, IterableDataset
 from PIL import Image
 from torch.utils import data
 
-from hf_chain.data.captions import CaptionReader, check_columns, sample_captions, undecoded
+from hf_chain.data.captions import CaptionReader, LabelReader, check_columns, sample_captions, undecoded
 from hf_chain.data.quality import FIRST_JUDGEMENT, BadRow, RunningCount, read_row
 from hf_chain.data.randomness import sample_random
-from hf_chain.data.settings import AugmentationSettings, DataSettings
+from hf_chain.data.settings import AugmentationSettings, ImageSettings
 from hf_chain.data.streams import Epochs, RowStream
 from hf_chain.errors import HfChainError, reason
 from hf_chain.images import decode_image, image_path
@@ -51,22 +51,29 @@ _DRAWS = 100
 """Rows that are drawn in place of a bad one before all are tried in their order."""
 
 
-class _Pairs(Epochs):
-    """What both kinds share: turning a row into a sample of an epoch."""
+class _Images(Epochs):
+    """What data sets and streams share: turning a row into a sample of an epoch."""
 
+    _reader: type[LabelReader] = LabelReader
     _rows: Dataset | IterableDataset
 
-    def __init__(self, settings: DataSettings, reader: CaptionReader, seed: int, training: bool) -> None:
+    def __init__(
+        self,
+        dataset: Dataset | IterableDataset,
+        settings: Any,
+        seed: int = 0,
+        training: bool = True,
+        report_file: str | Path | None = None,
+    ) -> None:
+        check_columns(dataset, settings)
         super().__init__()
+        self.dataset = dataset
         self.settings = settings
-        self.reader = reader
+        self.reader = self._reader(settings, dataset.features)
         self.seed = seed
         self.augmented = training and settings.augmentation.enabled
-
-    @property
-    def captions_per_image(self) -> int:
-        """Captions K of a sample."""
-        return self.settings.captions_per_image
+        self.report_file = report_file
+        self._rows = undecoded(dataset, settings)
 
     @property
     def view(self) -> int:
@@ -75,72 +82,75 @@ class _Pairs(Epochs):
             return 0
         return self.epoch % self.settings.image_views if self.settings.image_views else -1
 
-    def all_captions(self, most_rows: int | None = None) -> Iterator[str]:
-        """Yield every usable caption of the first `most_rows` rows, or of all, without reading images."""
-        rows = self._rows.remove_columns(self.settings.image_column)
-        for row in islice(rows, most_rows):
-            yield from self.reader.captions(row)[0]
-
     def _image(self, row: Mapping[str, Any]) -> Image.Image:
         return decode_image(row[self.settings.image_column], self.settings.max_image_pixels)
 
     def _sample(self, key: int | str, image_id: int, row: Mapping[str, Any], image: Image.Image) -> dict[str, Any]:
-        captions, _ = self.reader.captions(row)
-        if not captions:
-            raise ValueError("there is no usable caption")
         if self.augmented:
             turn = self.view if self.settings.image_views else self.epoch
             image = augment(image, self.settings.augmentation, sample_random("image", self.seed, turn, key))
-        random = sample_random("captions", self.seed, self.epoch, key)
-        sample: dict[str, Any] = {
-            "image": image,
-            "captions": sample_captions(captions, self.settings.captions_per_image, random),
-            "image_id": image_id,
-            "view": self.view,
-        }
+        sample = {"image": image, "image_id": image_id, "view": self.view}
         label = self.reader.label(row)
         if label is not None:
             sample["label"] = label
         return sample
 
 
-class ImageTextDataset(_Pairs, data.Dataset):
-    """Image–text pairs by row number. A sample depends on the seed, the epoch and its row only.
+class _Captioned(_Images):
+    """The captions of either kind."""
 
-    A bad row is counted, and replaced by another that seed, epoch and row choose; past `max_bad_share` the run stops.
+    _reader = CaptionReader
+    reader: CaptionReader
+
+    @property
+    def captions_per_image(self) -> int:
+        """Captions K of a sample."""
+        return self.settings.captions_per_image
+
+    def all_captions(self, most_rows: int | None = None) -> Iterator[str]:
+        """Yield every usable caption of the first `most_rows` rows, or of all, without reading images."""
+        rows = self._rows.remove_columns(self.settings.image_column)
+        for row in islice(rows, most_rows):
+            yield from self.reader.captions(row)[0]
+
+    def _sample(self, key: int | str, image_id: int, row: Mapping[str, Any], image: Image.Image) -> dict[str, Any]:
+        captions, _ = self.reader.captions(row)
+        if not captions:
+            raise ValueError("there is no usable caption")
+        random = sample_random("captions", self.seed, self.epoch, key)
+        drawn = sample_captions(captions, self.settings.captions_per_image, random)
+        return super()._sample(key, image_id, row, image) | {"captions": drawn}
+
+
+class ImageDataset(_Images, data.Dataset):
+    """Images, and their class numbers where the settings name them, by row number.
+
+    A sample depends on the seed, the epoch and its row only. A bad row is counted, and replaced by another that seed,
+    epoch and row choose; past `max_bad_share` the run stops.
 
     Args:
         dataset (`datasets.Dataset`): One split.
-        settings (`DataSettings`): Columns, captions and augmentation.
-        seed (`int`, *optional*, defaults to 0): Seed of caption choice and augmentation.
+        settings (`ImageSettings`): Columns and augmentation.
+        seed (`int`, *optional*, defaults to 0): Seed of the augmentation.
         training (`bool`, *optional*, defaults to `True`): Whether images are augmented.
         report_file (`str` or `pathlib.Path`, *optional*): JSON lines file that bad rows are appended to.
 
     Raises:
         `HfChainError`: Where a column is missing; while rows are read, where too many are bad.
-
-    Example:
-        ```python
-        >>> splits = load_splits(DataSettings(), seed=0)
-        >>> pairs = ImageTextDataset(splits["train"], DataSettings())
-        >>> pairs.set_epoch(3)
-        >>> pairs[0]["captions"]
-        ```
     """
 
     def __init__(
         self,
         dataset: Dataset,
-        settings: DataSettings,
+        settings: ImageSettings,
         seed: int = 0,
         training: bool = True,
         report_file: str | Path | None = None,
     ) -> None:
-        check_columns(dataset, settings)
-        super().__init__(settings, CaptionReader(settings, dataset.features), seed, training)
-        self.dataset = dataset
-        self._rows = undecoded(dataset, settings)
-        self._texts = self._rows.remove_columns(settings.image_column)
+        super().__init__(dataset, settings, seed, training, report_file)
+        # A data set without columns would have no rows either.
+        others = self._rows.remove_columns(settings.image_column)
+        self._others = others if others.column_names else [{}] * len(self._rows)
         self._decoded: dict[int, Image.Image] = {}
         self._bad: dict[int, BadRow] = {}
         name, first = f"the data of {settings.source}", min(FIRST_JUDGEMENT, len(self._rows))
@@ -174,7 +184,7 @@ class ImageTextDataset(_Pairs, data.Dataset):
         if index in self._bad:
             return None
         kept = self._decoded.get(index)
-        row = self._rows[index] if kept is None else self._texts[index]
+        row = self._rows[index] if kept is None else self._others[index]
         try:
             image = self._image(row) if kept is None else kept
             if self.settings.keep_decoded:
@@ -189,16 +199,41 @@ class ImageTextDataset(_Pairs, data.Dataset):
         self.count.add(self._bad[index])
         return None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} rows of {self.settings.source})"
+
+
+class ImageTextDataset(_Captioned, ImageDataset):
+    """Image–text pairs by row number: an `ImageDataset` whose samples have captions.
+
+    Args:
+        dataset (`datasets.Dataset`): One split.
+        settings (`DataSettings`): Columns, captions and augmentation.
+        seed (`int`, *optional*, defaults to 0): Seed of caption choice and augmentation.
+        training (`bool`, *optional*, defaults to `True`): Whether images are augmented.
+        report_file (`str` or `pathlib.Path`, *optional*): JSON lines file that bad rows are appended to.
+
+    Raises:
+        `HfChainError`: Where a column is missing; while rows are read, where too many are bad.
+
+    Example:
+        ```python
+        >>> splits = load_splits(DataSettings(), seed=0)
+        >>> pairs = ImageTextDataset(splits["train"], DataSettings())
+        >>> pairs.set_epoch(3)
+        >>> pairs[0]["captions"]
+        ```
+    """
+
     def captions(self, index: int) -> list[str]:
         """Return all usable captions of a row, without reading its image."""
-        return self.reader.captions(self._texts[index])[0]
-
-    def __repr__(self) -> str:
-        return f"ImageTextDataset({len(self)} rows of {self.settings.source})"
+        return self.reader.captions(self._others[index])[0]
 
 
-class ImageTextStream(_Pairs, RowStream):
-    """Image–text pairs of a stream; bad rows are counted, skipped, and stop the run past `max_bad_share`.
+class ImageStream(_Images, RowStream):
+    """Images of a stream, and their class numbers where the settings name them.
+
+    Bad rows are counted, skipped, and stop the run past `max_bad_share`.
 
     Workers share the files of the stream, and so do processes in [`ChainTrainer`], by lanes: accelerate cuts every
     global batch in slices (with `dispatch_batches=False`), so that two processes see what one would. What is drawn for
@@ -206,8 +241,8 @@ class ImageTextStream(_Pairs, RowStream):
 
     Args:
         dataset (`datasets.IterableDataset`): One split.
-        settings (`DataSettings`): Columns, captions and augmentation.
-        seed (`int`, *optional*, defaults to 0): Seed of caption choice and augmentation.
+        settings (`ImageSettings`): Columns and augmentation.
+        seed (`int`, *optional*, defaults to 0): Seed of the augmentation.
         training (`bool`, *optional*, defaults to `True`): Whether images are augmented.
         report_file (`str` or `pathlib.Path`, *optional*): JSON lines file that bad rows are appended to.
 
@@ -218,22 +253,18 @@ class ImageTextStream(_Pairs, RowStream):
     def __init__(
         self,
         dataset: IterableDataset,
-        settings: DataSettings,
+        settings: ImageSettings,
         seed: int = 0,
         training: bool = True,
         report_file: str | Path | None = None,
     ) -> None:
-        check_columns(dataset, settings)
-        super().__init__(settings, CaptionReader(settings, dataset.features), seed, training)
-        self.dataset = dataset
-        self._rows = undecoded(dataset, settings)
-        self.report_file = report_file
+        super().__init__(dataset, settings, seed, training, report_file)
         self._passes = 0
         self.count = RunningCount(settings.max_bad_share, report_file)
 
-    def lane(self, index: int, lanes: int, reports: bool = True) -> ImageTextStream:
+    def lane(self, index: int, lanes: int, reports: bool = True) -> Any:
         """Return one lane; where it does not report, its bad rows are not appended to `report_file`."""
-        part: ImageTextStream = super().lane(index, lanes, reports)
+        part = super().lane(index, lanes, reports)
         if not reports:
             part.report_file = None
         return part
@@ -248,11 +279,16 @@ class ImageTextStream(_Pairs, RowStream):
             image, bad = read_row(self.count.report.rows, row, self.reader)
             self.count.add(bad)
             if image is not None:
-                yield now._sample(_content_key(row, self.settings.image_column), -1, row, image)
+                key = _content_key(row, self.settings.image_column)
+                yield now._sample(key, int(key, 16) >> 1, row, image)
         # The files of a lane are others in each pass: as many passes as lanes stand for the whole stream.
         self._passes += 1
         if self._passes % self.lanes == 0:
             self.count.finish()
+
+
+class ImageTextStream(_Captioned, ImageStream):
+    """Image–text pairs of a stream: an `ImageStream` of `DataSettings`, whose samples have captions."""
 
 
 def _content_key(row: Mapping[str, Any], image_column: str) -> str:

@@ -22,9 +22,9 @@ from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from hf_chain.data.captions import CaptionReader, check_columns, undecoded, with_stored_images
+from hf_chain.data.captions import LabelReader, check_columns, reader_of, undecoded, with_stored_images
 from hf_chain.data.files import image_files_key
-from hf_chain.data.settings import DataSettings
+from hf_chain.data.settings import ImageSettings
 from hf_chain.errors import HfChainError, reason
 from hf_chain.images import decode_image, image_path
 
@@ -168,13 +168,13 @@ _RULES = 2
 """What is bad has changed so often; a scan by older rules is not remembered."""
 
 
-def read_row(number: int, row: Mapping[str, Any], reader: CaptionReader) -> tuple[Image.Image | None, BadRow | None]:
+def read_row(number: int, row: Mapping[str, Any], reader: LabelReader) -> tuple[Image.Image | None, BadRow | None]:
     """Decode one row and look for problems.
 
     Args:
         number (`int`): Row number; in a stream, how many came before.
         row (`Mapping`): The row, with its image not decoded.
-        reader (`CaptionReader`): Finds captions and label.
+        reader (`LabelReader`): Finds the label, and captions.
 
     Returns:
         `tuple[PIL.Image.Image | None, BadRow | None]`: The image, where the row can be used, and the problem, where
@@ -186,18 +186,14 @@ def read_row(number: int, row: Mapping[str, Any], reader: CaptionReader) -> tupl
         image = decode_image(value, reader.settings.max_image_pixels)
     except Exception as error:  # Pillow's decoders raise errors of every kind.
         return None, BadRow(number, path, f"image cannot be read, {reason(error)}", usable=False)
-    try:
-        reader.label(row)
-    except ValueError as error:
-        return None, BadRow(number, path, str(error), usable=False)
-    captions, problems = reader.captions(row)
-    bad = BadRow(number, path, ", ".join(problems), usable=bool(captions)) if problems else None
-    return image if captions else None, bad
+    problems, usable = reader.check(row)
+    bad = BadRow(number, path, ", ".join(problems), usable) if problems else None
+    return image if usable else None, bad
 
 
 def check_quality(
     dataset: Dataset,
-    settings: DataSettings,
+    settings: ImageSettings,
     *,
     name: str = "the data",
     report_file: str | Path | None = None,
@@ -209,7 +205,7 @@ def check_quality(
 
     Args:
         dataset (`datasets.Dataset`): One split.
-        settings (`DataSettings`): Columns, and the share of bad rows allowed. With `check: sample` 1,000 rows are
+        settings (`ImageSettings`): Columns, and the share of bad rows allowed. With `check: sample` 1,000 rows are
             judged, with `off` none, and no row is left out.
         name (`str`, *optional*): Name of the split in messages.
         report_file (`str` or `pathlib.Path`, *optional*): Where to write the list of bad rows, if there are any.
@@ -243,8 +239,8 @@ def check_quality(
     return report.good_indices
 
 
-def _scan(dataset: Dataset, settings: DataSettings, name: str, numbers: Sequence[int]) -> QualityReport:
-    reading = _Reading(undecoded(dataset, settings), CaptionReader(settings, dataset.features), numbers)
+def _scan(dataset: Dataset, settings: ImageSettings, name: str, numbers: Sequence[int]) -> QualityReport:
+    reading = _Reading(undecoded(dataset, settings), reader_of(settings, dataset.features), numbers)
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if len(numbers) < _ALONE or workers == 1:
         workers = 0
@@ -266,7 +262,7 @@ class _Reading(TorchDataset):
     """What is bad about rows of these numbers."""
 
     rows: Dataset
-    reader: CaptionReader
+    reader: LabelReader
     numbers: Sequence[int]
 
     def __len__(self) -> int:
@@ -280,13 +276,10 @@ class _Reading(TorchDataset):
             return list(threads.map(lambda number, row: read_row(number, row, self.reader)[1], numbers, rows))
 
 
-def _remembered_report(dataset: Dataset, settings: DataSettings) -> Path:
+def _remembered_report(dataset: Dataset, settings: ImageSettings) -> Path:
     columns = [
         _RULES,
-        settings.image_column,
-        settings.caption_column,
-        settings.label_column,
-        settings.class_names_column,
+        *(getattr(settings, field) for field in settings.COLUMNS),
         settings.class_names,
         settings.max_image_pixels,
     ]

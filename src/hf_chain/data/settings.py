@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -87,8 +87,13 @@ class SourceSettings(Settings):
         return value
 
 
-class DataSettings(SourceSettings):
-    """Source, columns, captions and augmentation of one data set."""
+class ImageSettings(SourceSettings):
+    """Source, columns and augmentation of a data set of images, with class numbers or without."""
+
+    COLUMNS: ClassVar[tuple[str, ...]] = ("image_column", "label_column")
+    """Fields that name columns which training reads."""
+    _OF_SCENES: ClassVar[dict[str, Any]] = {"label_column": "label", "test_splits": ["test", "compositional"]}
+    """What holds for `source: scenes` where nothing else is said."""
 
     source: str = Field(
         "scenes",
@@ -97,25 +102,11 @@ class DataSettings(SourceSettings):
     )
 
     image_column: str = Field("image", description="Column that holds the images.")
-    caption_column: str | None = Field(None, description="Column that holds one caption or a list of captions.")
     label_column: str | None = Field(None, description="Column that holds the class number of an image.")
-    class_names_column: str | None = Field(
-        None, description="Column that holds the names of the row's class: a list, or one text with commas."
-    )
     class_names: list[str | list[str]] | None = Field(
         None,
         description="Names by class number, where the source has none; a list where a class has several.",
     )
-    class_names_used: Literal["all", "first"] = Field(
-        "first", description="Which names of a class make captions and prompts."
-    )
-    prompt_templates: str | list[str] = Field(
-        "clip", description="`clip` (80), `simple` (7), `scenes` (3), or a list of templates with one `{}` each."
-    )
-    captions_per_image: int = Field(
-        1, ge=1, le=1_000, description="Captions K drawn for an image each time it is shown."
-    )
-
     max_image_pixels: int = Field(
         MAX_IMAGE_PIXELS, ge=1, description="Pixels above which an image is not read and its row is bad."
     )
@@ -146,23 +137,59 @@ class DataSettings(SourceSettings):
         default_factory=ScenesSettings, description="The rendered scenes, for `source: scenes`."
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _scenes_bring_their_columns(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("source", "scenes") == "scenes":
-            defaults = {
-                "caption_column": "captions",
-                "label_column": "label",
-                "prompt_templates": "scenes",
-                "test_splits": ["test", "compositional"],
-            }
-            return {**defaults, **values}
-        return values
-
     @field_validator("check", mode="before")
     @classmethod
     def _yaml_reads_off_as_false(cls, value: Any) -> Any:
         return "off" if value is False else value
+
+    @field_validator("class_names")
+    @classmethod
+    def _every_class_is_named(cls, value: list[str | list[str]] | None) -> list[str | list[str]] | None:
+        for number, names in enumerate(value or []):
+            if not names or not all(name.strip() for name in ([names] if isinstance(names, str) else names)):
+                raise ValueError(f"class_names has no name for class {number}; give one name or a list of names")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scenes_bring_their_columns(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("source", "scenes") == "scenes":
+            return {**cls._OF_SCENES, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _settings_fit_each_other(self) -> ImageSettings:
+        if self.class_names is not None and self.label_column is None:
+            raise ValueError("class_names is given without label_column; name the column that holds the class numbers")
+        if self.image_views > 1 and not self.augmentation.enabled:
+            raise ValueError(f"image_views is {self.image_views} without augmentation; set it to 0 or augment")
+        if self.streaming and self.source == "scenes":
+            raise ValueError("streaming is true for source 'scenes', which are rendered here; set it to false")
+        return self
+
+
+class DataSettings(ImageSettings):
+    """Source, columns, captions and augmentation of one data set."""
+
+    COLUMNS: ClassVar[tuple[str, ...]] = ("image_column", "caption_column", "label_column", "class_names_column")
+    _OF_SCENES: ClassVar[dict[str, Any]] = ImageSettings._OF_SCENES | {
+        "caption_column": "captions",
+        "prompt_templates": "scenes",
+    }
+
+    caption_column: str | None = Field(None, description="Column that holds one caption or a list of captions.")
+    class_names_column: str | None = Field(
+        None, description="Column that holds the names of the row's class: a list, or one text with commas."
+    )
+    class_names_used: Literal["all", "first"] = Field(
+        "first", description="Which names of a class make captions and prompts."
+    )
+    prompt_templates: str | list[str] = Field(
+        "clip", description="`clip` (80), `simple` (7), `scenes` (3), or a list of templates with one `{}` each."
+    )
+    captions_per_image: int = Field(
+        1, ge=1, le=1_000, description="Captions K drawn for an image each time it is shown."
+    )
 
     @field_validator("prompt_templates")
     @classmethod
@@ -174,24 +201,10 @@ class DataSettings(SourceSettings):
             return value
         return list(checked_templates(value))
 
-    @field_validator("class_names")
-    @classmethod
-    def _every_class_is_named(cls, value: list[str | list[str]] | None) -> list[str | list[str]] | None:
-        for number, names in enumerate(value or []):
-            if not names or not all(name.strip() for name in ([names] if isinstance(names, str) else names)):
-                raise ValueError(f"class_names has no name for class {number}; give one name or a list of names")
-        return value
-
     @model_validator(mode="after")
     def _something_gives_captions(self) -> DataSettings:
         if self.caption_column is None and self.label_column is None and self.class_names_column is None:
             raise ValueError(
                 "caption_column, label_column and class_names_column are all empty; one of them must give captions"
             )
-        if self.class_names is not None and self.label_column is None:
-            raise ValueError("class_names is given without label_column; name the column that holds the class numbers")
-        if self.image_views > 1 and not self.augmentation.enabled:
-            raise ValueError(f"image_views is {self.image_views} without augmentation; set it to 0 or augment")
-        if self.streaming and self.source == "scenes":
-            raise ValueError("streaming is true for source 'scenes', which are rendered here; set it to false")
         return self

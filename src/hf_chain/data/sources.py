@@ -23,7 +23,7 @@ from datasets import (
 from hf_chain.data.captions import check_columns, undecoded
 from hf_chain.data.files import FORMAT_NAMES, FORMATS, by_name
 from hf_chain.data.scenes import scenes_of_split
-from hf_chain.data.settings import DataSettings, SourceSettings
+from hf_chain.data.settings import ImageSettings, SourceSettings
 from hf_chain.data.streams import number_of_lanes
 from hf_chain.data.text_settings import STORIES, TextSettings
 from hf_chain.errors import HfChainError, reason_behind
@@ -34,14 +34,14 @@ _BYTES = (Value("binary"), Value("large_binary"))
 
 
 def load_splits(
-    settings: DataSettings | TextSettings, seed: int = 0, only: Collection[str] | None = None
+    settings: ImageSettings | TextSettings, seed: int = 0, only: Collection[str] | None = None
 ) -> dict[str, Dataset | IterableDataset]:
     """Load the splits that a recipe names.
 
     Local files never need the network.
 
     Args:
-        settings (`DataSettings` or `TextSettings`): The source and the names of its splits.
+        settings (`ImageSettings` or `TextSettings`): The source and the names of its splits.
         seed (`int`, *optional*, defaults to 0): Seed of the random training subset and of a stream's order.
         only (`Collection[str]`, *optional*): Splits to load, by those names; all of them by default.
 
@@ -93,7 +93,7 @@ def stream_files(settings: SourceSettings, split: str) -> list[str]:
     return [str(file) for file in (found or {}).get(split, [])]
 
 
-def _loader(settings: DataSettings | TextSettings) -> Callable[[str], Dataset | IterableDataset]:
+def _loader(settings: ImageSettings | TextSettings) -> Callable[[str], Dataset | IterableDataset]:
     if isinstance(settings, TextSettings):
         if settings.source == STORIES:
             return _from_dict(import_module("hf_chain.data.stories").stories_splits(settings), settings)
@@ -134,7 +134,7 @@ def _name_and_files(settings: SourceSettings) -> tuple[str, Any]:
     return str(path) if path.exists() else source, settings.data_files
 
 
-def _with_images(rows: Dataset | IterableDataset, settings: DataSettings) -> Dataset | IterableDataset:
+def _with_images(rows: Dataset | IterableDataset, settings: ImageSettings) -> Dataset | IterableDataset:
     """Let the image column decode to images where it holds paths, bytes, or `{"bytes", "path"}` of a plain parquet."""
     column = settings.image_column
     kind = (rows.features or {}).get(column)
@@ -145,7 +145,7 @@ def _with_images(rows: Dataset | IterableDataset, settings: DataSettings) -> Dat
     return rows.cast_column(column, Image()) if encoded and rows.features is not None else rows
 
 
-def _folder(settings: DataSettings) -> Path:
+def _folder(settings: ImageSettings) -> Path:
     """The folder of the first file, from which relative image paths start."""
     first: Any = settings.data_files or settings.source
     while not isinstance(first, str):
@@ -161,12 +161,12 @@ def _join_path(row: dict[str, Any], column: str, folder: str) -> dict[str, Any]:
     return {column: path if not path or "://" in path else str(Path(folder) / path)}
 
 
-def rows_in_memory(stream: IterableDataset, settings: DataSettings, most_rows: int | None = None) -> Dataset:
+def rows_in_memory(stream: IterableDataset, settings: ImageSettings, most_rows: int | None = None) -> Dataset:
     """Read a stream to its end, or its first rows, for an evaluation that needs to know how many rows there are.
 
     Args:
         stream (`datasets.IterableDataset`): A split.
-        settings (`DataSettings`): Names of the columns that are kept.
+        settings (`ImageSettings`): Names of the columns that are kept.
         most_rows (`int`, *optional*): Rows to read.
 
     Returns:
@@ -183,7 +183,7 @@ def rows_in_memory(stream: IterableDataset, settings: DataSettings, most_rows: i
 
 
 def _training_rows(
-    train: Dataset | IterableDataset, settings: DataSettings | TextSettings, seed: int
+    train: Dataset | IterableDataset, settings: ImageSettings | TextSettings, seed: int
 ) -> Dataset | IterableDataset:
     most = settings.max_train_samples
     if isinstance(train, IterableDataset):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Collection, Mapping
-from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from hf_chain.data.captions import check_columns, undecoded
 from hf_chain.data.files import FORMAT_NAMES, FORMATS, by_name
 from hf_chain.data.scenes import scenes_of_split
 from hf_chain.data.settings import ImageSettings, SourceSettings
+from hf_chain.data.stories import stories_splits
 from hf_chain.data.streams import number_of_lanes
 from hf_chain.data.text_settings import STORIES, TextSettings
 from hf_chain.errors import HfChainError, reason_behind
@@ -96,7 +96,7 @@ def stream_files(settings: SourceSettings, split: str) -> list[str]:
 def _loader(settings: ImageSettings | TextSettings) -> Callable[[str], Dataset | IterableDataset]:
     if isinstance(settings, TextSettings):
         if settings.source == STORIES:
-            return _from_dict(import_module("hf_chain.data.stories").stories_splits(settings), settings)
+            return lambda split: stories_splits(settings.stories, [split])[split]
     elif settings.source == "scenes":
         return lambda split: scenes_of_split(settings.scenes, split)
     path = Path(settings.source).expanduser()

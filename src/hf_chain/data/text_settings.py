@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, model_validator
 
 from hf_chain.data.settings import SourceSettings
+from hf_chain.settings import LARGEST_SEED, Settings
 
 STORIES = "stories"
 """The source that is written here, by `hf_chain.data.stories`."""
 LONGEST_ROW = 1 << 20
+MOST_STORIES = 10_000_000
+"""They are written into memory before the first is read."""
+
+
+class StoriesSettings(Settings):
+    """Sizes and seed of the stories that are written here."""
+
+    train: int = Field(20_000, ge=1, le=MOST_STORIES, description="Stories in the train split.")
+    validation: int = Field(500, ge=1, le=MOST_STORIES, description="Stories in the validation split.")
+    test: int = Field(500, ge=1, le=MOST_STORIES, description="Stories in the test split.")
+    compositional: int = Field(
+        500, ge=1, le=MOST_STORIES, description="Stories of colour and thing pairs held out of training."
+    )
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of the stories, apart from the training seed.")
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of stories of each split."""
+        return {
+            "train": self.train,
+            "validation": self.validation,
+            "test": self.test,
+            "compositional": self.compositional,
+        }
 
 
 class TextSettings(SourceSettings):
@@ -32,6 +58,16 @@ class TextSettings(SourceSettings):
     max_train_samples: int | None = Field(
         None, ge=1, description="Train on this many rows, which documents in a seeded random order fill."
     )
+    stories: StoriesSettings = Field(
+        default_factory=StoriesSettings, description="The stories, for `source: stories`."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stories_bring_their_splits(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("source") == STORIES:
+            return {"test_splits": ["test", "compositional"], **values}
+        return values
 
     @model_validator(mode="after")
     def _a_stream_has_an_end(self) -> TextSettings:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -56,6 +58,34 @@ def load_text_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
     if tokenizer.eos_token_id is None:
         raise HfChainError(f"tokenizer {name_or_path} has no end-of-text token: give one with an eos_token")
     return tokenizer
+
+
+def token_bytes(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    """How many bytes of text each token stands for; special tokens stand for none.
+
+    Exact for byte-level BPE, also of tokens that are a part of a character, and for the kind of SentencePiece.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): Any tokenizer.
+
+    Returns:
+        `numpy.ndarray`: int64, by id.
+    """
+    alphabet, special = set(pre_tokenizers.ByteLevel.alphabet()), set(tokenizer.all_special_ids)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    byte_level = backend is not None and "ByteLevel" in repr(backend.decoder)
+    vocabulary = tokenizer.get_vocab()
+    sizes = np.zeros(max(vocabulary.values()) + 1, dtype=np.int64)
+    for token, number in vocabulary.items():
+        if number in special:
+            continue
+        if byte_level and alphabet.issuperset(token):
+            sizes[number] = len(token)
+        elif re.fullmatch("<0x[0-9A-F]{2}>", token):
+            sizes[number] = 1
+        else:
+            sizes[number] = len(token.replace("▁", " ").encode())
+    return sizes
 
 
 def learn_bytes(

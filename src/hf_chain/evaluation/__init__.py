@@ -1,4 +1,4 @@
-"""Evaluation: zero-shot classification and image-text retrieval, question answering and captioning."""
+"""Evaluation: zero-shot classification and retrieval, question answering, captioning, and prediction of text."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from hf_chain.evaluation.evaluate import Evaluation, evaluate_clip, evaluation_size
     from hf_chain.evaluation.free_answers import ResponseLoss, evaluate_free_answers, response_loss
     from hf_chain.evaluation.generate import Generated, generate_answers
+    from hf_chain.evaluation.language import evaluate_language
+    from hf_chain.evaluation.metrics import METRICS, Metric, metric_of
     from hf_chain.evaluation.question_answering import Answered, AnswerEvaluation, evaluate_answers, yes_no_metrics
     from hf_chain.evaluation.retrieval import CaptionIndex, retrieval_metrics
     from hf_chain.evaluation.settings import EvaluationSettings
@@ -25,6 +27,8 @@ _MODULES = {
     "Evaluation": "evaluate",
     "EvaluationSettings": "settings",
     "Generated": "generate",
+    "METRICS": "metrics",
+    "Metric": "metrics",
     "ResponseLoss": "free_answers",
     "cider_d": "captioning",
     "class_embeddings": "zero_shot",
@@ -34,8 +38,10 @@ _MODULES = {
     "evaluate_captions": "captioning",
     "evaluate_clip": "evaluate",
     "evaluate_free_answers": "free_answers",
+    "evaluate_language": "language",
     "evaluation_size": "evaluate",
     "generate_answers": "generate",
+    "metric_of": "metrics",
     "response_loss": "free_answers",
     "retrieval_metrics": "retrieval",
     "yes_no_metrics": "question_answering",
@@ -45,6 +51,7 @@ _MODULES = {
 
 __all__ = [
     "EVALUATORS",
+    "METRICS",
     "AnswerEvaluation",
     "Answered",
     "CaptionEvaluation",
@@ -52,6 +59,7 @@ __all__ = [
     "Evaluation",
     "EvaluationSettings",
     "Generated",
+    "Metric",
     "ResponseLoss",
     "cider_d",
     "class_embeddings",
@@ -61,9 +69,11 @@ __all__ = [
     "evaluate_captions",
     "evaluate_clip",
     "evaluate_free_answers",
+    "evaluate_language",
     "evaluation_size",
     "find_evaluator",
     "generate_answers",
+    "metric_of",
     "response_loss",
     "retrieval_metrics",
     "yes_no_metrics",
@@ -76,6 +86,7 @@ EVALUATORS = {
     "caption": "evaluate_captions",
     "dual_encoder": "evaluate_clip",
     "free": "evaluate_free_answers",
+    "language": "evaluate_language",
     "question": "evaluate_answers",
 }
 """Name of an evaluator -> its function, which takes a model, what reads for it, and rows."""

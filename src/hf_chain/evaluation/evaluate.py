@@ -34,11 +34,11 @@ class Evaluation:
     """What an evaluation found.
 
     Args:
-        metrics (`dict[str, float]`): Metric name to value in [0, 1].
+        metrics (`dict[str, float]`): Metric name to value: a share in [0, 1] where `evaluation.metrics` says no other.
         per_class (`dict[str, float]`): Zero-shot top-1 accuracy by class, of the classes that have images.
         macs (`int`): Multiply-accumulate operations of all forwards.
         chance (`dict[str, float]`): Metric name to what a random order reaches.
-        trials (`dict[str, int]`): Metric name to the images or captions it is a mean over.
+        trials (`dict[str, int]`): Metric name to the images, captions or tokens it is a mean over.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -103,7 +103,7 @@ def evaluate_clip(
     _check_columns(dataset, [image_column, caption_column, label_column])
     if label_column is None and caption_column is None:
         raise HfChainError("Nothing to evaluate: give caption_column, or label_column with class_names")
-    rows = _spread(len(dataset), max_samples)
+    rows = spread(len(dataset), max_samples)
     # Plain rows, whatever format the data set is set to.
     dataset = with_stored_images(dataset.with_format(None), image_column)
     device = torch.device(device if device is not None else model.device)
@@ -154,7 +154,7 @@ def evaluation_size(
     Raises:
         HfChainError: when a row has no caption.
     """
-    rows = _spread(len(dataset), max_samples)
+    rows = spread(len(dataset), max_samples)
     classes = class_names if label_column is not None else None
     prompts = sum(map(len, class_prompts(classes or [], prompt_templates)))
     captions = len(_captions(dataset, caption_column, rows).texts) if caption_column else 0
@@ -171,7 +171,7 @@ def _check_columns(dataset: Dataset, columns: Sequence[str | None]) -> None:
             )
 
 
-def _spread(count: int, max_samples: int | None) -> Sequence[int]:
+def spread(count: int, max_samples: int | None) -> Sequence[int]:
     """At most `max_samples` row numbers at equal distances: data sorted by class still shows every class."""
     if max_samples is None or max_samples >= count:
         return range(count)

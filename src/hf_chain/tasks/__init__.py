@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hf_chain.tasks.task import Task
 
-TASKS = {"contrastive": "ContrastiveTask"}
+TASKS = {"causal_lm": "CausalLMTask", "contrastive": "ContrastiveTask"}
 """Name of a task -> its class."""
 
 

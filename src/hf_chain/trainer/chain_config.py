@@ -32,16 +32,17 @@ class ChainConfig(TrainingArguments):
         identical_captions_positive (`bool`): whether identical captions in the global batch are positives of each
             other.
         micro_batch_size (`int`, *optional*): samples a device that go through the model at once. The loss is still
-            that of the whole `per_device_train_batch_size` on all devices, at the price of a second forward pass.
-            Source: GradCache (arXiv 2101.06983).
+            that of the whole `per_device_train_batch_size` on all devices; where samples look at each other, as in a
+            contrastive loss, at the price of a second forward pass. Source: GradCache (arXiv 2101.06983).
         image_token_keep (`float`): share of the patch tokens, in (0, 1], kept at random while training. Source: FLIP
             (arXiv 2212.00794).
         unmasked_tail (`float`): share of the training, in [0, 1], at its end that sees all tokens.
         bf16 (`bool` or `str`): whether to compute in bfloat16; `"auto"` where the device has instructions for it.
 
     Raises:
-        HfChainError: for a value outside its range, and for `gradient_accumulation_steps` above 1, which would train
-            against the negatives of one micro-batch only.
+        HfChainError: for a value outside its range or that the task has no use for; and for
+            `gradient_accumulation_steps` above 1 where samples look at each other, which would train against the
+            negatives of one micro-batch only.
     """
 
     task: str = field(default="contrastive", metadata={"help": f"Pre-training paradigm: {', '.join(TASKS)}."})

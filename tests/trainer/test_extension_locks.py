@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import threading
@@ -98,9 +99,21 @@ def test_a_wait_has_an_end(lock: Path, build: subprocess.Popen[str], monkeypatch
         FileBaton(str(lock)).wait()
 
 
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
+def test_what_training_does_not_use_is_not_built_on_a_cpu(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from deepspeed import ops
+    from deepspeed.accelerator import get_accelerator
+    from deepspeed.comm.torch import build_shm_op
+
+    monkeypatch.setattr(get_accelerator(), "device_name", lambda *_: "cpu")
+    monkeypatch.setitem(ops.__compatible_ops__, extension_locks.SHARED_MEMORY, True)
+    guard_builds("engine.json")
+    assert build_shm_op() is None
+
+
 def test_the_first_build_is_announced(lock: Path, caplog: pytest.LogCaptureFixture) -> None:
     (lock.parent / "built_before.so").unlink()
     guard_builds("engine.json")
     assert caplog.messages == [
-        f"DeepSpeed builds the operators it needs in {lock.parents[1]}: the first time that takes some minutes"
+        f"operators that DeepSpeed needs are built in {lock.parents[1]}: the first time that takes some minutes"
     ]

@@ -1,4 +1,4 @@
-"""Locks of the operators that DeepSpeed builds: torch waits for them in silence, and for ever after a kill."""
+"""Operators that DeepSpeed builds: which are not needed, and locks, which torch waits for in silence, and for ever."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from torch.utils.file_baton import FileBaton
+from transformers.integrations import is_deepspeed_available
 from transformers.utils import logging
 
 from hf_chain.errors import HfChainError
@@ -18,13 +19,16 @@ LONGEST_BUILD = 30 * 60
 """Seconds; operators take one minute, on a slow disk a few."""
 ASKED_EVERY = 5.0
 """Seconds between two looks at who holds a lock that is waited for."""
+SHARED_MEMORY = "deepspeed_shm_comm"
+"""An operator that DeepSpeed builds on every CPU, for minutes, and that sums over processes in inference alone."""
 PROCESSES = Path("/proc")
 
 
 def guard_builds(deepspeed: Any) -> None:
     """Removes locks that a killed build has left, and lets no wait for one be silent or endless.
 
-    To be called before DeepSpeed starts; does nothing where it is not used.
+    On CPUs the operator is not built that training does not use. To be called before DeepSpeed starts; does nothing
+    where it is not used.
 
     Args:
         deepspeed (`dict` or `str`, *optional*): field of the arguments.
@@ -37,8 +41,10 @@ def guard_builds(deepspeed: Any) -> None:
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     for lock in sorted([*root.glob("*/lock"), *root.glob("*/*/lock")]):
         remove_if_left(lock)
+    if is_deepspeed_available():
+        _leave_out_shared_memory()
     if not any(root.rglob("*.so")) and os.environ.get("RANK", "0") == "0":
-        logger.warning(f"DeepSpeed builds the operators it needs in {root}: the first time that takes some minutes")
+        logger.warning(f"operators that DeepSpeed needs are built in {root}: the first time that takes some minutes")
 
 
 def remove_if_left(lock: Path) -> bool:
@@ -80,6 +86,14 @@ def holders(lock: Path) -> list[int]:
         if held:
             found.append(int(process.name))
     return found
+
+
+def _leave_out_shared_memory() -> None:
+    from deepspeed import ops
+    from deepspeed.accelerator import get_accelerator
+
+    if get_accelerator().device_name() == "cpu":
+        ops.__compatible_ops__[SHARED_MEMORY] = False
 
 
 def _wait(baton: Any) -> None:

@@ -33,9 +33,15 @@ def draw_plots(plots: Mapping[str, Plot], folder: Path) -> dict[str, dict[str, b
                 path.unlink(missing_ok=True)
                 continue
             write_bytes(path, _image(figure, "png"))
+            # Now everything has its place, in all three images: finding it takes longer than drawing.
+            figure.set_layout_engine(None)
             light = _image(figure, "svg")
         with applied(DARK):
             dark = plot.draw(DARK)
+            if dark is not None:
+                dark.set_layout_engine(None)
+                for axis, same in zip(dark.axes, figure.axes, strict=True):
+                    axis.set_position(same.get_position(original=True))
             figures[name] = {"light": light, "dark": _image(dark, "svg") if dark else light}
     return figures
 

@@ -173,12 +173,16 @@ class _Publisher:
         self._old = frozenset(self.method.context.saved_steps()) if self.method.context.main_process else frozenset()
 
     def publish(self, step: str) -> None:
-        """Queues the push of a saved step unless it is on the Hub, and writes the report."""
+        """Queues the push of a saved step unless it is on the Hub, and writes the report.
+
+        Where nothing is to be pushed after the last step, the run is at its end, and writes its report there.
+        """
         recipe = self.method.context.recipe
         if self.pushes is not None and step in {one.name for one in pending(recipe.run_dir, recipe.hub.prefix)}:
             self._refresh(step)
             self._push(step)
-        if step not in self._old:
+        at_end = self.pushes is None and step == self.method.context.step_names[-1]
+        if step not in self._old and not at_end:
             try_report(recipe.run_dir, self.method.sheet)
 
     def tell_outcome(self) -> None:

@@ -77,6 +77,7 @@ def test_a_published_teacher_is_planned(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.plots
 def test_a_short_training_has_a_curve(tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path, members=1)
     del recipe.training["logging_steps"]

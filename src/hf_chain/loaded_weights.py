@@ -126,14 +126,13 @@ def names_as_in_memory(model: PreTrainedModel) -> Iterator[None]:
     def convert(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
         if state.keys() <= module.state_dict().keys():
             return
-        with without_list_of_weights():
-            loaded, report = type(model).from_pretrained(
-                None, config=model.config, state_dict=dict(state), dtype=model.dtype, output_loading_info=True
-            )
-        left_over = {name: state[name] for name in report["unexpected_keys"] if name in state}
-        missing = report["missing_keys"]
+        loaded, report = read_model(type(model), None, config=model.config, state_dict=dict(state), dtype=model.dtype)
+        found = {name: value for name, value in loaded.state_dict().items() if name not in report["missing_keys"]}
+        # What does not fit is for load_state_dict to say.
+        found |= {name: state[name] for name in report["unexpected_keys"] if name in state}
+        found |= {name: torch.empty(shape, device="meta") for name, shape, _ in report["mismatched_keys"]}
         state.clear()
-        state.update({name: value for name, value in loaded.state_dict().items() if name not in missing} | left_over)
+        state.update(found)
 
     handle = model.register_load_state_dict_pre_hook(convert)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, fields
 from enum import Enum
 from functools import cache
@@ -109,18 +109,19 @@ def defaults_of(config: Any) -> dict[str, Any]:
     return found
 
 
-def check_used(config: Any, values: Mapping[str, Any]) -> None:
+def check_used(config: Any, values: Mapping[str, Any], used: Collection[str] = ()) -> None:
     """Refuses fields that nothing here follows, and texts that they cannot be.
 
     Args:
         config (`type[TrainingArguments]`): the class of the configuration.
         values (`Mapping`): known field names to values.
+        used (`Collection[str]`): fields of `UNUSED` that are followed all the same.
 
     Raises:
         HfChainError: naming the field and why.
     """
     defaults = defaults_of(config)
-    for name in UNUSED.keys() & values.keys():
+    for name in (UNUSED.keys() & values.keys()) - set(used):
         if values[name] not in (None, "", [], {}, defaults.get(name)):
             raise HfChainError(f"{name} is {values[name]!r} and would do nothing: {UNUSED[name]}; leave it out")
     for name in CHOICES.keys() & values.keys():
@@ -197,13 +198,16 @@ def fields_of(config: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields(config) if field.init}
 
 
-def check_common_values(config: Any, values: dict[str, Any], not_negative: tuple[str, ...] = ()) -> None:
+def check_common_values(
+    config: Any, values: dict[str, Any], not_negative: tuple[str, ...] = (), used: Collection[str] = ()
+) -> None:
     """Checks types, and the ranges of the fields that every trainer has.
 
     Args:
         config (`type[TrainingArguments]`): the class of the configuration.
         values (`dict`): known field names to values; fields that are not there are not checked.
         not_negative (`tuple[str, ...]`): fields of `config` that must not be negative either.
+        used (`Collection[str]`): fields of `UNUSED` that are followed all the same.
 
     Raises:
         HfChainError: naming the first field that does not fit, its value and what is allowed.
@@ -211,7 +215,7 @@ def check_common_values(config: Any, values: dict[str, Any], not_negative: tuple
     # Before their types, as some of them have several.
     if values.get("remove_unused_columns"):
         raise HfChainError("remove_unused_columns is true, and the collator reads the data's columns: leave it out")
-    check_used(config, values)
+    check_used(config, values, used)
     for name, value in values.items():
         _check_type(name, fields_of(config)[name], value)
     for name in (*NOT_NEGATIVE, *not_negative):

@@ -9,6 +9,7 @@ from hf_chain.cost.clip import (
     kept_patches,
 )
 from hf_chain.cost.family import FamilyCost, MemberCost
+from hf_chain.cost.macs import classifier_macs
 from hf_chain.cost.steps import MemoryEstimate, StepCost, TowerMACs, forward_passes, training_steps
 from hf_chain.cost.table import GraftComparison, comparison_table, hours, human, memory_table, plan_table
 
@@ -19,6 +20,7 @@ __all__ = [
     "MemoryEstimate",
     "StepCost",
     "TowerMACs",
+    "classifier_macs",
     "clip_evaluation_macs",
     "clip_macs",
     "clip_member",

@@ -69,13 +69,14 @@ def decoder_macs(config: Any, tokens: int, *, layers: Iterable[int] | None = Non
     return macs.of_blocks(tokens, run) + tokens * (entry + (macs.exit if head else 0))
 
 
-def encoder_macs(config: Any, *, layers: Iterable[int] | None = None) -> int:
+def encoder_macs(config: Any, *, layers: Iterable[int] | None = None, tokens: int | None = None) -> int:
     """Counts the forward MACs of a vision transformer on one image, from its patches to its last layer.
 
     Args:
         config (`PreTrainedConfig`): A vision configuration, or a composite one with a `vision_config`, whose own size
             of images counts where it has one.
         layers (`Iterable[int]`, *optional*): Layers that are run; all of them by default.
+        tokens (`int`, *optional*): Tokens that they see, where some patches are hidden; all of them by default.
 
     Returns:
         `int`: Multiply-accumulate operations, on the largest image where a tower keeps the aspect ratio.
@@ -87,7 +88,22 @@ def encoder_macs(config: Any, *, layers: Iterable[int] | None = None) -> int:
     if hasattr(vision, "depths"):
         return _counted(_key(vision))
     macs = _encoder(_key(vision))
-    return image_patches(config) * macs.entry + macs.of_blocks(image_tokens(config), layers)
+    return image_patches(config) * macs.entry + macs.of_blocks(tokens or image_tokens(config), layers)
+
+
+def classifier_macs(config: Any) -> tuple[int, int]:
+    """Counts the forward MACs of an image classifier on one image.
+
+    Args:
+        config (`PreTrainedConfig`): The model.
+
+    Returns:
+        `tuple[int, int]`: Multiply-accumulate operations of the encoder, and of the head.
+
+    Raises:
+        HfChainError: when no family describes it, or it is no image classifier.
+    """
+    return encoder_macs(config), _head(_key(config))
 
 
 def image_patches(config: Any) -> int:
@@ -251,6 +267,14 @@ def _encoder(key: tuple[type, str]) -> StreamMACs:
 
 
 @lru_cache(maxsize=64)
+def _head(key: tuple[type, str]) -> int:
+    from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+
+    _, model = _built(MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, key)
+    return sum(weight.numel() for weight in model.classifier.parameters() if weight.ndim > 1)
+
+
+@lru_cache(maxsize=64)
 def _counted(key: tuple[type, str]) -> int:
     """MACs of a model of stages, whose layers see fewer and fewer places: counted while it runs without weights."""
     import torch
@@ -302,7 +326,8 @@ def _built(classes: Any, key: tuple[type, str]) -> tuple[Any, Any]:
     kind, text = key
     try:
         config = kind(**json.loads(text))
+        found = classes[type(config)]
         with torch.device("meta"):
-            return config, classes[type(config)](config)
+            return config, (found[0] if isinstance(found, tuple) else found)(config)
     except Exception as error:  # Every family has its own.
         raise HfChainError(f"the cost of a {kind.__name__} cannot be counted: {reason(error, 120)}") from error

@@ -9,6 +9,7 @@ from hf_chain.lazy import lazy_names
 
 if TYPE_CHECKING:
     from hf_chain.evaluation.captioning import CaptionEvaluation, cider_d, evaluate_captions
+    from hf_chain.evaluation.classification import evaluate_classifier
     from hf_chain.evaluation.evaluate import Evaluation, evaluate_clip, evaluation_size
     from hf_chain.evaluation.free_answers import ResponseLoss, evaluate_free_answers, response_loss
     from hf_chain.evaluation.generate import Generated, generate_answers
@@ -36,6 +37,7 @@ _MODULES = {
     "class_prompts": "zero_shot",
     "evaluate_answers": "question_answering",
     "evaluate_captions": "captioning",
+    "evaluate_classifier": "classification",
     "evaluate_clip": "evaluate",
     "evaluate_free_answers": "free_answers",
     "evaluate_language": "language",
@@ -67,6 +69,7 @@ __all__ = [
     "class_prompts",
     "evaluate_answers",
     "evaluate_captions",
+    "evaluate_classifier",
     "evaluate_clip",
     "evaluate_free_answers",
     "evaluate_language",
@@ -84,6 +87,7 @@ __getattr__ = lazy_names(__name__, _MODULES)
 
 EVALUATORS = {
     "caption": "evaluate_captions",
+    "classifier": "evaluate_classifier",
     "dual_encoder": "evaluate_clip",
     "free": "evaluate_free_answers",
     "language": "evaluate_language",

@@ -48,21 +48,17 @@ class Embedder:
             HfChainError: when an image cannot be read, naming its row.
         """
         macs = clip_macs(self.model.config, text_tokens=self.context_length).image
-        dataset = dataset.select_columns([column])
         batches = []
-        # Decoding releases the interpreter lock, so threads read the images of a batch side by side.
-        with ThreadPoolExecutor() as readers:
-            for numbers in self._batches(rows, "Embedding images"):
-                images = list(readers.map(lambda row: _read_image(dataset, column, row, max_pixels), numbers))
-                inputs = self.processor(images=images, return_tensors="pt").to(self.device)
-                batches.append(self._embed(self.model.get_image_features, inputs))
-                self.macs += macs * len(images)
+        for images in image_batches(dataset, column, rows, self.batch_size, max_pixels, "Embedding images"):
+            inputs = self.processor(images=images, return_tensors="pt").to(self.device)
+            batches.append(self._embed(self.model.get_image_features, inputs))
+            self.macs += macs * len(images)
         return torch.cat(batches)
 
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Embeds `texts`, truncated at the context length; shape `[len(texts), D]`."""
         batches = []
-        for batch in self._batches(texts, "Embedding texts"):
+        for batch in in_batches(texts, self.batch_size, "Embedding texts"):
             inputs = self.processor(
                 text=list(batch), return_tensors="pt", padding=True, truncation=True, max_length=self.context_length
             ).to(self.device)
@@ -70,13 +66,6 @@ class Embedder:
             tokens = inputs["input_ids"].shape[1]
             self.macs += clip_macs(self.model.config, text_tokens=tokens).text * len(batch)
         return torch.cat(batches)
-
-    def _batches(self, items: Sequence[Any], description: str) -> Iterator[Sequence[Any]]:
-        with tqdm(total=len(items), desc=description, leave=False) as progress:
-            for start in range(0, len(items), self.batch_size):
-                batch = items[start : start + self.batch_size]
-                yield batch
-                progress.update(len(batch))
 
     def _embed(self, features: Any, inputs: Any) -> torch.Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
@@ -87,6 +76,38 @@ class Embedder:
                 "The model's embeddings are not finite: training diverged; lower learning_rate or raise warmup_steps"
             )
         return normalize(embeddings.float(), dim=-1)
+
+
+def in_batches(items: Sequence[Any], size: int, description: str) -> Iterator[Sequence[Any]]:
+    """Slices of at most `size` items, with a progress bar."""
+    with tqdm(total=len(items), desc=description, leave=False) as progress:
+        for start in range(0, len(items), size):
+            batch = items[start : start + size]
+            yield batch
+            progress.update(len(batch))
+
+
+def image_batches(
+    dataset: Dataset, column: str, rows: Sequence[int], size: int, max_pixels: int | None, description: str
+) -> Iterator[list[Image.Image]]:
+    """Images of rows, in batches; those of a batch are decoded side by side.
+
+    Args:
+        dataset (`datasets.Dataset`): The split, with its images not decoded.
+        column (`str`): Column of images.
+        rows (`Sequence[int]`): Numbers of the rows.
+        size (`int`): Images in a batch, at most.
+        max_pixels (`int`, *optional*): Pixels above which an image is not read.
+        description (`str`): Of the progress bar.
+
+    Raises:
+        HfChainError: when an image cannot be read, naming its row.
+    """
+    dataset = dataset.select_columns([column])
+    # Decoding releases the interpreter lock.
+    with ThreadPoolExecutor() as readers:
+        for numbers in in_batches(rows, size, description):
+            yield list(readers.map(lambda row: _read_image(dataset, column, row, max_pixels), numbers))
 
 
 def _read_image(dataset: Dataset, column: str, row: int, max_pixels: int | None) -> Image.Image:

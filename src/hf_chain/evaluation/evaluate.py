@@ -100,7 +100,7 @@ def evaluate_clip(
     check_evaluation(model, processor, dataset, class_names, prompt_templates, batch_size, max_samples)
     if isinstance(prompt_templates, str):
         prompt_templates = (prompt_templates,)
-    _check_columns(dataset, [image_column, caption_column, label_column])
+    require_columns(dataset, [image_column, caption_column, label_column])
     if label_column is None and caption_column is None:
         raise HfChainError("Nothing to evaluate: give caption_column, or label_column with class_names")
     rows = spread(len(dataset), max_samples)
@@ -113,7 +113,7 @@ def evaluate_clip(
     chance: dict[str, float] = {}
     trials: dict[str, int] = {}
     # Labels and captions are read before the forwards, so that what is wrong with them is known at once.
-    labels = _labels(dataset, label_column, rows, len(class_names)) if label_column and class_names else None
+    labels = class_numbers(dataset, label_column, rows, len(class_names)) if label_column and class_names else None
     captions = _captions(dataset, caption_column, rows) if caption_column else None
     with evaluation_mode(model):
         images = embedder.images(dataset, image_column, rows, max_image_pixels)
@@ -161,7 +161,8 @@ def evaluation_size(
     return len(rows), prompts + captions
 
 
-def _check_columns(dataset: Dataset, columns: Sequence[str | None]) -> None:
+def require_columns(dataset: Dataset, columns: Sequence[str | None]) -> None:
+    """Refuses data without rows or without one of these columns."""
     if not len(dataset):
         raise HfChainError("The evaluation data has no rows: choose another split")
     for column in columns:
@@ -178,7 +179,8 @@ def spread(count: int, max_samples: int | None) -> Sequence[int]:
     return [i * count // max_samples for i in range(max_samples)]
 
 
-def _labels(dataset: Dataset, column: str, rows: Sequence[int], classes: int) -> torch.Tensor:
+def class_numbers(dataset: Dataset, column: str, rows: Sequence[int], classes: int) -> torch.Tensor:
+    """Class numbers of rows, int64, shape `[len(rows)]`; a row that has none is an error that names it."""
     labels = []
     for row, label in zip(rows, dataset.select(rows)[column], strict=True):
         try:

@@ -67,14 +67,31 @@ def zero_shot_metrics(
         `tuple[dict[str, float], dict[str, float]]`: `zero_shot_top1` and `zero_shot_top5`, and the top-1 accuracy by
         class of the classes that have images, all in [0, 1].
     """
-    correct = torch.arange(len(classes), device=labels.device) == labels[:, None]
-    hits = hits_at(images @ classes.T, correct, 5)
-    metrics = {"zero_shot_top1": hits[:, 0].mean().item(), "zero_shot_top5": hits[:, 4].mean().item()}
+    top1, top5, per_class = accuracies(images @ classes.T, labels, names)
+    return {"zero_shot_top1": top1, "zero_shot_top5": top5}, per_class
+
+
+def accuracies(
+    scores: torch.Tensor, labels: torch.Tensor, names: Sequence[str]
+) -> tuple[float, float, dict[str, float]]:
+    """Accuracy of taking the classes with the highest scores; of several that are equally high any of them.
+
+    Args:
+        scores (`torch.Tensor`): Score of each class for each image, shape `[N, C]`; with fewer than five classes, all
+            count for top-5.
+        labels (`torch.Tensor`): Class of each image, int64, shape `[N]`.
+        names (`Sequence[str]`): Distinct name of each class.
+
+    Returns:
+        `tuple[float, float, dict[str, float]]`: Top-1, top-5, and top-1 by class of the classes that have images.
+    """
+    correct = torch.arange(scores.shape[1], device=labels.device) == labels[:, None]
+    hits = hits_at(scores, correct, 5)
     labels, first = labels.cpu(), hits[:, 0].cpu()
     images_in = torch.bincount(labels, minlength=len(names)).tolist()
     correct_in = torch.bincount(labels, weights=first, minlength=len(names)).tolist()
     per_class = {name: correct_in[c] / images_in[c] for c, name in enumerate(names) if images_in[c]}
-    return metrics, per_class
+    return hits[:, 0].mean().item(), hits[:, 4].mean().item(), per_class
 
 
 def _names(names: ClassName) -> Sequence[str]:
@@ -112,17 +129,26 @@ def check_evaluation(
             f"the processor's tokenizer has {len(tokenizer)} tokens and the model embeds {rows}: give the processor"
             " that was saved with the model"
         )
-    if not isinstance(dataset, Dataset):
-        raise HfChainError(f"the evaluation data are a {type(dataset).__name__}: give one split as a datasets.Dataset")
-    for name, number in (("batch_size", batch_size), ("max_samples", max_samples)):
-        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
-            raise HfChainError(f"{name} is {number!r}: give a whole number from 1")
+    check_rows(dataset, batch_size, max_samples)
     if class_names is not None:
         _check_names(class_names)
         try:
             checked_templates([templates] if isinstance(templates, str) else templates)
         except ValueError as error:
             raise HfChainError(str(error)) from error
+
+
+def check_rows(dataset: Any, batch_size: Any, max_samples: Any) -> None:
+    """Refuses evaluation data that are no split, and numbers of rows that are none.
+
+    Raises:
+        HfChainError: naming the argument and its value.
+    """
+    if not isinstance(dataset, Dataset):
+        raise HfChainError(f"the evaluation data are a {type(dataset).__name__}: give one split as a datasets.Dataset")
+    for name, number in (("batch_size", batch_size), ("max_samples", max_samples)):
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
+            raise HfChainError(f"{name} is {number!r}: give a whole number from 1")
 
 
 def _check_names(class_names: Any) -> None:

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hf_chain.tasks.task import Task
 
-TASKS = {"causal_lm": "CausalLMTask", "contrastive": "ContrastiveTask"}
+TASKS = {
+    "causal_lm": "CausalLMTask",
+    "classification": "ClassificationTask",
+    "contrastive": "ContrastiveTask",
+}
 """Name of a task -> its class."""
 
 
@@ -33,6 +37,12 @@ def feature_loss_weight(values: Mapping[str, Any]) -> float:
     module = import_module(f"{__name__}.{values.get('task', 'contrastive')}")
     weight: float = module.FEATURE_LOSS_WEIGHT if given is None else given
     return weight
+
+
+def used_fields(name: Any) -> tuple[str, ...]:
+    """Fields of `TrainingArguments` that a task follows and most do not: its `USED`, where it has that."""
+    used: tuple[str, ...] = getattr(import_module(f"{__name__}.{name}"), "USED", ()) if name in TASKS else ()
+    return used
 
 
 def check_task_values(name: str, values: Mapping[str, Any]) -> None:

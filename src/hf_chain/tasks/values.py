@@ -8,7 +8,7 @@ from typing import Any, Literal
 from hf_chain.arguments.field_checks import check_common_values
 from hf_chain.distillation.schedule import SCHEDULES
 from hf_chain.errors import HfChainError
-from hf_chain.tasks import TASKS, check_task_values
+from hf_chain.tasks import TASKS, check_task_values, used_fields
 
 
 @dataclass
@@ -60,8 +60,9 @@ def check_values_of(config: Any, values: dict[str, Any]) -> None:
     Raises:
         HfChainError: naming the first field that does not fit, its value and what is allowed.
     """
-    check_common_values(config, values, ("feature_loss_weight",))
-    if (task := values.get("task", "contrastive")) not in TASKS:
+    task = values.get("task", "contrastive")
+    check_common_values(config, values, ("feature_loss_weight",), used_fields(task))
+    if task not in TASKS:
         raise HfChainError(f"task={task!r} is unknown: use one of {', '.join(TASKS)}")
     if (schedule := values.get("feature_loss_schedule", "constant")) not in SCHEDULES:
         raise HfChainError(f"feature_loss_schedule={schedule!r} is unknown: use one of {', '.join(SCHEDULES)}")

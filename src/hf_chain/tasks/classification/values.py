@@ -1,0 +1,28 @@
+"""What suits a training of classifiers; starts no torch, so that plans are quick."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hf_chain.errors import HfChainError
+from hf_chain.tasks.image_values import check_image_values
+
+FEATURE_LOSS_WEIGHT = 1.0
+"""Weight of the Kullback-Leibler divergence from the teacher's classes, which is as large as a cross-entropy."""
+USED = ("label_smoothing_factor",)
+"""Fields of `TrainingArguments` that most tasks do not follow."""
+
+
+def check_values(values: Mapping[str, Any]) -> None:
+    """Checks values of `ChainConfig` as a training of classifiers takes them.
+
+    Args:
+        values (`Mapping`): known field names to values; fields that are not there are not checked.
+
+    Raises:
+        HfChainError: naming the first field that does not fit, its value and what is allowed.
+    """
+    if not 0 <= (share := values.get("label_smoothing_factor", 0)) < 1:
+        raise HfChainError(f"label_smoothing_factor={share} must be at least 0 and below 1")
+    check_image_values(values)

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from torch.nn.functional import kl_div, log_softmax
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, CLIPTextConfig, CLIPTextModel
 
+from hf_chain.data import PackedTextStream, TextSettings, load_splits, train_text_tokenizer
 from hf_chain.errors import HfChainError
 from hf_chain.losses import language, next_token_losses, token_divergences
 from hf_chain.trainer import ChainConfig
@@ -142,6 +144,29 @@ def test_the_cost_is_what_torch_counts(name: str, tmp_path: Path) -> None:
     with FlopCounterMode(display=False) as counter:
         next_token_losses(model(**batch).logits, batch["input_ids"]).mean().backward()
     assert 2 * counter.get_total_flops() == pytest.approx(2 * trainer.step_cost(4).student_macs(1), rel=0.1)
+
+
+def test_a_training_on_a_stream_goes_on_as_it_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # `datasets` waits at the end of a stream.
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+    texts = [f"Chapter {number}: the {'old ' * (number % 5)}ship sailed north." for number in range(40)]
+    for file in range(4):
+        Dataset.from_dict({"text": texts[file::4]}).to_json(tmp_path / f"{file}.jsonl")
+    source = TextSettings(source=str(tmp_path / "*.jsonl"), streaming=True, row_tokens=LENGTH, validation_split=None)
+    tokenizer = train_text_tokenizer(texts, 300)
+
+    def trained(again: bool) -> Any:
+        # Not dispatched by one process: each reads its lanes.
+        settings: dict[str, Any] = {"save_strategy": "steps", "save_steps": 5, "max_steps": 8}
+        settings["accelerator_config"] = {"dispatch_batches": False}
+        trainer = language_trainer(tmp_path / "run", decoder("gpt2", vocab_size=300), **settings)
+        trainer.train_dataset = PackedTextStream(load_splits(source)["train"], source, tokenizer)
+        trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-5") if again else None)
+        return trainer
+
+    whole, resumed = trained(again=False), trained(again=True)
+    assert logs(whole, "loss")[-1] < logs(whole, "loss")[0] and logs(whole, "tokens_per_second")
+    assert not changed(resumed.model, weights(whole.model))
 
 
 def test_metrics_get_the_loss_of_every_row(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ SIZES = {"train": 600, "validation": 60, "test": 50, "compositional": 40}
 WHO = r"([Tt]he \w+|[A-Z]\w+)"
 SPOTS = "|".join(sorted({spot for setting in SETTINGS for spot in setting.spots}))
 PAIR = re.compile(rf"({'|'.join(COLORS)}) ({'|'.join(THINGS)})\b")
-REMEMBERED = re.compile(r"(In the end|At night|Years later|That is how it came) .*?\. ?")
+REMEMBERED = re.compile(r"(In the end|At night|Years later|And so it came about) .*?\. ?")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_sizes_are_as_asked(splits):
 def test_stories_are_the_same_everywhere(splits):
     text = "\n".join([*splits["train"][:20], *splits["compositional"][:5]])
     # Held in numbers, as other processes and versions of Python must agree. New words or episodes change it.
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "0449122f5756f450"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "963e9c9ba6877ff5"
 
 
 def test_another_seed_tells_other_stories_and_a_larger_split_begins_with_a_smaller(splits):
@@ -104,7 +104,7 @@ def solve(story, question):
         first, second = re.search(rf"(\w+) {things[1]}(?: and|,) (?:the )?\w+ (?:found|brought) (\w+)", story).groups()
         gone = re.search(rf"(?:gave|got|[Tt]hen) (\w+) of (?:them|the {things[1]})", story)[1]
         return "count", NUMBERS[NUMBERS.index(first) + NUMBERS.index(second) - NUMBERS.index(gone)]
-    if asked.startswith(("Why", "What was the reason")):
+    if asked.startswith("Why"):
         (change,) = (w for season in WEATHER.values() for w in season if w.body in asked)
         assert change.came.lower() in story.lower() and change.ground in story
         return "weather", f"because {change.why}"

@@ -203,7 +203,7 @@ def weather(tale: Tale, circle: Circle) -> None:
         "{body}. At last they {remedy}.",
     )
     tale.learn(
-        "weather", "{body}", f"because {change.why}", "Why was it that {body}?", "What was the reason that {body}?"
+        "weather", "{body}", f"because {change.why}", "Why was it that {body}?", "Why did it happen that {body}?"
     )
 
 
@@ -286,7 +286,7 @@ def wait(tale: Tale, circle: Circle) -> None:
     """Something comes some days from now; the day follows."""
     draws = tale.draws
     today, days = draws.between(0, 6), draws.between(2, 5)
-    event, verb = draws.one(VISITS)
+    event, verb, past = draws.one(VISITS)
     tale.say(
         'it was {today}. "In {days} days {event} will {verb}," said {a}.',
         'on {today} {a} heard the news. "In {days} days {event} will {verb}!"',
@@ -297,6 +297,7 @@ def wait(tale: Tale, circle: Circle) -> None:
         days=NUMBERS[days],
         event=event,
         verb=verb,
+        past=past,
         then=DAYS[(today + days) % 7],
         tomorrow=DAYS[(today + 1) % 7],
     )
@@ -307,13 +308,13 @@ def wait(tale: Tale, circle: Circle) -> None:
             "they slept badly, and on {tomorrow} they counted the hours.",
         )
     tale.say(
-        "when {then} came, everyone was there.",
-        "on {then} they put on their best clothes.",
-        "at last it was {then}, and they were not disappointed.",
+        "when {then} came, {event} {past}, and everyone was there.",
+        "on {then} they put on their best clothes, and {event} {past}.",
+        "at last it was {then} and {event} {past}.",
     )
     tale.learn(
         "day",
-        "{event} was there on {then}",
+        "{event} {past} on {then}",
         "on {then}",
         "On which day did {event} {verb}?",
         "When did {event} {verb}?",

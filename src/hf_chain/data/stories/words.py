@@ -318,10 +318,10 @@ CONTESTS = (
     ("climbed a tree", "climbed higher than", "the best climber", "the most careful climber"),
 )
 VISITS = (
-    ("the ferry", "sail"),
-    ("the circus", "arrive"),
-    ("the music", "begin"),
-    ("the great fair", "open"),
-    ("the postman", "come"),
-    ("the wedding", "take place"),
+    ("the ferry", "sail", "sailed"),
+    ("the circus", "arrive", "arrived"),
+    ("the music", "begin", "began"),
+    ("the great fair", "open", "opened"),
+    ("the postman", "come", "came"),
+    ("the wedding", "take place", "took place"),
 )

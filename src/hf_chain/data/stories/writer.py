@@ -28,11 +28,9 @@ def write_story(premise: Premise, draws: Draws, pairs: Sequence[Pair] = TRAINED_
     thing, other = (f"{color} {noun}" for color, noun in premise.things)
     circle = Circle(premise.people, (thing, other), dict(zip((thing, other), premise.people, strict=False)))
     _open(tale, circle, premise)
-    if draws.chance(0.15):
+    happened = [draws.one(EPISODES) for _ in range(1 + draws.chance(0.3))]
+    if len(happened) == 1 and draws.chance(0.12):
         _story_in_the_story(tale, circle, pairs)
-        happened = draws.some(PLAIN, 1)
-    else:
-        happened = [draws.one(EPISODES) for _ in range(1 + draws.chance(0.5))]
     for episode in dict.fromkeys(happened):
         episode(tale, circle)
     _end(tale, circle, premise)
@@ -60,10 +58,10 @@ def _open(tale: Tale, circle: Circle, premise: Premise) -> None:
         other=circle.things[1],
     )
     tale.say(
-        "{a_he} had a {thing}, {a_his} friend {b} had a {other}, and their friend {c} had neither.",
-        "the best thing that {a_he} had was a {thing}. {b}, who lived next door with {c}, had a {other}.",
-        "{a_his} friends were {b}, who had a {other}, and {c}. As for {a}, {a_he} had a {thing}.",
-        "for {a_his} birthday {a_he} had got a {thing}, {b} had got a {other}, and {c} had sung a song for both.",
+        "{a_he} had a {thing}, {a_his} friend {b} had a {other}, and {c} had neither.",
+        "{a_he} loved {a_his} {thing}, just as {a_his} friend {b} loved a {other}. {C} loved them both.",
+        "{a_his} friends were {c} and {b}, who had a {other}. {A} had a {thing}.",
+        "for {a_his} birthday {a_he} had got a {thing}, {b} had got a {other}, and {c} had got a cake.",
     )
 
 
@@ -104,14 +102,16 @@ def _end(tale: Tale, circle: Circle, premise: Premise) -> None:
     trait = TRAITS[premise.trait]
     clauses = [fact.clause for fact in draws.some(list(tale.facts.values()), min(2, len(tale.facts)))]
     tale.name(a=circle.people[0], b=circle.people[1], c=circle.people[2], does=trait.does, moral=trait.moral)
-    if draws.chance(0.5):
-        tale.say("as always, {a} {does}.", "and {a}? {A} {does}.", "nobody wondered that {a} {does}.")
+    if draws.chance(0.35):
+        tale.say(
+            "as usual, {a} {does}.", "but {a} {does}, as {a_he} always had.", "it surprised nobody that {a} {does}."
+        )
     tale.say(
         "in the end {clauses}.",
         "at night {a} thought about it all: {clauses}.",
         "years later {b} still remembered that {clauses}.",
-        "that is how it came that {clauses}.",
+        "and so it came about that {clauses}.",
         clauses=" and ".join(clauses),
     )
-    if draws.chance(0.5):
+    if draws.chance(0.35):
         tale.say("so we see that {moral}.", "{a} had always known that {moral}.", "the {worker} said that {moral}.")

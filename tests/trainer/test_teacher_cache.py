@@ -20,8 +20,8 @@ from hf_chain.data import (
     load_splits,
     train_tokenizer,
 )
-from hf_chain.distillation import Teacher, filling
-from hf_chain.distillation.cache import TeacherCache, cached_teacher
+from hf_chain.distillation import Teacher, filling, pair_filling
+from hf_chain.distillation.cache import PairCache, cached_teacher
 from hf_chain.errors import HfChainError
 from hf_chain.files import first_difference
 from hf_chain.trainer import ChainConfig, ChainTrainer
@@ -129,7 +129,7 @@ def check_live(folder: Path) -> None:
     assert first_difference(place) is None
     dataset, collator = pairs()
     batch = collator([dataset[row] for row in range(len(dataset))])
-    cached, live = TeacherCache(place).features(batch), Teacher(model_for(collator, 1)).features(batch)
+    cached, live = PairCache(place).features(batch), Teacher(model_for(collator, 1)).features(batch)
     torch.testing.assert_close(cached.image, live.image)
     torch.testing.assert_close(cached.text, live.text)
 
@@ -157,7 +157,7 @@ def test_a_killed_cache_goes_on_where_it_was(tmp_path: Path, stop_after: int) ->
     # At most the forwards of one block are done again.
     assert all_of_them - stop_after <= rest <= all_of_them - stop_after + 3
     (place,), (reference,) = (killed / "cache").iterdir(), (whole / "cache").iterdir()
-    for name in ("images.npy", "texts.npy", "caption_ids.npy"):
+    for name in ("rows.npy", "texts.npy", "caption_ids.npy"):
         assert (place / name).read_bytes() == (reference / name).read_bytes()
 
 
@@ -174,10 +174,10 @@ def test_ids_that_are_sorted_in_parts_and_workers_that_read_change_nothing(
     augmented = {"augmentation": {"crop_scale": (0.5, 1.0)}, "image_views": 2}
     dataset, collator = pairs(**augmented)
     for name, most, workers in (("whole", 1 << 22, 0), ("parts", 3, 2)):
-        monkeypatch.setattr(filling, "SORTED_AT_ONCE", most)
+        monkeypatch.setattr(pair_filling, "SORTED_AT_ONCE", most)
         cached_teacher(model_for(collator, 1), dataset, collator, tmp_path / name, 8, workers=workers)
     (whole,), (parts,) = (tmp_path / "whole").iterdir(), (tmp_path / "parts").iterdir()
-    for name in ("images.npy", "texts.npy", "caption_ids.npy"):
+    for name in ("rows.npy", "texts.npy", "caption_ids.npy"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
 
 

@@ -12,30 +12,22 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from hf_chain.distillation.teacher import Teacher
 from hf_chain.files import sync
 
-if TYPE_CHECKING:
-    from hf_chain.data import ImageTextCollator
-
-IMAGES, TEXTS, CAPTION_IDS = "images.npy", "texts.npy", "caption_ids.npy"
+ROWS = "rows.npy"
 BLOCK = 1_024
 """Rows that are computed and noted together."""
-SORTED_AT_ONCE = 1 << 22
-"""Caption ids, of 12 bytes each with their block."""
 PAUSE = 0.2
 """Seconds between looks at what other processes have done."""
 _DIGITS = 12
-_OWNERS, _SORTED = "owners.bin", "sorted.bin"
 
 
 class AlreadyWholeError(Exception):
@@ -47,21 +39,21 @@ class Filling:
     """What one process does of a cache.
 
     Args:
-        teacher (`Teacher`): whose features.
-        dataset (`ImageTextDataset`): the training pairs.
-        collator (`ImageTextCollator`): makes the batches.
+        teacher (`LiveTeacher`): whose features.
+        dataset (`Dataset`): the training data.
+        collator (`Callable`): makes the batches.
         cache (`Path`): the cache when it is whole. What it will hold, and what is noted of it, are beside it until
             then, and may be there from an earlier attempt.
-        views (`int`): views of an image.
+        views (`int`): views of a row.
         batch_size (`int`): samples in a forward.
         workers (`int`): further processes that read, decode and tokenize.
         rank (`int`): of this process; the first one makes the files.
         processes (`int`): how many there are; all see `cache`.
     """
 
-    teacher: Teacher
+    teacher: Any
     dataset: Any
-    collator: ImageTextCollator
+    collator: Callable[[list[Any]], dict[str, torch.Tensor]]
     cache: Path
     views: int
     batch_size: int
@@ -75,35 +67,28 @@ class Filling:
         Raises:
             AlreadyWholeError: when the others have done all of it.
         """
+        self._begin()
+        for view in range(self.views):
+            self._write_view(view)
+        if self.rank == 0:
+            for view in range(self.views):
+                self._wait_for(f"view{view}")
+
+    def _begin(self) -> None:
         for folder in (self.folder, self._notes):
             folder.mkdir(parents=True, exist_ok=True)
-        if self.rank == 0 and not (self.folder / IMAGES).exists():
+        if self.rank == 0 and not (self.folder / ROWS).exists():
             # What was noted is gone.
             for path in self._notes.iterdir():
                 path.unlink()
-        size = self.teacher.embedding_size
-        self._make(IMAGES, lambda path: _allocate(path, (self.views, len(self.dataset), size)))
-        self._write_ids()
-        self._wait_for("ids")
-        self._make(CAPTION_IDS, self._sort_ids)
-        self._make(TEXTS, lambda path: _allocate(path, (self.captions, size)))
-        self._write_texts()
-        for view in range(self.views):
-            self._write_images(view)
-        if self.rank == 0:
-            for kind in ("texts", *(f"view{view}" for view in range(self.views))):
-                self._wait_for(kind)
+        shape = (self.views, len(self.dataset), *self.teacher.stored_shape(self.dataset))
+        self._make(ROWS, lambda path: allocate(path, shape))
 
     def finish(self) -> None:
         """Gives the cache its name, then forgets what was noted."""
         os.replace(self.folder, self.cache)
         sync(self.cache.parent)
         shutil.rmtree(self._notes)
-
-    @property
-    def captions(self) -> int:
-        """Different captions, once all are known."""
-        return len(np.load(self.folder / CAPTION_IDS, mmap_mode="r"))
 
     @property
     def folder(self) -> Path:
@@ -136,68 +121,18 @@ class Filling:
         loader = DataLoader(_Read(parts, read), batch_size=None, num_workers=workers, collate_fn=_as_read)
         return iter(tqdm(loader, desc=f"Caching teacher features: {what}", disable=self.rank > 0 or not parts))
 
-    def _write_ids(self) -> None:
-        left = self._left("ids")
-        read = partial(_unique_captions, self.dataset, self.collator)
-        for block, (ids, _) in zip(left, self._read([self._rows(block) for block in left], read, "ids"), strict=True):
-            _write(self._notes / f"ids-{block}.npy", partial(np.save, arr=ids))
-            self._note("ids", block)
-
-    def _sort_ids(self, path: Path) -> None:
-        """Every different id once, in order, and beside it the first block that has it."""
-        files = [self._notes / f"ids-{block}.npy" for block in range(self._count)]
-        parts = max(1, -(-sum(np.load(file, mmap_mode="r").size for file in files) // SORTED_AT_ONCE))
-        edges = [-(2**63) + part * 2**64 // parts for part in range(parts + 1)]
-        total = 0
-        with (self._notes / _SORTED).open("wb") as sorted_ids, (self._notes / _OWNERS).open("wb") as owners:
-            for low, high in pairwise(edges):
-                found = [ids[(ids >= low) & (ids <= high - 1)] for ids in map(np.load, files)]
-                unique, first = np.unique(np.concatenate(found), return_index=True)
-                owner = np.repeat(np.arange(len(found), dtype=np.int32), [len(ids) for ids in found])
-                sorted_ids.write(unique.tobytes())
-                owners.write(owner[first].tobytes())
-                total += len(unique)
-        sync(self._notes / _OWNERS)
-        store = np.lib.format.open_memmap(path, mode="w+", dtype=np.int64, shape=(total,))
-        unfinished = np.memmap(self._notes / _SORTED, np.int64, "r", shape=(total,))
-        for start in range(0, total, SORTED_AT_ONCE):
-            store[start : start + SORTED_AT_ONCE] = unfinished[start : start + SORTED_AT_ONCE]
-        store.flush()
-
-    def _write_texts(self) -> None:
-        if not (left := self._left("texts")):
-            return
-        ids_of_all = np.load(self.folder / CAPTION_IDS, mmap_mode="r")
-        owners = np.memmap(self._notes / _OWNERS, np.int32, "r", shape=ids_of_all.shape)
-        read = partial(_unique_captions, self.dataset, self.collator, tokens=True)
-        made = self._read([self._rows(block) for block in left], read, "captions")
-        with _Table(self.folder / TEXTS) as table:
-            for block, (ids, tokens) in zip(left, made, strict=True):
-                rows = np.searchsorted(ids_of_all, ids)
-                # A caption of several blocks is the first one's.
-                own = np.flatnonzero(owners[rows] == block)
-                for start in range(0, len(own), self.batch_size):
-                    part = own[start : start + self.batch_size]
-                    chosen = torch.from_numpy(part)
-                    batch = {name: values[chosen].unsqueeze(1).to(self._device) for name, values in tokens.items()}
-                    features = self.teacher.text_features(batch).cpu()
-                    for row, feature in zip(rows[part], features, strict=True):
-                        table.write(int(row), feature)
-                table.sync()
-                self._note("texts", block)
-
-    def _write_images(self, view: int) -> None:
+    def _write_view(self, view: int) -> None:
         if not (left := self._left(f"view{view}")):
             return
         self.dataset.set_epoch(view)
         size = self.batch_size
         blocks = [self._rows(block) for block in left]
         parts = [rows[start : start + size] for rows in blocks for start in range(0, len(rows), size)]
-        made = self._read(parts, partial(_pixels, self.dataset, self.collator), f"images, view {view}")
-        with _Table(self.folder / IMAGES) as table:
-            for rows, pixels in zip(parts, made, strict=True):
-                features = self.teacher.image_features(pixels.to(self._device)).cpu()
-                table.write(view * len(self.dataset) + rows.start, features)
+        read = partial(_batch, self.dataset, self.collator, self.teacher.reads)
+        with Table(self.folder / ROWS, self.views * len(self.dataset)) as table:
+            for rows, batch in zip(parts, self._read(parts, read, f"rows, view {view}"), strict=True):
+                moved = {name: values.to(self._device) for name, values in batch.items()}
+                table.write(view * len(self.dataset) + rows.start, self.teacher.stored(moved).float().cpu())
                 if rows.stop % BLOCK == 0 or rows.stop == len(self.dataset):
                     table.sync()
                     self._note(f"view{view}", rows.start // BLOCK)
@@ -211,7 +146,7 @@ class Filling:
     def _make(self, name: str, make: Callable[[Path], None]) -> None:
         """The first process makes a file, the others wait for it."""
         if self.rank == 0 and not (self.folder / name).exists():
-            _write(self.folder / name, make)
+            write_whole(self.folder / name, make)
         while not (self.folder / name).exists():
             self._stop_if_whole()
             time.sleep(PAUSE)
@@ -255,14 +190,14 @@ def _as_read(part: Any) -> Any:
     return part
 
 
-class _Table:
+class Table:
     """Rows of an array on disk, written without mapping it: what is mapped counts as memory of the process."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rows: int) -> None:
         array = np.load(path, mmap_mode="r")
-        self._path, self._start, self._row = path, array.offset, array.shape[-1] * array.itemsize
+        self._path, self._start, self._row = path, array.offset, array.nbytes // rows
 
-    def __enter__(self) -> _Table:
+    def __enter__(self) -> Table:
         self._file = self._path.open("r+b")
         return self
 
@@ -280,11 +215,11 @@ class _Table:
         os.fsync(self._file.fileno())
 
 
-def _allocate(path: Path, shape: tuple[int, ...]) -> None:
+def allocate(path: Path, shape: tuple[int, ...]) -> None:
     np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape).flush()
 
 
-def _write(path: Path, make: Callable[[Path], Any]) -> None:
+def write_whole(path: Path, make: Callable[[Path], Any]) -> None:
     """Lets `make` write a file that has its name once it is whole."""
     unfinished = path.with_name(f"unfinished-{path.name}")
     make(unfinished)
@@ -292,19 +227,6 @@ def _write(path: Path, make: Callable[[Path], Any]) -> None:
     os.replace(unfinished, path)
 
 
-def _unique_captions(
-    dataset: Any, collator: ImageTextCollator, rows: range, tokens: bool = False
-) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
-    """Ids of the different captions of some rows, in order, and their tokens."""
-    captions = dict.fromkeys(caption for row in rows for caption in dataset.captions(row))
-    if not captions:
-        return np.empty(0, dtype=np.int64), {}
-    texts = collator.tokenize(list(captions))
-    # Captions that are cut to the same tokens have one id.
-    ids, first = np.unique(texts["caption_ids"].numpy(), return_index=True)
-    chosen = torch.from_numpy(first)
-    return ids, {name: texts[name][chosen] for name in ("input_ids", "attention_mask")} if tokens else {}
-
-
-def _pixels(dataset: Any, collator: ImageTextCollator, rows: range) -> torch.Tensor:
-    return collator([dataset[row] for row in rows])["pixel_values"]
+def _batch(dataset: Any, collator: Any, names: tuple[str, ...], rows: range) -> dict[str, torch.Tensor]:
+    batch = collator([dataset[row] for row in rows])
+    return {name: batch[name] for name in names}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch.nn.functional import normalize
 from transformers import CLIPModel
 
+from hf_chain.cost import clip_macs
 from hf_chain.loaded_weights import require_finite
 from hf_chain.models.token_dropping import dropped_tokens
 
@@ -33,6 +34,8 @@ class FeatureSource(Protocol):
 class LiveTeacher(ABC):
     """A model in evaluation mode whose parameters take no gradient.
 
+    A cache keeps what `stored` gives of every row of the data, and `handed` makes features of it.
+
     Args:
         model (`PreTrainedModel`): the predecessor. It is frozen and widened to float32 in place: a type of its own
             would not fit autocast.
@@ -40,6 +43,9 @@ class LiveTeacher(ABC):
     Raises:
         HfChainError: when its weights are not finite.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Columns of a batch that `stored` reads; without any, nothing can be cached."""
 
     def __init__(self, model: Any) -> None:
         require_finite(model, "the teacher")
@@ -49,6 +55,26 @@ class LiveTeacher(ABC):
     def features(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """What the teacher hands on of a batch, each with a leading batch axis and without gradient."""
 
+    def stored(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What a cache keeps of a batch, with a leading batch axis."""
+        raise NotImplementedError
+
+    def stored_shape(self, dataset: Any) -> tuple[int, ...]:
+        """Shape of what is stored of a row."""
+        raise NotImplementedError
+
+    def handed(self, stored: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The features of a batch from what is stored of it."""
+        return (stored,)
+
+    def storing_macs(self, dataset: Any) -> int:
+        """MACs of a row as it is stored."""
+        raise NotImplementedError
+
+    def handing_macs(self, dataset: Any) -> int:
+        """MACs of a row that a cache leaves to be done at every step."""
+        return 0
+
 
 class Teacher(LiveTeacher):
     """A frozen `CLIPModel`.
@@ -56,6 +82,8 @@ class Teacher(LiveTeacher):
     Args:
         model (`CLIPModel`): the predecessor.
     """
+
+    reads = ("pixel_values",)
 
     def __init__(self, model: CLIPModel) -> None:
         super().__init__(model)
@@ -70,6 +98,18 @@ class Teacher(LiveTeacher):
         with dropped_tokens(self.model.vision_model, batch.get("kept_tokens")):
             image = self.image_features(batch["pixel_values"])
         return TeacherFeatures(image, self.text_features(batch))
+
+    def stored(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Image embeddings; captions are kept apart, as rows share them."""
+        return self.image_features(batch["pixel_values"])
+
+    def stored_shape(self, dataset: Any) -> tuple[int, ...]:
+        """One embedding."""
+        return (self.embedding_size,)
+
+    def storing_macs(self, dataset: Any) -> int:
+        """Of an image."""
+        return clip_macs(self.model.config).image
 
     @torch.no_grad()
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -114,7 +116,12 @@ class ChainTrainer(StageTrainer):
     def step_cost(self, total_steps: int) -> StepCost:
         """MACs as a function of the optimiser steps done, for a training of `total_steps` steps."""
         teacher = self.teacher.model if isinstance(self.teacher, LiveTeacher) else None
-        return self.task.step_cost(self._unwrapped, teacher, self.train_dataset, total_steps)
+        cost = self.task.step_cost(self._unwrapped, teacher, self.train_dataset, total_steps)
+        if macs := getattr(self.teacher, "handing_macs", 0) if teacher is None else 0:
+            # What a cache leaves to be done at every step.
+            steps = math.ceil(self.args.feature_loss_until * total_steps) if self.args.feature_loss_weight else 0
+            cost = replace(cost, teacher=(macs, macs), teacher_steps=steps)
+        return cost
 
     @property
     def feature_weight(self) -> float:

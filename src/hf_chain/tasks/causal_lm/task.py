@@ -19,12 +19,43 @@ from hf_chain.distillation.teacher import FeatureSource
 from hf_chain.engine import builds_in_pieces, size_of
 from hf_chain.errors import HfChainError
 from hf_chain.families import FAMILIES, family_of
+from hf_chain.grafting.anatomy import scaled_logits
 from hf_chain.losses import next_token_losses, token_divergences
 from hf_chain.tasks.task import Batch, Features, Handed, Task
 
 
 class LanguageTeacher(LiveTeacher):
-    """A frozen language model, which hands on its logits `[B, L, W]`."""
+    """A frozen language model, which hands on its logits `[B, L, W]`.
+
+    A cache keeps what its head reads, `[B, L, D]`.
+    """
+
+    reads = ("input_ids",)
+
+    @torch.no_grad()
+    def stored(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The last hidden state, behind the last norm."""
+        hidden: torch.Tensor = self.model.get_decoder()(
+            input_ids=batch["input_ids"], use_cache=False
+        ).last_hidden_state
+        return hidden
+
+    def stored_shape(self, dataset: Any) -> tuple[int, ...]:
+        """Tokens by the width of the head."""
+        return (int(dataset.row_tokens), self.model.get_output_embeddings().weight.shape[1])
+
+    def storing_macs(self, dataset: Any) -> int:
+        """All but the head."""
+        return decoder_macs(self.model.config, dataset.row_tokens, head=False)
+
+    def handing_macs(self, dataset: Any) -> int:
+        """The head on every token."""
+        return decoder_macs(self.model.config, dataset.row_tokens, layers=())
+
+    @torch.no_grad()
+    def handed(self, stored: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Its logits, as the stock class makes them."""
+        return (scaled_logits(self.model.get_output_embeddings()(stored), self.model.config),)
 
     @torch.no_grad()
     def features(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -52,7 +83,10 @@ class CausalLMTask(Task):
     unit = "tokens"
 
     def teacher(self, given: Any, student: nn.Module) -> FeatureSource:
-        """A language model of any family that reads the same tokens."""
+        """A language model of any family that reads the same tokens, or a cache of such a one."""
+        if not isinstance(given, nn.Module) and hasattr(given, "features"):
+            source: FeatureSource = given
+            return source
         _check_decoder(given, "the teacher")
         for field in ("eos_token_id", "bos_token_id"):
             has, needs = (getattr(model.config, field, None) for model in (given, student))

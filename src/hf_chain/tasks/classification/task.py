@@ -112,7 +112,22 @@ class ClassificationTask(Task):
 
 
 class LogitsTeacher(LiveTeacher):
-    """A frozen image classifier."""
+    """A frozen image classifier; a cache keeps its logits."""
+
+    reads = ("pixel_values",)
+
+    def stored(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The logits."""
+        (logits,) = self.features(batch)
+        return logits
+
+    def stored_shape(self, dataset: Any) -> tuple[int, ...]:
+        """One number a class."""
+        return (self.model.config.num_labels,)
+
+    def storing_macs(self, dataset: Any) -> int:
+        """Of an image."""
+        return sum(classifier_macs(self.model.config))
 
     @torch.no_grad()
     def features(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:

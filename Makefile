@@ -1,5 +1,5 @@
-# `make demo` trains a family on rendered scenes, `make demo-graft` grafts an encoder; `make test` runs every test. All
-# of them set up .venv first.
+# `make demo` trains a family on rendered scenes, `make demo-lm` language models on stories, `make demo-graft` grafts an
+# encoder; `make test` runs every test. All of them set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 # Without an NVIDIA GPU torch comes from PyTorch's own index, whose build has no CUDA in it. Where that cannot be reached
@@ -18,10 +18,11 @@ LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_pr
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
 	--no-loadscope-reorder
 
-.PHONY: help demo demo-graft test quick-test snippets quality style docs clean
+.PHONY: help demo demo-lm demo-graft test quick-test snippets quality style docs clean
 
 help:
 	@echo "make demo        set up .venv and train a family of three on rendered scenes (minutes)"
+	@echo "make demo-lm     set up .venv and train three language models on stories that are written here (minutes)"
 	@echo "make demo-graft  set up .venv and graft an encoder that was trained on a surrogate (minutes)"
 	@echo "make test        set up .venv and run all tests"
 	@echo "make quick-test  the tests that take seconds"
@@ -33,6 +34,10 @@ help:
 demo: .venv/installed
 	$(LAUNCH) examples/chain_pretrain.py
 	@echo "Open runs/scenes/report/index.html; the table is runs/scenes/report/family.md"
+
+demo-lm: .venv/installed
+	$(LAUNCH) examples/chain_pretrain.py --config examples/recipes/stories.yaml
+	@echo "Open runs/stories/report/index.html; the table is runs/stories/report/family.md"
 
 demo-graft: .venv/installed
 	$(LAUNCH) examples/graft_vlm.py

@@ -1,8 +1,9 @@
-"""Trains a family of CLIP models, small to large.
+"""Trains a family of models, small to large.
 
     accelerate launch examples/chain_pretrain.py [--config recipe.yaml] [flags]
 
-Without `--config` it trains three members on rendered scenes, which need no download. `hf-chain run recipe.yaml` does
+Without `--config` it trains three CLIPs on rendered scenes, which need no download; `stories.yaml` beside it trains
+three language models. `hf-chain run recipe.yaml` does
 the same. See `--help` for the flags and docs/recipes.md for what a recipe can say.
 """
 

@@ -6,7 +6,7 @@ import pytest
 
 from hf_chain.adapters import check_model_files
 from hf_chain.errors import HfChainError
-from hf_chain.methods.chain.published import load_clip_config
+from hf_chain.models.chain_clip.published import load_clip_config
 from support.hub_server import HubServer
 
 

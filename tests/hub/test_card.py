@@ -102,7 +102,7 @@ def test_the_body_tells_results_cost_and_training(run_dir: Path) -> None:
     assert re.search(r"\| validation: image-to-text R@5 +\| +– \| +42.0 % \|", text)
     assert "with 12.3K parameters: an image tower of width 16 and depth 2 on 16 × 16 images in patches of 8" in text
     assert "600 MACs (student), 200 MACs (teacher), 800 MACs (total), and its evaluation 10 MACs" in text
-    assert "Growth changed the embeddings by 1.5e-07 (image) and 2e-07 (text)" in text
+    assert "Growth changed the outputs by 1.5e-07 (image) and 2e-07 (text)" in text
     assert "- 3 epochs, 300 samples, seed 0" in text
     assert "\n- versions: python 3.11.7, torch 2.13.0\n- hardware: 2 cores\n- processes: 1\n" in text
     assert "arxiv.org/abs/2604.12391" in text

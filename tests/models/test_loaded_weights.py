@@ -21,9 +21,9 @@ from hf_chain.grafting.export_llava import export_llava
 from hf_chain.grafting.recut import recut
 from hf_chain.grafting.surrogate import build_surrogate
 from hf_chain.growth import grow
-from hf_chain.methods.chain.published import load_clip, load_clip_config
 from hf_chain.methods.graft.headline import load_grafted
 from hf_chain.models import ChainCLIPModel
+from hf_chain.models.chain_clip.published import load_clip, load_clip_config
 from hf_chain.models.grafted_vlm import from_parts
 from hf_chain.models.grafted_vlm.language_models import load_language_model
 from support.decoders import VOCABULARY, tiny_decoder

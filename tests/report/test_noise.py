@@ -8,7 +8,7 @@ import pytest
 
 from hf_chain.commands.report import write_report
 from hf_chain.methods.chain.report.noise import wilson
-from hf_chain.methods.chain.report.plots import accuracy_plot, loss_plot
+from hf_chain.methods.chain.report.plots import loss_plot, quality_plot
 from hf_chain.methods.chain.report.summary import summarize
 from hf_chain.runs.ledger import Ledger
 from hf_chain.theme import LIGHT
@@ -55,7 +55,7 @@ def test_a_member_that_got_worse_is_named(base: float, trials: int, told: str | 
 
 
 def test_the_plot_has_chance_and_intervals(tmp_path: Path) -> None:
-    figure = accuracy_plot(summarize(measured(tmp_path / "family", 0.6, 100)), LIGHT)
+    figure = quality_plot(summarize(measured(tmp_path / "family", 0.6, 100)), LIGHT)
     assert figure is not None
     (axis,) = figure.axes
     assert any(list(line.get_ydata()) == [0.05, 0.05] for line in axis.lines)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from hf_chain.commands.report import write_report
 from hf_chain.errors import HfChainError
-from hf_chain.methods.chain.report.plots import MOST_POINTS, PLOTS, Curve, accuracy_plot, cost_plot, curves
+from hf_chain.methods.chain.report.plots import MOST_POINTS, PLOTS, Curve, cost_plot, curves, quality_plot
 from hf_chain.methods.chain.report.summary import summarize
 from hf_chain.theme import LIGHT
 from support.report_runs import ALONE_TOP1, SHAPES, TOP1, write_run
@@ -41,7 +41,7 @@ def test_the_same_ledger_gives_the_same_bytes(chain):
 
 def test_accuracy_stands_over_the_cumulative_cost(chain, independent):
     family = summarize(chain, independent)
-    (axis,) = accuracy_plot(family, LIGHT).axes
+    (axis,) = quality_plot(family, LIGHT).axes
     lines = {line.get_label(): line.get_xydata() for line in axis.lines}
     costs = np.cumsum([member.chain_macs for member in family.members])
     # Before and after of every member, the last at the whole cost.
@@ -55,7 +55,7 @@ def test_accuracy_stands_over_the_cumulative_cost(chain, independent):
 
 
 def test_without_a_baseline_no_independent_accuracy_is_drawn(chain):
-    (axis,) = accuracy_plot(summarize(chain), LIGHT).axes
+    (axis,) = quality_plot(summarize(chain), LIGHT).axes
     assert "each alone" not in [line.get_label() for line in axis.lines]
 
 

@@ -12,7 +12,7 @@ from hf_chain.methods.graft.record import is_graft
 
 if TYPE_CHECKING:
     from hf_chain.hub import CardWriter
-    from hf_chain.methods.chain.recipe import Recipe
+    from hf_chain.methods.chain.chain_recipe import ChainRecipe
     from hf_chain.methods.graft.recipe import GraftRecipe
     from hf_chain.report import Sheet
 
@@ -94,23 +94,23 @@ class MethodCommands(ABC, Generic[AnyRecipe]):
         return values, f"{table}\n\nMemory on one device\n\n{memory}"
 
 
-class ChainCommands(MethodCommands["Recipe"]):
+class ChainCommands(MethodCommands["ChainRecipe"]):
     """A chain; its plan starts no torch."""
 
-    def load(self, path: str, overrides: Sequence[str]) -> Recipe:
+    def load(self, path: str, overrides: Sequence[str]) -> ChainRecipe:
         from hf_chain.methods.chain.recipe import load_recipe
 
         return load_recipe(path, overrides)
 
-    def independent(self, recipe: Recipe) -> Recipe:
+    def independent(self, recipe: ChainRecipe) -> ChainRecipe:
         return recipe.as_independent()
 
-    def run(self, recipe: Recipe) -> Path:
+    def run(self, recipe: ChainRecipe) -> Path:
         from hf_chain.methods.chain.runner import run
 
         return run(recipe)
 
-    def costs(self, recipe: Recipe, tflops_per_second: float | None) -> tuple[dict[str, Any], str, str]:
+    def costs(self, recipe: ChainRecipe, tflops_per_second: float | None) -> tuple[dict[str, Any], str, str]:
         from hf_chain.cost import plan_table
         from hf_chain.methods.chain.planning import check_growth, family_cost, memory_plan
 
@@ -118,15 +118,14 @@ class ChainCommands(MethodCommands["Recipe"]):
         check_growth(recipe)
         return cost.to_json(), plan_table(cost, tflops_per_second), memory_plan(recipe)
 
-    def evaluate(self, name: str, recipe: Recipe) -> Metrics:
-        from hf_chain.evaluation import evaluate_clip
-        from hf_chain.methods.chain.family_data import evaluation_data, evaluation_options
-        from hf_chain.methods.chain.published import load_clip_with_processor
+    def evaluate(self, name: str, recipe: ChainRecipe) -> Metrics:
+        from hf_chain.methods.chain.family_data import evaluation_data
 
-        model, processor = load_clip_with_processor(name)
+        paradigm = recipe.paradigm
+        model, processor = paradigm.load_with_processor(name)
         splits = evaluation_data(recipe)
-        options = evaluation_options(recipe, splits)
-        return {split: evaluate_clip(model, processor, rows, **options).metrics for split, rows in splits.items()}
+        options = paradigm.evaluation_options(splits)
+        return {split: paradigm.evaluate(model, processor, rows, **options).metrics for split, rows in splits.items()}
 
     @property
     def write_card(self) -> CardWriter:

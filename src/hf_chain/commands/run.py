@@ -12,7 +12,7 @@ from hf_chain.errors import HfChainError
 from hf_chain.runs.recipe_file import read_values
 
 if TYPE_CHECKING:
-    from hf_chain.methods.chain.recipe import Recipe
+    from hf_chain.methods.chain.chain_recipe import ChainRecipe
     from hf_chain.methods.graft.recipe import GraftRecipe
 
 VALIDATED_SHARE = 2
@@ -59,7 +59,7 @@ class RunArguments(RecipeArguments):
         """The method of the recipe."""
         return method_of(read_values(self.config, self.overrides()))
 
-    def recipe(self) -> Recipe | GraftRecipe:
+    def recipe(self) -> ChainRecipe | GraftRecipe:
         """The recipe with the flags applied.
 
         Raises:

@@ -71,7 +71,7 @@ def plan_table(family: FamilyCost, tflops_per_second: float | None = None) -> st
             member.name,
             human(member.parameters),
             human(member.macs_per_sample),
-            *[f"{member.details['text_share']:.0%}"] * texts,
+            *([f"{member.details['text_share']:.0%}"] if texts else []),
             f"{member.epochs:g}",
             human(member.training_macs["teacher"]),
             human(member.training_macs["total"] + member.evaluation_macs),

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from hf_chain.evaluation.metrics import metric_of
+
 UNKNOWN = "–"
 """Stands where a number is not known (yet)."""
-
-_METRICS = {"zero_shot_top1": "zero-shot top-1", "zero_shot_top5": "zero-shot top-5"}
-_DIRECTIONS = {"image_to_text": "image → text", "text_to_image": "text → image"}
 
 
 def metric_name(metric: str) -> str:
     """`zero_shot_top1` as `zero-shot top-1`, `text_to_image_r5` as `text → image R@5`."""
-    direction, _, k = metric.rpartition("_r")
-    if direction in _DIRECTIONS:
-        return f"{_DIRECTIONS[direction]} R@{k}"
-    return _METRICS.get(metric, metric.replace("_", " "))
+    return metric_of(metric).title
+
+
+def figure(metric: str, value: float | None) -> str:
+    """A value of a metric: a share as `31.2 %`, any other as `3.214`."""
+    if value is None or metric_of(metric).is_share:
+        return percent(value)
+    return f"{value:.3f}"
+
+
+def cell(metric: str, value: float | None) -> str:
+    """The same in a table that says its unit elsewhere: a share as `31.2`."""
+    return UNKNOWN if value is None else f"{100 * value:.1f}" if metric_of(metric).is_share else f"{value:.3f}"
+
+
+def change(metric: str, value: float | None) -> str:
+    """A difference: of shares as `+2.1`, in percentage points, of any other metric as `-0.123`."""
+    return points(value) if value is None or metric_of(metric).is_share else f"{value:+.3f}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -149,6 +149,7 @@ class MemberRecord:
     evaluation_macs: int = 0
     seconds: float = 0.0
     images_per_second: float = 0.0
+    tokens_per_second: float = 0.0
     growth_error: dict[str, float] = field(default_factory=dict)
     """Relative error of the image and text embeddings right after growth."""
     metrics_before: dict[str, dict[str, float]] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from hf_chain.runs.recipe_file import suggestion
 RUNNER_FIELDS = {
     "output_dir": "use `output_dir` and `name` of the recipe",
     "num_train_epochs": "use `epochs`",
+    "task": "use `task` of the recipe",
     "max_steps": "use `epochs`",
     "seed": "use `seed` of the recipe",
     "data_seed": "use `seed` of the recipe",

@@ -1,7 +1,8 @@
 """Pre-training paradigms, one file or folder each: what turns a family into training.
 
-A task is a module of its name here. It has `check_values`, which looks at values of `ChainConfig`, and the
-`FEATURE_LOSS_WEIGHT` that it takes where none is given, both without torch where plans are to be quick, and a `Task`.
+A task is a folder of its name here. It has `check_values`, which looks at values of `ChainConfig`, the
+`FEATURE_LOSS_WEIGHT` that it takes where none is given, a `Task`, which trains, and a `Paradigm`, which is what
+recipes know. All but the `Task` start no torch, so that plans are quick.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hf_chain.tasks.paradigm import Paradigm
     from hf_chain.tasks.task import Task
 
 TASKS = {
@@ -43,6 +45,14 @@ def used_fields(name: Any) -> tuple[str, ...]:
     """Fields of `TrainingArguments` that a task follows and most do not: its `USED`, where it has that."""
     used: tuple[str, ...] = getattr(import_module(f"{__name__}.{name}"), "USED", ()) if name in TASKS else ()
     return used
+
+
+def find_paradigm(name: str) -> type[Paradigm]:
+    """What a recipe knows of a task in `TASKS`; starts no torch."""
+    paradigm: type[Paradigm] = getattr(
+        import_module(f"{__name__}.{name}.paradigm"), TASKS[name].removesuffix("Task") + "Paradigm"
+    )
+    return paradigm
 
 
 def check_task_values(name: str, values: Mapping[str, Any]) -> None:

@@ -187,7 +187,7 @@ def test_a_batch_larger_than_the_data_is_refused(hf_chain: Command, tmp_path: Pa
     write_split(tmp_path / "pictures" / "train")
     recipe = recipe_for(tmp_path, validation_split=None)
     message = hf_chain("run", recipe, "--set", "training.per_device_train_batch_size=64").message
-    assert re.search("members.tiny: a global batch has 64 images but the training split only 40: lower", message)
+    assert re.search("members.tiny: a global batch has 64 samples but the training split only 40: lower", message)
 
 
 def test_a_processor_of_a_refused_attempt_is_not_used_again(hf_chain: Command, tmp_path: Path) -> None:

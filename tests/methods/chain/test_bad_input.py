@@ -64,7 +64,7 @@ WRONG_VALUES = [
     ("no members", {"members": []}, r"members is \[\]; .* at least 1"),
     ("no epochs to train", {"members.0.epochs": 0}, "members.tiny.epochs is 0; .* greater than 0"),
     ("endless epochs", {"members.0.epochs": float("inf")}, "members.tiny.epochs is inf; .* finite"),
-    ("less than an image", {"members.0.epochs": 0.001}, "tiny.epochs is 0.001, less than one of 256 images"),
+    ("less than an image", {"members.0.epochs": 0.001}, "tiny.epochs is 0.001, less than one of 256 samples"),
     ("no baseline", {"baseline_epochs": 0}, "baseline_epochs is 0; .* greater than 0"),
     ("NUL in a path", {"output_dir": "runs\0x"}, r"'runs\\x00x' holds a NUL.*: remove it"),
     ("more scenes than fit", {"data.scenes.train": 10**12}, "data.scenes.train is 10{12}; .* 10000000"),

@@ -10,8 +10,8 @@ from transformers import AutoProcessor, CLIPConfig, CLIPModel
 
 from hf_chain.data import build_processor, train_tokenizer
 from hf_chain.errors import HfChainError
-from hf_chain.methods.chain.published import load_clip
 from hf_chain.methods.chain.runner import run
+from hf_chain.models.chain_clip.published import load_clip
 from hf_chain.runs.ledger import read_family
 from support.recipes import tiny_recipe
 

@@ -15,8 +15,9 @@ import pytest
 from hf_chain.arguments.precision import _without_torch, native_bfloat16
 from hf_chain.cost import clip_macs, clip_memory, clip_parameters
 from hf_chain.errors import HfChainError
-from hf_chain.methods.chain.planning import PLANNED_IDS, family_cost, planned_config
+from hf_chain.methods.chain.planning import family_cost
 from hf_chain.methods.chain.recipe import load_recipe
+from hf_chain.tasks.paradigm import DataSize
 from hf_chain.tasks.values import UsualFields, check_values_of
 from hf_chain.trainer import ChainConfig
 from hf_chain.trainer.chain_config import check_values
@@ -41,7 +42,7 @@ def test_a_plan_starts_no_torch_and_counts_as_with_it(name: str) -> None:
     for member, planned, printed in zip(
         recipe.members, family_cost(recipe).members, json.loads("\n".join(plan))["members"], strict=True
     ):
-        assert printed["parameters"] == clip_parameters(planned_config(recipe, member, recipe.tokenizer.vocab_size))
+        assert printed["parameters"] == clip_parameters(recipe.paradigm.checked_config(member))
         assert printed["macs_per_sample"] == planned.macs_per_sample
 
 
@@ -49,8 +50,8 @@ def test_a_plan_starts_no_torch_and_counts_as_with_it(name: str) -> None:
 def test_what_is_counted_is_the_configuration_that_is_built(name: str) -> None:
     recipe = load_recipe(RECIPES / f"{name}.yaml")
     for member in recipe.members:
-        counted = recipe.model.counted(member.vision, member.text, member.projection_dim, 600, *PLANNED_IDS)
-        built = planned_config(recipe, member, 600)
+        size = DataSize(1, recipe.tokenizer.vocab_size)
+        counted, built = recipe.paradigm.planned_config(member, size), recipe.paradigm.checked_config(member)
         for tower in ("vision_config", "text_config"):
             own = vars(getattr(counted, tower))
             assert own == {field: getattr(getattr(built, tower), field) for field in own}

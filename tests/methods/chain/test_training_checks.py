@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from hf_chain.errors import HfChainError
-from hf_chain.methods.chain.planning import DataSize, family_cost
+from hf_chain.methods.chain.planning import family_cost
 from hf_chain.methods.chain.recipe import Recipe
 from hf_chain.methods.chain.runner import warn_of_idle_training
+from hf_chain.tasks.paradigm import DataSize
 from support.recipes import tiny_recipe, tiny_values
 
 
@@ -21,7 +22,7 @@ def streamed(folder: Path, epochs: float) -> Recipe:
 
 
 def test_a_stream_with_less_than_a_step_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = r"members.tiny.epochs is 0.3, in which the stream has 30 images, less than a global batch of 32: raise it"
+    words = r"members.tiny.epochs is 0.3, in which the stream has 30 samples, less than a global batch of 32: raise it"
     with pytest.raises(HfChainError, match=words):
         family_cost(streamed(tmp_path, 0.3))
     assert family_cost(streamed(tmp_path, 0.4)).members[0].steps == 1

@@ -11,22 +11,22 @@ from huggingface_hub import EvalResult, ModelCard
 
 from hf_chain.cost.table import escaped, human, markdown_table
 from hf_chain.errors import HfChainError
+from hf_chain.evaluation.metrics import metric_of
 from hf_chain.hub.card import CardSheet, ancestors, model_card, write_card
 from hf_chain.hub.settings import HubSettings
 from hf_chain.runs.ledger import FamilyRecord, MemberRecord
+from hf_chain.tasks import find_paradigm
 
 if TYPE_CHECKING:
-    from transformers import CLIPConfig
+    from transformers import PreTrainedConfig
 
-TEMPLATE = "member_card.md.jinja"
-TAGS = ["hf_chain", "chain-of-models", "clip"]
+TAGS = ["hf_chain", "chain-of-models"]
 
 BASE_MODEL_RELATION = "finetune"
 """The Hub knows adapter, merge, quantized and finetune. A member is a full model trained on from its predecessor's
 weights: nothing is attached to the predecessor, mixed with it or compressed, so of the four it is a finetune."""
 
-_CLASSIFICATION = "zero-shot-image-classification"
-_TOP_K = re.compile(r"zero_shot_top(?P<k>\d+)")
+_TOP_K = re.compile(r"(zero_shot_)?top(?P<k>\d+)")
 _RECALL = re.compile(r"(?P<way>image_to_text|text_to_image)_r(?P<k>\d+)")
 
 
@@ -49,18 +49,18 @@ def write_member_card(
     Raises:
         HfChainError: when `folder` holds no saved member.
     """
-    from transformers import CLIPConfig  # starts torch
+    from transformers import AutoConfig  # starts torch
 
     folder = Path(folder)
     try:
-        config = CLIPConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except OSError as error:
         raise HfChainError(f"No saved member in {folder}: its config.json cannot be read") from error
     return write_card(folder, member_card(config, family, member, hub, recipe_yaml))
 
 
 def member_card(
-    config: CLIPConfig, family: FamilyRecord, member: MemberRecord, hub: HubSettings, recipe_yaml: str
+    config: PreTrainedConfig, family: FamilyRecord, member: MemberRecord, hub: HubSettings, recipe_yaml: str
 ) -> ModelCard:
     """Builds the card of `member`, a model of configuration `config`; see `write_member_card`."""
     repo_id = hub.repo_id(member.name) if hub.push else None
@@ -69,8 +69,9 @@ def member_card(
     name = (hub.repo_id(member.name) or member.name).rpartition("/")[2]
     methods = {"model-growth": member.operator, "distillation": member.training_macs.get("teacher")}
     base = chain[-1].repo_id if chain else None
+    paradigm, section = find_paradigm(family.recipe.get("task", "contrastive")), family.recipe.get("data") or {}
     sheet = CardSheet(
-        template=("hf_chain.methods.chain", TEMPLATE),
+        template=("hf_chain.methods.chain", paradigm.card),
         values={
             "title": repo_id.partition("/")[2] if repo_id else member.name,
             "location": repo_id or ".",
@@ -80,40 +81,41 @@ def member_card(
             "parameters": human(member.parameters),
             "chain": chain,
             "data": data,
-            "rendered": (family.recipe.get("data") or {}).get("source") == "scenes",
+            **paradigm.card_values(config, section),
             "outside": chain[0].name if chain and chain[0].name not in {m.name for m in family.members} else None,
             "results": _results_table(member),
+            "measured": _measured(member),
             "counted": {name: human(macs) for name, macs in member.training_macs.items() if macs},
             "evaluation": human(member.evaluation_macs) if member.evaluation_macs else None,
             "planned": _planned(family, member),
             "environment": family.environment,
             "recipe": recipe_yaml.strip(),
         },
-        task=_CLASSIFICATION,
-        tags=[*TAGS, *(tag for tag, used in methods.items() if used)],
+        task=paradigm.hub_task,
+        tags=[*TAGS, config.model_type, *(tag for tag, used in methods.items() if used)],
         bases=(base,) if base else (),
         relation=BASE_MODEL_RELATION,
-        results=_eval_results(member, hub.dataset or data, data) if data else (),
+        results=_eval_results(member, hub.dataset or data, data, paradigm.hub_task) if data else (),
         model_name=name,
     )
     return model_card(sheet, hub)
 
 
-def _eval_results(member: MemberRecord, dataset: str, name: str) -> list[EvalResult]:
+def _eval_results(member: MemberRecord, dataset: str, name: str, hub_task: str) -> list[EvalResult]:
     results = []
     for split, metrics in member.metrics_after.items():
         for metric, value in metrics.items():
-            top, recall = _TOP_K.fullmatch(metric), _RECALL.fullmatch(metric)
-            if not (top or recall) or not math.isfinite(value):
+            if not math.isfinite(value):
                 continue
+            recall = _RECALL.fullmatch(metric)
             results.append(
                 EvalResult(
-                    task_type=_CLASSIFICATION if top else "image-text-retrieval",
-                    task_name="Zero-shot image classification" if top else "Image-text retrieval",
+                    task_type="image-text-retrieval" if recall else hub_task,
+                    task_name="Image-text retrieval" if recall else hub_task.replace("-", " ").capitalize(),
                     dataset_type=dataset,
                     dataset_name=name,
                     dataset_split=split,
-                    metric_type="accuracy" if top else "recall",
+                    metric_type="recall" if recall else "accuracy" if _TOP_K.fullmatch(metric) else metric,
                     metric_name=metric_title(metric),
                     metric_value=round(value, 4),
                 )
@@ -127,15 +129,15 @@ def metric_title(metric: str) -> str:
         return f"top-{top['k']} accuracy"
     if recall := _RECALL.fullmatch(metric):
         return f"{recall['way'].replace('_', '-')} R@{recall['k']}"
-    return metric.replace("_", " ")
+    return metric_of(metric).title
 
 
 def _results_table(member: MemberRecord) -> str:
     rows = [
         [
             escaped(f"{split}: {metric_title(metric)}"),
-            _percent(member.metrics_before.get(split, {}).get(metric)),
-            _percent(value),
+            _figure(metric, member.metrics_before.get(split, {}).get(metric)),
+            _figure(metric, value),
         ]
         for split, metrics in member.metrics_after.items()
         for metric, value in metrics.items()
@@ -143,8 +145,17 @@ def _results_table(member: MemberRecord) -> str:
     return markdown_table(["split and metric", "before training", "after training"], rows) if rows else ""
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
+def _measured(member: MemberRecord) -> str:
+    """What the figures are."""
+    names = {metric for metrics in member.metrics_after.values() for metric in metrics}
+    shares = {metric_of(name).is_share for name in names}
+    return " ".join([*["Shares of right answers."] * (True in shares), *["Lower is better."] * (False in shares)])
+
+
+def _figure(metric: str, value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{100 * value:.1f} %" if metric_of(metric).is_share else f"{value:.4f}"
 
 
 def _planned(family: FamilyRecord, member: MemberRecord) -> dict[str, str] | None:

@@ -10,22 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPConfig, CLIPModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from hf_chain.arguments.precision import uses_bfloat16
-from hf_chain.cost import clip_macs, clip_parameters, training_steps
+from hf_chain.cost import training_steps
 from hf_chain.distillation.cache import cached_teacher, remove_damaged
 from hf_chain.engine import build_whole_again
-from hf_chain.evaluation import Evaluation, find_evaluator
+from hf_chain.evaluation import Evaluation
 from hf_chain.files import whole_folder, write_json
-from hf_chain.growth import embedding_error, grow
+from hf_chain.growth import grow, growth_error
+from hf_chain.methods.chain.chain_recipe import ChainRecipe
 from hf_chain.methods.chain.family_data import FamilyData
-from hf_chain.methods.chain.published import load_clip
-from hf_chain.methods.chain.recipe import MemberSettings, Recipe
 from hf_chain.methods.context import RunContext
-from hf_chain.models import ChainCLIPModel
-from hf_chain.models.chain_clip.stock_clip import TEACHER_MAPS_NAME
 from hf_chain.runs.environment import check_engine
 from hf_chain.runs.ledger import MemberRecord
 from hf_chain.runs.saved import saved_fields
@@ -34,7 +31,8 @@ from hf_chain.runs.training_run import (
     logging_steps,
     train_or_resume,
 )
-from hf_chain.tasks import feature_loss_weight, find_task
+from hf_chain.tasks import find_task
+from hf_chain.tasks.paradigm import Paradigm
 from hf_chain.trainer import ChainConfig, ChainTrainer
 
 logger = logging.get_logger(__name__)
@@ -52,19 +50,24 @@ class MemberStage:
         data (`FamilyData`): the data.
     """
 
-    context: RunContext[Recipe]
+    context: RunContext[ChainRecipe]
     index: int
     data: FamilyData
 
     _cache_macs: int = 0
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> ChainRecipe:
         """The recipe."""
         return self.context.recipe
 
     @property
-    def member(self) -> MemberSettings:
+    def paradigm(self) -> Paradigm:
+        """What its task brings."""
+        return self.recipe.paradigm
+
+    @property
+    def member(self) -> Any:
         """What the recipe says about the member."""
         return self.recipe.members[self.index]
 
@@ -93,8 +96,8 @@ class MemberStage:
         predecessor, model = self._build()
         self._evaluate_before(model)
         # Wrapped before the engine starts: ZeRO-3 would build it in pieces.
-        teacher = predecessor if self._feature_loss_weight > 0 else None
-        wrapped = ChainCLIPModel.from_clip(model, teacher.config.projection_dim if teacher else None)
+        teacher = predecessor if self.recipe.is_taught(self.member) else None
+        wrapped = self.paradigm.wrap(model, teacher)
         with self.context.tracked(self.name).told():
             trainer = self._trainer(wrapped, teacher)
             train_or_resume(trainer, self.context.main_process)
@@ -106,7 +109,7 @@ class MemberStage:
 
     def _note_start(self) -> None:
         config = self.config()
-        macs = clip_macs(config)
+        parameters, macs = self.paradigm.counts(config)
         self.context.note(
             "started",
             self.name,
@@ -115,8 +118,8 @@ class MemberStage:
             operator=self._operator,
             seed=self.recipe.seed + self.index,
             config_hash=hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:16],
-            parameters=clip_parameters(config),
-            macs_per_sample=macs.image + self.recipe.data.captions_per_image * macs.text,
+            parameters=parameters,
+            macs_per_sample=macs,
             epochs=self.member.epochs,
         )
 
@@ -124,39 +127,34 @@ class MemberStage:
 
     @property
     def _operator(self) -> str | None:
-        if self.recipe.independent or (self.index == 0 and self.recipe.predecessor is None):
-            return None
-        return self.member.operator or self.recipe.operator
+        return self.recipe.operator_of(self.member)
 
     @property
     def _parent_name(self) -> str | None:
-        if self._operator is None:
-            return None
-        return self.recipe.members[self.index - 1].name if self.index else self.recipe.predecessor
+        parent = self.recipe.parent_of(self.member)
+        return parent.name if parent is not None else self.recipe.published if self._operator else None
 
-    def config(self) -> CLIPConfig:
+    def config(self) -> PreTrainedConfig:
         """Configuration of the member, with the special tokens of the run's tokenizer."""
-        tokenizer, member = self.data.processor.tokenizer, self.member
-        shapes = (member.vision, member.text, member.projection_dim)
-        return self.recipe.model.clip_config(*shapes, len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
+        return self.paradigm.config(self.member, self.data)
 
-    def _build(self) -> tuple[CLIPModel | None, CLIPModel]:
+    def _build(self) -> tuple[PreTrainedModel | None, PreTrainedModel]:
         """The frozen predecessor, if there is one, and the member as it enters training. The same in every process."""
         config, seed = self.config(), self.recipe.seed + self.index
         if self._operator is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                return None, CLIPModel(config)
+                return None, self.paradigm.new(config)
         before = self._parent_name or ""
-        parent = self.context.folder(before) if self.index else self.recipe.predecessor
+        inside = self.recipe.parent_of(self.member) is not None
         self.context.check_saved(before)
-        predecessor = load_clip(str(parent), self.recipe.model.attn_implementation, config.text_config.eos_token_id)
+        predecessor = self.paradigm.load(str(self.context.folder(before) if inside else before), config)
         model = grow(predecessor, config, operator=self._operator, seed=seed)
         if self.context.main_process and not self.record.growth_error:
-            self.context.note("grown", self.name, growth_error=embedding_error(predecessor, model))
+            self.context.note("grown", self.name, growth_error=growth_error(predecessor, model))
         return predecessor, model
 
-    def _evaluate_before(self, model: CLIPModel) -> None:
+    def _evaluate_before(self, model: PreTrainedModel) -> None:
         if self.context.main_process and not self.record.metrics_before:
             evaluations = self._evaluate(model, trained=self._operator not in (None, "random"))
             metrics = {name: evaluation.metrics for name, evaluation in evaluations.items()}
@@ -165,20 +163,17 @@ class MemberStage:
 
     # Train
 
-    @property
-    def _feature_loss_weight(self) -> float:
-        return feature_loss_weight(self.recipe.training_of(self.member))
-
-    def _trainer(self, model: ChainCLIPModel, teacher: CLIPModel | None) -> ChainTrainer:
+    def _trainer(self, model: PreTrainedModel, teacher: PreTrainedModel | None) -> ChainTrainer:
         tracked = self.context.tracked(self.name).fields
         args = ChainConfig(
             output_dir=str(self.context.checkpoints(self.name)),
             num_train_epochs=self.member.epochs,
             seed=self.recipe.seed + self.index,
             use_cpu=not torch.cuda.is_available(),
-            **TRAINING_DEFAULTS | tracked,
+            **TRAINING_DEFAULTS | {"task": self.recipe.task} | tracked,
         )
-        batch, streamed = args.train_batch_size * args.world_size, self.recipe.data.streaming
+        streamed = self.recipe.data.streaming
+        batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         steps = training_steps(self.member.epochs, self.data.samples_per_epoch, batch, streamed)
         if "logging_steps" not in tracked:
             args.logging_steps = logging_steps(steps)
@@ -193,7 +188,7 @@ class MemberStage:
                 if self.context.main_process:
                     remove_damaged(folder)
             source = cached_teacher(
-                teacher,
+                find_task(args.task)(args).teacher(teacher, model),
                 self.data.train,
                 self.data.collator,
                 folder,
@@ -230,7 +225,7 @@ class MemberStage:
             build_whole_again()
             if not self.record.training_macs:
                 self.context.note("trained", self.name, **self._training_figures(trainer))
-            model = CLIPModel.from_pretrained(folder, attn_implementation=self.recipe.model.attn_implementation)
+            model: Any = self.paradigm.load(str(folder), self.config())
             evaluations = self._evaluate(model.to(trainer.args.device))
             # A restart between here and the end comes to the same result, which is recorded once.
             if not self.record.metrics_after:
@@ -242,7 +237,7 @@ class MemberStage:
                 self.context.note("evaluated", self.name, metrics_after=metrics, evaluation_macs=macs, **known)
             write_json(folder / "evaluation.json", {name: vars(e) for name, e in evaluations.items()})
             write_json(folder / "training_log.json", trainer.state.log_history)
-            for leftover in ("training_args.bin", TEACHER_MAPS_NAME):
+            for leftover in self.paradigm.leftovers():
                 (folder / leftover).unlink(missing_ok=True)
             self.context.describe(self.name, folder)
         self.context.note("saved", self.name, **saved_fields(self.folder))
@@ -250,14 +245,14 @@ class MemberStage:
 
     def _training_figures(self, trainer: ChainTrainer) -> dict[str, Any]:
         """Samples, MACs and seconds of the whole training, attempts before a restart included."""
-        steps = trainer.state.global_step
-        cost = trainer.step_cost(steps)
+        steps, unit = trainer.state.global_step, f"{trainer.task.unit}_per_second"
+        units, cost = trainer.task.units(trainer.train_dataset), trainer.step_cost(steps)
         teacher = cost.teacher_macs(steps) + self._cache_macs
         student = cost.student_macs(steps)
         seconds, before = 0.0, 0
         for entry in trainer.state.log_history:
-            if "images_per_second" in entry:
-                seconds += (entry["step"] - before) * cost.samples_per_step / entry["images_per_second"]
+            if unit in entry:
+                seconds += (entry["step"] - before) * cost.samples_per_step * units / entry[unit]
                 before = entry["step"]
             elif "train_runtime" in entry and not before:
                 seconds, before = entry["train_runtime"], steps
@@ -267,17 +262,15 @@ class MemberStage:
             "samples": steps * cost.samples_per_step,
             "training_macs": {"student": student, "teacher": teacher, "total": student + teacher},
             "seconds": round(seconds, 1),
-            "images_per_second": round(steps * cost.samples_per_step / seconds, 1) if seconds else 0.0,
+            unit: round(steps * cost.samples_per_step * units / seconds, 1) if seconds else 0.0,
         }
 
     # Evaluate and record
 
-    def _evaluate(self, model: CLIPModel, trained: bool = True) -> dict[str, Evaluation]:
-        options = self.data.evaluation_options | {"trained": trained}
-        training = self.recipe.training_of(self.member)
-        evaluate = find_evaluator(find_task(training.get("task", ChainConfig.task)).evaluator)
-        bf16 = uses_bfloat16(training.get("bf16", False))
+    def _evaluate(self, model: PreTrainedModel, trained: bool = True) -> dict[str, Evaluation]:
+        bf16 = uses_bfloat16(self.recipe.training_of(self.member).get("bf16", False))
+        options = self.data.evaluation_options | {"trained": trained, "bf16": bf16}
         return {
-            name: evaluate(model, self.data.processor, split, bf16=bf16, **options)
+            name: self.paradigm.evaluate(model, self.data.processor, split, **options)
             for name, split in self.data.evaluation.items()
         }

@@ -7,21 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import CLIPConfig, CLIPModel
 from transformers.utils import logging
 
 from hf_chain.cost import FamilyCost, plan_table
-from hf_chain.data import load_tokenizer
 from hf_chain.distillation.cache import remove_damaged
 from hf_chain.errors import HfChainError, reason
 from hf_chain.growth.shapes import EXACT_IN_WIDTH, check_shapes
 from hf_chain.hub import check_login, check_private
 from hf_chain.methods.chain.card import write_member_card
-from hf_chain.methods.chain.family_data import FamilyData, data_size, fingerprints, load_family_data, store_processor
+from hf_chain.methods.chain.chain_recipe import ChainRecipe
+from hf_chain.methods.chain.family_data import FamilyData, fingerprints, load_family_data, store_processor
 from hf_chain.methods.chain.member import CACHE_FOLDER, MemberStage
-from hf_chain.methods.chain.planning import check_growth, family_cost, operator_of, planned_config
-from hf_chain.methods.chain.published import load_clip_config
-from hf_chain.methods.chain.recipe import Recipe
+from hf_chain.methods.chain.planning import check_growth, family_cost
 from hf_chain.methods.chain.report.sheet import chain_sheet
 from hf_chain.methods.context import RunContext
 from hf_chain.methods.runner import Method, run_method
@@ -39,7 +36,7 @@ BYTES_PER_PARAMETER = 4 + 2 * 12
 """On disk at a time: the member, and two checkpoints with weights and both moments of AdamW, in float32."""
 
 
-def check_recipe(recipe: Recipe, cost: FamilyCost) -> None:
+def check_recipe(recipe: ChainRecipe, cost: FamilyCost) -> None:
     """Checks what can be known from the recipe and the machine alone.
 
     Raises:
@@ -48,14 +45,13 @@ def check_recipe(recipe: Recipe, cost: FamilyCost) -> None:
     """
     check_growth(recipe)
     _check_kernels(recipe)
-    if recipe.predecessor is not None and not recipe.independent:
-        _check_predecessor(recipe, recipe.predecessor)
-    if recipe.tokenizer.name_or_path is not None:
-        load_tokenizer(recipe.tokenizer.name_or_path, recipe.model.max_text_tokens)
+    recipe.paradigm.check_processor()
+    if recipe.published is not None:
+        _check_predecessor(recipe, recipe.published)
     for member, planned in zip(recipe.members, cost.members, strict=True):
         check_training_works(
             ChainConfig,
-            recipe.training_of(member),
+            {"task": recipe.task, **recipe.training_of(member)},
             f"members.{member.name}.training",
             planned.steps,
         )
@@ -66,7 +62,7 @@ def check_recipe(recipe: Recipe, cost: FamilyCost) -> None:
         check_private(recipe.hub, [member.name for member in recipe.members])
 
 
-def warn_of_idle_training(recipe: Recipe, cost: FamilyCost) -> None:
+def warn_of_idle_training(recipe: ChainRecipe, cost: FamilyCost) -> None:
     """Warns of members that learn nothing, by their rate or by a warm-up without end."""
     for member, planned in zip(recipe.members, cost.members, strict=True):
         training = recipe.training_of(member)
@@ -74,28 +70,25 @@ def warn_of_idle_training(recipe: Recipe, cost: FamilyCost) -> None:
         warn_of_no_learning(f"members.{member.name}", rates, training.get("warmup_steps"), planned.steps)
 
 
-def _check_predecessor(recipe: Recipe, name: str) -> None:
+def _check_predecessor(recipe: ChainRecipe, name: str) -> None:
     """Checks all of the predecessor but its vocabulary, which is compared with the tokenizer's once that is there."""
-    if recipe.tokenizer.name_or_path is None:
-        raise HfChainError(f"predecessor {name} has a vocabulary of its own: set tokenizer.name_or_path to {name} too")
-    member, old, new = recipe.members[0], load_clip_config(name), _first_config(recipe)
+    member, old = recipe.members[0], recipe.paradigm.published_config(name)
+    new = recipe.paradigm.checked_config(member)
+    texts = (getattr(old, "text_config", old), getattr(new, "text_config", new))
     for token in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(new.text_config, token, getattr(old.text_config, token))
+        if hasattr(texts[0], token):
+            setattr(texts[1], token, getattr(texts[0], token))
     try:
-        check_shapes(old, new, keep_heads=operator_of(recipe, member) in EXACT_IN_WIDTH)
+        check_shapes(old, new, keep_heads=recipe.operator_of(member) in EXACT_IN_WIDTH)
     except HfChainError as error:
         raise HfChainError(f"members.{member.name} cannot grow from predecessor {name}: {error}") from error
 
 
-def _first_config(recipe: Recipe) -> CLIPConfig:
-    return planned_config(recipe, recipe.members[0], recipe.tokenizer.vocab_size)
-
-
-def _check_kernels(recipe: Recipe) -> None:
+def _check_kernels(recipe: ChainRecipe) -> None:
     """Builds the first member without memory, as transformers knows only then which kernels there are."""
     with torch.device("meta"):
         try:
-            CLIPModel(_first_config(recipe))
+            recipe.paradigm.new(recipe.paradigm.checked_config(recipe.members[0]))
         except (ValueError, ImportError) as error:
             kernel = recipe.model.attn_implementation
             raise HfChainError(
@@ -103,13 +96,13 @@ def _check_kernels(recipe: Recipe) -> None:
             ) from error
 
 
-def run(recipe: Recipe) -> Path:
+def run(recipe: ChainRecipe) -> Path:
     """Trains the family of a recipe, or what is left of it.
 
     Killed anywhere, the same call goes on, and ends with the same weights.
 
     Args:
-        recipe (`Recipe`): the recipe.
+        recipe (`ChainRecipe`): the recipe.
 
     Returns:
         `Path`: the folder of the run.
@@ -125,7 +118,7 @@ def run(recipe: Recipe) -> Path:
 class Chain(Method):
     """Trains the members of a family from small to large."""
 
-    context: RunContext[Recipe]
+    context: RunContext[ChainRecipe]
     _data: FamilyData = field(init=False, repr=False)
 
     def check(self, finished: bool) -> None:
@@ -138,7 +131,7 @@ class Chain(Method):
         recipe, main_process = self.context.recipe, self.context.main_process
         self._data = load_family_data(recipe, main_process, begun)
         if main_process:
-            cost = family_cost(recipe, data_size(recipe, self._data))
+            cost = family_cost(recipe, recipe.paradigm.size(self._data))
             warn_of_idle_training(recipe, cost)
             logger.warning(f"{recipe.name}: the plan\n\n{plan_table(cost)}\n")
             self.note_start(begun, plan=cost.to_json(), data=self._data.fingerprints)

@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers.utils import logging
 
 from hf_chain.errors import HfChainError
-from hf_chain.methods.chain.recipe import Recipe, load_recipe
+from hf_chain.methods.chain.recipe import ChainRecipe, load_recipe
 from hf_chain.methods.chain.runner import run
 from hf_chain.methods.graft.recipe import GraftRecipe
 from hf_chain.runs.ledger import Ledger, read_family
@@ -63,7 +63,7 @@ def _begun_with(recipe: GraftRecipe) -> Path | None:
     return Path(recipe.output_dir) / noted if noted else None
 
 
-def chain_recipe(recipe: GraftRecipe) -> Recipe:
+def chain_recipe(recipe: GraftRecipe) -> ChainRecipe:
     """The recipe of the encoder's chain, whose runs are beside this one's.
 
     Raises:
@@ -72,7 +72,7 @@ def chain_recipe(recipe: GraftRecipe) -> Recipe:
     return load_recipe(recipe.chain_path).model_copy(update={"output_dir": recipe.output_dir})
 
 
-def largest_member(chain: Recipe) -> Path | None:
+def largest_member(chain: ChainRecipe) -> Path | None:
     """Folder of the largest finished member of a chain's run; `None` when there is none."""
     if not Ledger(chain.run_dir).path.exists():
         return None
@@ -81,5 +81,5 @@ def largest_member(chain: Recipe) -> Path | None:
     return chain.run_dir / max(saved, key=lambda member: member.parameters).folder if saved else None
 
 
-def _first_alone(chain: Recipe) -> Recipe:
+def _first_alone(chain: ChainRecipe) -> ChainRecipe:
     return chain.model_copy(update={"name": f"{chain.name}-first", "members": chain.members[:1]})

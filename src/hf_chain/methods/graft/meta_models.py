@@ -20,7 +20,6 @@ from hf_chain.grafting.lineage import SurrogateLineage, read_lineage, write_line
 from hf_chain.grafting.ranges import LayerRange, check_ranges, kept_layers, parse_ranges, translator_layers
 from hf_chain.grafting.recut import check_larger
 from hf_chain.grafting.trained_layers import carried_layers, trained_weights
-from hf_chain.methods.chain.planning import planned_config
 from hf_chain.methods.graft.data import Conversations
 from hf_chain.methods.graft.encoder_source import chain_recipe, finished_encoder
 from hf_chain.methods.graft.parts_of_recipe import NewTargetSettings
@@ -89,7 +88,7 @@ class MetaModels:
         name = finished_encoder(self.recipe)
         if name is None:
             chain = chain_recipe(self.recipe)
-            config = planned_config(chain, chain.members[0], chain.tokenizer.vocab_size)
+            config: Any = chain.paradigm.checked_config(chain.members[0])
         else:
             config = _config("encoder", name)
         config = getattr(config, "vision_config", config)

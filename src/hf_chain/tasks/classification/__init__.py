@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from hf_chain.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from hf_chain.tasks.classification.paradigm import ClassificationParadigm
     from hf_chain.tasks.classification.task import ClassificationTask
     from hf_chain.tasks.classification.values import FEATURE_LOSS_WEIGHT, USED, check_values
 
 _FILES = {
+    "ClassificationParadigm": "paradigm",
     "ClassificationTask": "task",
     "FEATURE_LOSS_WEIGHT": "values",
     "USED": "values",
@@ -18,6 +20,6 @@ _FILES = {
 }
 """Public name -> its file, imported when first used: checking values starts no torch."""
 
-__all__ = ["FEATURE_LOSS_WEIGHT", "USED", "ClassificationTask", "check_values"]
+__all__ = ["FEATURE_LOSS_WEIGHT", "USED", "ClassificationParadigm", "ClassificationTask", "check_values"]
 
 __getattr__ = lazy_names(__name__, _FILES)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from statistics import NormalDist
 
+from hf_chain.evaluation.metrics import metric_of
+from hf_chain.report import words
 from hf_chain.runs.ledger import MemberRecord
 
 CONFIDENCE = 0.95
@@ -42,7 +44,7 @@ def interval(record: MemberRecord, split: str, metric: str) -> tuple[float, floa
     """
     share = record.metrics_after.get(split, {}).get(metric)
     trials = record.metrics_trials.get(split, {}).get(metric)
-    return wilson(share, trials) if share is not None and trials else None
+    return wilson(share, trials) if share is not None and trials and metric_of(metric).is_share else None
 
 
 def chance(members: Mapping[str, MemberRecord], split: str, metric: str) -> float | None:
@@ -77,12 +79,15 @@ def worse(records: Mapping[str, MemberRecord], metric: str) -> list[str]:
             continue
         for split, metrics in record.metrics_after.items():
             before, after = parent.metrics_after.get(split, {}).get(metric), metrics.get(metric)
-            if before is None or after is None or after >= before:
+            if before is None or after is None:
+                continue
+            if after <= before if metric_of(metric).lower_is_better else after >= before:
                 continue
             low, high = interval(record, split, metric), interval(parent, split, metric)
             unsure = low is not None and high is not None and low[1] >= high[0]
             found.append(
-                f"{record.name} is worse than {record.parent}, from which it was grown: {100 * after:.1f} % after "
-                f"{100 * before:.1f} % on {split}{', within the noise of so few samples' if unsure else ''}."
+                f"{record.name} is worse than {record.parent}, from which it was grown: {words.figure(metric, after)} "
+                f"after {words.figure(metric, before)} on {split}"
+                f"{', within the noise of so few samples' if unsure else ''}."
             )
     return found

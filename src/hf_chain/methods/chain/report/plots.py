@@ -15,6 +15,7 @@ from matplotlib.ticker import PercentFormatter
 
 from hf_chain.cost import human
 from hf_chain.errors import HfChainError
+from hf_chain.evaluation.metrics import metric_of
 from hf_chain.methods.chain.report import noise
 from hf_chain.methods.chain.report.summary import FamilySummary, MemberSummary
 from hf_chain.report import words
@@ -23,12 +24,11 @@ from hf_chain.runs.ledger import MemberRecord
 from hf_chain.theme import Theme
 
 MACS = "MACs, teachers and evaluations included"
-LOSSES = ("contrastive_loss", "feature_loss")
 MOST_VALUES = 4
 """Members up to which points are labelled with their values."""
 
 
-def accuracy_plot(family: FamilySummary, theme: Theme) -> Figure | None:
+def quality_plot(family: FamilySummary, theme: Theme) -> Figure | None:
     """The primary metric against cumulative MACs: of the chain and, with a baseline run, of independent training."""
     if family.primary is None or not any(family.after(member) is not None for member in family.trained):
         return None
@@ -39,13 +39,17 @@ def accuracy_plot(family: FamilySummary, theme: Theme) -> Figure | None:
     twins = [member for member in family.trained if member.twin]
     if twins:
         end = max(end, _independent_path(axis, family, twins, theme))
-        axis.legend(loc="lower right", labelcolor="linecolor")
+        axis.legend(
+            loc="upper right" if metric_of(family.primary[1]).lower_is_better else "lower right",
+            labelcolor="linecolor",
+        )
     name = words.metric_name(family.primary[1])
     axis.set_title(f"{name[0].upper()}{name[1:]} on {family.primary[0]} against what it cost")
     axis.set_ylabel(name)
-    axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axis.margins(y=0.16)
-    axis.set_ylim(bottom=0)
+    if metric_of(family.primary[1]).is_share:
+        axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        axis.set_ylim(bottom=0)
     # Labels stand to the left of the chain's points and to the right of the others.
     axis.set_xlim(-0.14 * end, (1.16 if twins else 1.06) * end)
     points = "filled: after training; hollow, where it differs: right after growth; thin lines: 95 % intervals"
@@ -85,8 +89,9 @@ def cost_plot(family: FamilySummary, theme: Theme) -> Figure | None:
 
 
 def loss_plot(family: FamilySummary, theme: Theme) -> Figure | None:
-    """Contrastive loss of all members along the chain and, where there was a teacher, the feature loss below it."""
-    logged = {loss: [curve for curve in curves(family, loss) if curve.values.any()] for loss in LOSSES}
+    """The task's loss of all members along the chain and, where there was a teacher, the feature loss below it."""
+    losses = (f"{family.record.recipe.get('task', 'contrastive')}_loss", "feature_loss")
+    logged = {loss: [curve for curve in curves(family, loss) if curve.values.any()] for loss in losses}
     panels = {loss: found for loss, found in logged.items() if found}
     if not panels:
         return None
@@ -107,7 +112,7 @@ def loss_plot(family: FamilySummary, theme: Theme) -> Figure | None:
 LINE = 13
 """Height of a line of labels, in points."""
 
-PLOTS = {"accuracy": accuracy_plot, "cost": cost_plot, "loss": loss_plot}
+PLOTS = {"quality": quality_plot, "cost": cost_plot, "loss": loss_plot}
 """File name of each plot and the function that draws it; `None` comes back when there is nothing to draw yet."""
 
 
@@ -127,9 +132,15 @@ def _chain_path(axis: Axes, family: FamilySummary, theme: Theme) -> int:
             _interval(axis, family, member.record, (spent, after), theme.chain)
             # A label beside that of the member before would lie on it.
             raised = raised + 1 if member is not family.trained[0] and member.chain_macs < 0.2 * width else 0
-            _label(axis, _point_name(family, member, after), (spent, after), theme, of_chain=True, raised=raised)
+            place = -1 - raised if _falls(family) else raised
+            _label(axis, _point_name(family, member, after), (spent, after), theme, of_chain=True, place=place)
     axis.plot(*zip(*path, strict=True), color=theme.chain, label="chain", zorder=2)
     return spent
+
+
+def _falls(family: FamilySummary) -> bool:
+    """Whether better is lower, so that lines come from above."""
+    return bool(family.primary and metric_of(family.primary[1]).lower_is_better)
 
 
 def _interval(
@@ -166,7 +177,8 @@ def _independent_path(axis: Axes, family: FamilySummary, members: list[MemberSum
         if after is not None:
             path.append((spent, after))
             _interval(axis, family, member.twin, (spent, after), theme.alone)
-            _label(axis, _point_name(family, member, after), (spent, after), theme, of_chain=False)
+            place = 0 if _falls(family) else -1
+            _label(axis, _point_name(family, member, after), (spent, after), theme, of_chain=False, place=place)
     if path:
         axis.plot(*zip(*path, strict=True), "s--", color=theme.alone, label="each alone", zorder=2)
     return spent
@@ -191,14 +203,16 @@ def _draw_curve(axis: Axes, curve: Curve, colour: object) -> None:
 
 def _point_name(family: FamilySummary, member: MemberSummary, value: float) -> str:
     """Name and value, or in a large family the name alone, for want of room."""
-    return f"{member.name} {words.percent(value)}" if len(family.members) <= MOST_VALUES else member.name
+    metric = family.primary[1] if family.primary else ""
+    return f"{member.name} {words.figure(metric, value)}" if len(family.members) <= MOST_VALUES else member.name
 
 
-def _label(axis: Axes, text: str, point: tuple[float, float], theme: Theme, of_chain: bool, raised: int = 0) -> None:
+def _label(axis: Axes, text: str, point: tuple[float, float], theme: Theme, of_chain: bool, place: int = 0) -> None:
+    """Beside a point: `place` lines above it and more, or below it where that is negative."""
     axis.annotate(
         text,
         point,
-        xytext=(-7, 5 + LINE * raised) if of_chain else (7, -13),
+        xytext=(-7 if of_chain else 7, 5 + LINE * place),
         textcoords="offset points",
         ha="right" if of_chain else "left",
         color=theme.chain if of_chain else theme.alone,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_chain.cost import human
+from hf_chain.evaluation.metrics import metric_of
 from hf_chain.methods.chain.report import noise, tables
 from hf_chain.methods.chain.report.plots import PLOTS
 from hf_chain.methods.chain.report.summary import FamilySummary, MemberSummary, summarize
@@ -14,7 +15,7 @@ from hf_chain.report import words
 from hf_chain.report.sheet import Plot, Sheet, ShownTable
 
 CAPTIONS = {
-    "accuracy": "What each member reached, against all that was spent on it and on the members before it.",
+    "quality": "What each member reached, against all that was spent on it and on the members before it.",
     "cost": "MACs of each member: in the chain, teacher and evaluations included, and trained on its own.",
     "loss": "The loss while training: thin lines are logged values, thick ones their moving average.",
 }
@@ -55,7 +56,7 @@ def chain_sheet(run_dir: Path, baseline: Path | None = None) -> Sheet:
 
 
 def _subtitle(family: FamilySummary) -> str:
-    model = family.record.recipe.get("model", {})
+    model = family.record.recipe.get("model") or {}
     parts = [" → ".join(member.name for member in family.members)]
     if "image_size" in model and "patch_size" in model:
         parts.append(f"images {model['image_size']} px, patches {model['patch_size']} px")
@@ -79,8 +80,8 @@ def _tiles(family: FamilySummary) -> list[dict[str, str]]:
         split, metric = family.primary
         label = f"{words.metric_name(metric)} of {reached[-1].name} on {split}"
         level = noise.chance(family.records, split, metric)
-        label += f"; chance {words.percent(level)}" if level is not None else ""
-        tiles.append({"value": words.percent(family.after(reached[-1])), "label": label})
+        label += f"; chance {words.figure(metric, level)}" if level is not None else ""
+        tiles.append({"value": words.figure(metric, family.after(reached[-1])), "label": label})
     if family.trained:
         tiles.append({"value": human(family.chain_macs), "label": f"MACs {'in all' if finished else 'so far'}"})
         tiles.append({"value": words.duration(family.seconds), "label": "of training, measured"})
@@ -93,12 +94,12 @@ def _tiles(family: FamilySummary) -> list[dict[str, str]]:
 def _card(family: FamilySummary, member: MemberSummary) -> dict[str, Any]:
     record = member.record
     largest = max((m.record.parameters for m in family.members), default=0)
+    metric = family.primary[1] if family.primary else ""
     best = max((value or 0.0 for m in family.members for value in (family.after(m), family.before(m))), default=0.0)
     before, after = family.before(member), family.after(member)
     worst = max(record.growth_error.values(), default=None)
     facts = {
-        "image tower": member.image_tower,
-        "text tower": member.text_tower,
+        **member.shape,
         "parameters": human(record.parameters) if record.parameters else "",
         "epochs": f"{record.epochs:g}",
         "cost": f"{human(member.chain_macs)} MACs" if member.trained else "",
@@ -113,8 +114,8 @@ def _card(family: FamilySummary, member: MemberSummary) -> dict[str, Any]:
         "operator": record.operator or "",
         # The area of the disc is proportional to the parameters.
         "radius": 24 * (record.parameters / largest) ** 0.5 if largest else 0,
-        "before": words.percent(before),
-        "after": words.percent(after),
+        "before": words.figure(metric, before),
+        "after": words.figure(metric, after),
         "measured": after is not None,
         "grown": before is not None and record.parent is not None,
         "before_width": 100 * (before or 0) / best if best else 0,
@@ -126,8 +127,11 @@ def _card(family: FamilySummary, member: MemberSummary) -> dict[str, Any]:
 def _tables(family: FamilySummary) -> list[ShownTable]:
     found = [ShownTable("Cost", tables.cost_table(family), totals=True)]
     for split in tables.splits(family):
+        shares = all(metric_of(name).is_share for name in tables.metric_names(family, split))
         note = (
             "in per cent; before → after training, with 95 % intervals (Wilson) where the number of samples is known"
+            if shares
+            else "before → after training; lower is better"
         )
         found.append(ShownTable(f"Metrics on {split}", tables.metrics_table(family, split), note))
     if family.baseline:

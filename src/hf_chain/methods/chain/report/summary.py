@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hf_chain.runs.ledger import FamilyRecord, MemberRecord, read_family
-
-PRIMARY_METRICS = ("zero_shot_top1", "text_to_image_r1", "image_to_text_r1")
-"""The metric a member is summed up by: the first of these that was measured."""
+from hf_chain.tasks import find_paradigm
 
 
 @dataclass(frozen=True)
@@ -17,10 +16,8 @@ class MemberSummary:
     """One member as the report shows it; MACs are multiply-accumulate operations."""
 
     record: MemberRecord
-    image_tower: str = ""
-    """Width × layers; empty when the recipe does not say."""
-    text_tower: str = ""
-    """Width × layers; empty when the recipe does not say."""
+    shape: Mapping[str, str] = field(default_factory=dict)
+    """Name of each tower to its width × layers."""
     alone_macs: int | None = None
     """Cost of training and evaluating it independently: that of its measured twin, else the planned one."""
     twin: MemberRecord | None = None
@@ -135,7 +132,7 @@ def summarize(run_dir: Path, baseline: Path | None = None) -> FamilySummary:
     records += [member for member in record.members if member.name not in planned]
     found = {twin.name: twin for twin in twins.members if twin.training_macs} if twins else {}
     members = [_summary(record.recipe, member, planned.get(member.name, {}), found) for member in records]
-    return FamilySummary(record, members, _primary_metric(records), twins)
+    return FamilySummary(record, members, _primary_metric(record.recipe, records), twins)
 
 
 def _summary(
@@ -149,8 +146,7 @@ def _summary(
     else:
         # The runner evaluates a member before and after training, whether it is grown or trained alone.
         alone = plan["independent_training_macs"] + record.evaluation_macs
-    image, text = (_tower(recipe, record.name, tower) for tower in ("vision", "text"))
-    return MemberSummary(record, image, text, alone, twin)
+    return MemberSummary(record, plan.get("shape") or _towers(recipe, record.name), alone, twin)
 
 
 def _planned(name: str, plan: dict[str, Any]) -> MemberRecord:
@@ -168,9 +164,9 @@ def _record(member: MemberSummary | MemberRecord) -> MemberRecord:
     return member.record if isinstance(member, MemberSummary) else member
 
 
-def _primary_metric(records: list[MemberRecord]) -> tuple[str, str] | None:
+def _primary_metric(recipe: dict[str, Any], records: list[MemberRecord]) -> tuple[str, str] | None:
     measured = [metrics for record in records for metrics in (record.metrics_after, record.metrics_before)]
-    for name in PRIMARY_METRICS:
+    for name in find_paradigm(recipe.get("task", "contrastive")).primary_metrics:
         for splits in measured:
             for split, values in splits.items():
                 if name in values:
@@ -178,9 +174,8 @@ def _primary_metric(records: list[MemberRecord]) -> tuple[str, str] | None:
     return None
 
 
-def _tower(recipe: dict[str, Any], member: str, tower: str) -> str:
-    """Width × layers of a tower, from the recipe."""
-    for settings in recipe.get("members", []):
-        if settings["name"] == member:
-            return f"{settings[tower]['hidden_size']} × {settings[tower]['num_hidden_layers']}"
-    return ""
+def _towers(recipe: dict[str, Any], member: str) -> dict[str, str]:
+    """What the plan says of towers, where it is older than that: from the recipe of a CLIP."""
+    settings: dict[str, Any] = next((item for item in recipe.get("members", []) if item["name"] == member), {})
+    towers = {"image tower": settings.get("vision"), "text tower": settings.get("text")}
+    return {name: f"{tower['hidden_size']} × {tower['num_hidden_layers']}" for name, tower in towers.items() if tower}

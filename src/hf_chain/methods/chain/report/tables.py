@@ -10,6 +10,7 @@ from typing import Any
 
 from hf_chain.cost import human
 from hf_chain.cost.table import escaped, markdown_table
+from hf_chain.evaluation.metrics import metric_of
 from hf_chain.methods.chain.report import noise
 from hf_chain.methods.chain.report.summary import FamilySummary, MemberSummary
 from hf_chain.report import words
@@ -18,32 +19,34 @@ from hf_chain.report.sheet import Table
 
 def cost_table(family: FamilySummary) -> Table:
     """What each member is and what it cost, with a row of totals."""
-    header = ["member", "image tower", "text tower", "parameters", "MACs a sample", "grown from", "epochs"]
+    towers = _ordered(name for member in family.members for name in member.shape)
+    header = ["member", *towers, "parameters", "MACs a sample", "grown from", "epochs"]
     header += ["student MACs", "teacher MACs", "evaluation MACs", "of alone", "time", "growth error"]
-    rows = [_cost_row(member) for member in family.members]
+    rows = [_cost_row(member, towers) for member in family.members]
     macs = {part: sum(m.record.training_macs.get(part, 0) for m in family.trained) for part in ("student", "teacher")}
     evaluation = sum(member.record.evaluation_macs for member in family.trained)
     ratio = family.acceleration_ratio
     rows.append(
-        ["all", *[""] * 6, human(macs["student"]), human(macs["teacher"]), human(evaluation)]
+        ["all", *[""] * (len(towers) + 4), human(macs["student"]), human(macs["teacher"]), human(evaluation)]
         + [words.percent(1 / ratio if ratio else None, 0), words.duration(family.seconds), ""]
     )
     return header, rows
 
 
 def metrics_table(family: FamilySummary, split: str) -> Table:
-    """Metrics of each member on `split`, before → after training, in per cent, with 95 % intervals and chance."""
+    """Metrics of each member on `split`, before → after training; shares in per cent, with intervals and chance."""
     metrics = metric_names(family, split)
     rows = [[member.name, *(_change(member, split, metric) for metric in metrics)] for member in family.members]
     levels = [noise.chance(family.records, split, metric) for metric in metrics]
     if any(level is not None for level in levels):
-        rows.append(["chance", *(words.UNKNOWN if level is None else f"{100 * level:.1f}" for level in levels)])
+        rows.append(["chance", *map(words.cell, metrics, levels)])
     return ["member", *map(words.metric_name, metrics)], rows
 
 
 def comparison_table(family: FamilySummary) -> Table:
     """Chain members against their twins trained independently in the baseline run."""
-    name = words.metric_name(family.primary[1]) if family.primary else "metric"
+    metric = family.primary[1] if family.primary else "metric"
+    name = words.metric_name(metric)
     header = ["member", f"{name}, chain", "alone", "difference", "MACs, chain", "alone", "cheaper"]
     header += ["time, chain", "alone"]
     rows = []
@@ -53,7 +56,7 @@ def comparison_table(family: FamilySummary) -> Table:
         chain, alone = family.after(member), family.after(member.twin)
         difference = chain - alone if chain is not None and alone is not None else None
         rows.append(
-            [member.name, words.percent(chain), words.percent(alone), words.points(difference)]
+            [member.name, words.figure(metric, chain), words.figure(metric, alone), words.change(metric, difference)]
             + [human(member.chain_macs), human(member.alone_macs), f"{member.alone_macs / member.chain_macs:.1f}×"]
             + [words.duration(member.record.seconds), words.duration(member.twin.seconds)]
         )
@@ -100,7 +103,7 @@ def to_markdown(family: FamilySummary) -> str:
     parts = [f"# {escaped(family.name)}", "\n".join(f"- {escaped(line)}" for line in sentences(family))]
     parts += ["## Cost", markdown_table(*cost_table(family))]
     for split in splits(family):
-        title = f"## Metrics on {escaped(split)}, before → after training (%)"
+        title = f"## Metrics on {escaped(split)}, before → after training{_unit(family, split)}"
         parts += [title, markdown_table(*metrics_table(family, split))]
     if family.baseline:
         parts += ["## Chain against independent training", markdown_table(*comparison_table(family))]
@@ -132,7 +135,7 @@ def to_json(family: FamilySummary) -> str:
         "seconds": family.seconds,
         "members": [
             asdict(member.record)
-            | {"image_tower": member.image_tower, "text_tower": member.text_tower}
+            | {"shape": dict(member.shape)}
             | {"chain_macs": member.chain_macs, "alone_macs": member.alone_macs}
             | {"share_of_alone": member.share_of_alone, "twin": asdict(member.twin) if member.twin else None}
             for member in family.members
@@ -141,15 +144,14 @@ def to_json(family: FamilySummary) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _cost_row(member: MemberSummary) -> list[str]:
+def _cost_row(member: MemberSummary, towers: list[str]) -> list[str]:
     record, macs = member.record, member.record.training_macs
     grown = f"{record.parent} ({record.operator})" if record.parent else "scratch" if member.trained else words.UNKNOWN
     worst = max(record.growth_error.values(), default=None)
     costs = [macs.get("student"), macs.get("teacher"), record.evaluation_macs if member.trained else None]
     return [
         member.name,
-        member.image_tower or words.UNKNOWN,
-        member.text_tower or words.UNKNOWN,
+        *(member.shape.get(tower, words.UNKNOWN) for tower in towers),
         human(record.parameters) if record.parameters else words.UNKNOWN,
         human(record.macs_per_sample) if record.macs_per_sample else words.UNKNOWN,
         grown,
@@ -161,10 +163,15 @@ def _cost_row(member: MemberSummary) -> list[str]:
     ]
 
 
+def _unit(family: FamilySummary, split: str) -> str:
+    """` (%)` where all metrics of a split are shares."""
+    return " (%)" if all(metric_of(name).is_share for name in metric_names(family, split)) else ""
+
+
 def _change(member: MemberSummary, split: str, metric: str) -> str:
     values = (member.record.metrics_before, member.record.metrics_after)
     before, after = (metrics.get(split, {}).get(metric) for metrics in values)
-    written = [words.UNKNOWN if value is None else f"{100 * value:.1f}" for value in (before, after)]
+    written = [words.cell(metric, value) for value in (before, after)]
     if ends := noise.interval(member.record, split, metric):
         written[1] += f" ({100 * ends[0]:.1f}–{100 * ends[1]:.1f})"
     return " → ".join(written) if before is not None else written[1]
@@ -175,8 +182,7 @@ def _plain(member: MemberSummary) -> dict[str, Any]:
     row: dict[str, Any] = {
         "member": member.name,
         "status": record.status,
-        "image_tower": member.image_tower,
-        "text_tower": member.text_tower,
+        **member.shape,
         "parameters": record.parameters,
         "macs_per_sample": record.macs_per_sample,
         "predecessor": record.parent,

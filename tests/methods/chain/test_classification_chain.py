@@ -1,0 +1,108 @@
+"""A chain of image classifiers: what holds for CLIP holds for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from hf_chain.commands.methods import CHAIN
+from hf_chain.methods.chain.planning import check_growth, family_cost
+from hf_chain.methods.chain.recipe import ChainRecipe, load_recipe, recipe_class
+from hf_chain.methods.chain.runner import run
+from hf_chain.runs.ledger import FamilyRecord, read_family
+from hf_chain.trainer import ChainTrainer
+from support.recipes import REPOSITORY
+from support.stops import interrupt
+
+
+def image_recipe(folder: Path, **changes: Any) -> ChainRecipe:
+    """Two ViTs on labelled scenes, in two views."""
+    values = {
+        "name": "tiny",
+        "task": "classification",
+        "family": "vit",
+        "output_dir": str(folder),
+        "data": {
+            "scenes": {"train": 128, "validation": 32, "test": 32, "compositional": 32, "image_size": 32},
+            "test_splits": ["test"],
+            "augmentation": {"crop_scale": [0.6, 1.0]},
+            "image_views": 2,
+        },
+        "model": {"head_size": 8, "image_size": 32, "patch_size": 16},
+        "members": [
+            {"name": "tiny", "hidden_size": 16, "num_hidden_layers": 1, "epochs": 1},
+            {"name": "small", "hidden_size": 32, "num_hidden_layers": 2, "epochs": 2},
+        ],
+        "training": {
+            "per_device_train_batch_size": 32,
+            "learning_rate": 1e-2,
+            "adam_epsilon": 1e-6,
+            "logging_steps": 1,
+            "save_steps": 2,
+            "disable_tqdm": True,
+        },
+    }
+    values |= changes
+    return recipe_class(values).model_validate(values)
+
+
+def weights(family: FamilyRecord) -> dict[str, torch.Tensor]:
+    return load_file(family.run_dir / family.member("small").folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> FamilyRecord:
+    return read_family(run(image_recipe(tmp_path_factory.mktemp("images"))))
+
+
+def test_members_are_grown_trained_evaluated_and_told_of_as_classifiers(family: FamilyRecord) -> None:
+    small, folder = family.member("small"), family.run_dir / family.member("small").folder
+    assert small.parent == "tiny" and small.growth_error["logits"] < 1e-5
+    assert small.metrics_after["validation"].keys() == {"top1", "top5"}
+    for row, member in zip(family.plan["members"], family.members, strict=True):
+        assert (member.samples, member.training_macs["student"]) == (row["samples"], row["student_macs"])
+        assert (member.training_macs["teacher"], member.parameters) == (row["teacher_macs"], row["parameters"])
+        assert member.evaluation_macs == row["evaluation_macs"]
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    processor = AutoImageProcessor.from_pretrained(folder)
+    assert model(**processor(Image.new("RGB", (40, 60)), return_tensors="pt")).logits.shape == (1, 48)
+    assert not model.config.id2label[0].startswith("LABEL_")
+    card = (folder / "README.md").read_text()
+    assert "pipeline_tag: image-classification" in card and "is an image classifier of the vit family" in card
+    evaluated = CHAIN.evaluate(str(folder), image_recipe(family.run_dir.parent))
+    assert evaluated["test"] == pytest.approx(small.metrics_after["test"])
+
+
+@pytest.mark.slow
+def test_an_interrupted_chain_ends_with_the_same_weights(family: FamilyRecord, tmp_path: Path) -> None:
+    recipe = image_recipe(tmp_path)
+    for step in (3, 5):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            interrupt(patch, ChainTrainer, step=step)
+            run(recipe)
+    found = weights(read_family(run(recipe)))
+    assert all(torch.equal(found[name], value) for name, value in weights(family).items())
+
+
+@pytest.mark.slow
+def test_a_cached_teacher_is_the_live_one(family: FamilyRecord, tmp_path: Path) -> None:
+    cached = read_family(run(image_recipe(tmp_path, cache_teacher_features=True)))
+    found = weights(cached)
+    for name, value in weights(family).items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
+    assert cached.member("small").training_macs["teacher"] == cached.plan["members"][1]["teacher_macs"]
+
+
+@pytest.mark.parametrize("name", ["vit_imagenet", "swin_imagenet"])
+def test_published_recipes_of_classifiers_are_planned(name: str) -> None:
+    recipe = load_recipe(REPOSITORY / "examples" / "recipes" / f"{name}.yaml")
+    check_growth(recipe)
+    cost = family_cost(recipe)
+    assert [member.parameters for member in cost.members] == sorted(member.parameters for member in cost.members)
+    assert cost.family_ratio > 2

@@ -56,8 +56,9 @@ def put(hub: HubServer, repo_id: str, folder: Path) -> None:
 
 
 def shorten_recipes(folder: Path) -> None:
-    """Makes the recipes of both demos and of the birds a matter of seconds; models of the demos keep their shapes."""
+    """Makes the recipes of the demos and of the birds a matter of seconds; models of the demos keep their shapes."""
     _change(folder / "examples" / "recipes" / "scenes.yaml", _short_chain)
+    _change(folder / "examples" / "recipes" / "stories.yaml", _short_stories)
     _change(folder / "examples" / "recipes" / "graft_scenes.yaml", _short_graft)
     _change(folder / "examples" / "recipes" / "graft_llama3.2_3b.yaml", _short_published_graft)
     _change(folder / "birds.yaml", _short_birds)
@@ -73,6 +74,12 @@ def _short_chain(values: dict[str, Any]) -> None:
     values["data"]["scenes"] = {"train": 256, "validation": 24, "test": 24, "compositional": 24}
     for member in values["members"]:
         member["epochs"] = 1
+
+
+def _short_stories(values: dict[str, Any]) -> None:
+    values["data"]["stories"] = {"train": 100, "validation": 8, "test": 8, "compositional": 8}
+    for member in values["members"]:
+        member["epochs"] = 0.5
 
 
 def _short_birds(values: dict[str, Any]) -> None:

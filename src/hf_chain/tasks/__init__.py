@@ -11,22 +11,31 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hf_chain.errors import HfChainError
+
 if TYPE_CHECKING:
     from hf_chain.tasks.paradigm import Paradigm
     from hf_chain.tasks.task import Task
 
-TASKS = {
+TASKS: dict[str, str | type[Task]] = {
     "causal_lm": "CausalLMTask",
     "classification": "ClassificationTask",
     "contrastive": "ContrastiveTask",
 }
-"""Name of a task -> its class."""
+"""Name of a task -> its class, by name where its folder is here."""
 
 
 def find_task(name: str) -> type[Task]:
     """The class of a task in `TASKS`."""
-    task: type[Task] = getattr(import_module(f"{__name__}.{name}"), TASKS[name])
+    known = TASKS[name]
+    task: type[Task] = getattr(_said_by(name), known) if isinstance(known, str) else known
     return task
+
+
+def _said_by(name: str) -> Any:
+    """What says the values of a task: its folder, or a class that is not from here itself."""
+    known = TASKS[name]
+    return import_module(f"{__name__}.{name}") if isinstance(known, str) else known
 
 
 def feature_loss_weight(values: Mapping[str, Any]) -> float:
@@ -36,21 +45,27 @@ def feature_loss_weight(values: Mapping[str, Any]) -> float:
         values (`Mapping`): field names to values; those that are not there have their default.
     """
     given = values.get("feature_loss_weight")
-    module = import_module(f"{__name__}.{values.get('task', 'contrastive')}")
-    weight: float = module.FEATURE_LOSS_WEIGHT if given is None else given
+    weight: float = _said_by(values.get("task", "contrastive")).FEATURE_LOSS_WEIGHT if given is None else given
     return weight
 
 
 def used_fields(name: Any) -> tuple[str, ...]:
     """Fields of `TrainingArguments` that a task follows and most do not: its `USED`, where it has that."""
-    used: tuple[str, ...] = getattr(import_module(f"{__name__}.{name}"), "USED", ()) if name in TASKS else ()
+    used: tuple[str, ...] = getattr(_said_by(name), "USED", ()) if name in TASKS else ()
     return used
 
 
 def find_paradigm(name: str) -> type[Paradigm]:
-    """What a recipe knows of a task in `TASKS`; starts no torch."""
+    """What a recipe knows of a task in `TASKS`; starts no torch.
+
+    Raises:
+        HfChainError: for a task that trainers alone know.
+    """
+    known = TASKS[name]
+    if not isinstance(known, str):
+        raise HfChainError(f"task {name} has no paradigm, so recipes cannot name it: use ChainTrainer")
     paradigm: type[Paradigm] = getattr(
-        import_module(f"{__name__}.{name}.paradigm"), TASKS[name].removesuffix("Task") + "Paradigm"
+        import_module(f"{__name__}.{name}.paradigm"), known.removesuffix("Task") + "Paradigm"
     )
     return paradigm
 
@@ -65,4 +80,4 @@ def check_task_values(name: str, values: Mapping[str, Any]) -> None:
     Raises:
         HfChainError: naming the first field that does not fit, its value and what is allowed.
     """
-    import_module(f"{__name__}.{name}").check_values(values)
+    _said_by(name).check_values(values)

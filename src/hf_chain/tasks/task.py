@@ -46,9 +46,16 @@ class Task(ABC):
     """Ends of the names of parameters without weight decay, beside norms and biases."""
     unit: ClassVar[str] = "images"
     """What speed is counted in, as `images_per_second`."""
+    FEATURE_LOSS_WEIGHT: ClassVar[float] = 1.0
+    """Weight of the feature loss where none is given; a task with a folder says it there, as plans start no torch."""
 
     def __init__(self, args: Any) -> None:
         self.args = args
+
+    @staticmethod
+    def check_values(values: Mapping[str, Any]) -> None:
+        """Refuses values of `ChainConfig` that do not suit; a task with a folder says it there."""
+        return
 
     # Before the training
 

@@ -17,6 +17,8 @@ from safetensors import safe_open
 from transformers import CLIPModel
 
 from hf_chain.data import DataSettings, ScenesSettings, load_splits
+from hf_chain.methods.chain.recipe import load_recipe
+from hf_chain.methods.chain.runner import run
 from hf_chain.runs.ledger import read_family
 from support.recipes import EXAMPLE, GLOBAL_BATCH, accelerate_config, environment, launch, tiny_values, write_recipe
 
@@ -47,10 +49,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def one_process(recipe: Path) -> Path:
-    """The run that the others are compared with."""
-    result = launch(["python"], recipe)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return recipe.parent / "one" / "tiny"
+    """The run that the others are compared with, in this process."""
+    return run(load_recipe(recipe))
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:
@@ -150,22 +150,19 @@ def test_two_processes_resume_a_stream_as_one_reads_it(tmp_path: Path) -> None:
     data = {"source": "arrow", "data_files": files, "streaming": True, "caption_column": "captions"}
     data |= {"samples_per_epoch": 256, "augmentation": {"crop_scale": [0.5, 1.0]}}
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_values(tmp_path / "one", members=2, data=data))
-    result = launch(["python"], recipe)
-    assert result.returncode == 0, result.stderr[-3000:]
-    run_dir = run_killed_once(TORCHRUN, recipe, f"output_dir={tmp_path / 'two'}", HALF)
-    assert_same_run(run_dir, tmp_path / "one" / "tiny", 1e-5)
+    one = run(load_recipe(recipe))
+    assert_same_run(run_killed_once(TORCHRUN, recipe, f"output_dir={tmp_path / 'two'}", HALF), one, 1e-5)
 
 
 def test_two_processes_fill_a_cache_with_what_the_live_teacher_says(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_values(tmp_path / "live", members=2))
-    live = launch(["python"], recipe)
-    assert live.returncode == 0, live.stderr[-3000:]
+    live = run(load_recipe(recipe))
     workers = "training.dataloader_num_workers=1"
     cached = launch(
         TORCHRUN, recipe, f"output_dir={tmp_path / 'cached'}", HALF, workers, "cache_teacher_features=true"
     )
     assert cached.returncode == 0, cached.stderr[-3000:]
-    assert_same_run(tmp_path / "cached" / "tiny", tmp_path / "live" / "tiny", 1e-5)
+    assert_same_run(tmp_path / "cached" / "tiny", live, 1e-5)
 
 
 def test_a_launch_that_would_train_in_one_process_only_is_refused(recipe: Path) -> None:

@@ -18,6 +18,7 @@ from hf_chain.methods.graft.report.summary import GraftSummary, summarize_graft
 from hf_chain.runs.ledger import Ledger, read_family
 from hf_chain.theme import LIGHT, applied
 from support.graft_runs import EVALUATION, write_graft_run
+from support.plots import without_plots  # noqa: F401
 
 LOSSES = {"encoder": 2.104, "graft": 2.051, "decoder": 1.873, "full": 1.921}
 

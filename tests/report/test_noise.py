@@ -12,6 +12,7 @@ from hf_chain.methods.chain.report.plots import loss_plot, quality_plot
 from hf_chain.methods.chain.report.summary import summarize
 from hf_chain.runs.ledger import Ledger
 from hf_chain.theme import LIGHT
+from support.plots import without_plots  # noqa: F401
 from support.report_runs import write_run
 
 

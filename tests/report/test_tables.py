@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import json
 
+import pytest
+
 from hf_chain.commands.report import write_report
 from hf_chain.cost import human
 from hf_chain.methods.chain.report.summary import summarize
 from hf_chain.methods.chain.report.tables import comparison_table, cost_table, metrics_table
+from support.plots import without_plots  # noqa: F401
 from support.report_runs import MACS, PARAMETERS, SHAPES, TOP1, training_macs, write_run
 
 
@@ -79,6 +82,7 @@ def test_markdown_has_the_tables_and_the_ratio_in_words(chain, independent):
     assert "independent training" not in without
 
 
+@pytest.mark.plots
 def test_a_run_without_any_trained_member_has_tables(tmp_path):
     folder = write_report(write_run(tmp_path / "run", members=(), finished=False)).parent
     assert "No member has been trained yet." in (folder / "family.md").read_text()

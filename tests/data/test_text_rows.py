@@ -117,6 +117,16 @@ def test_processes_share_a_stream_by_lanes(files: Callable[..., TextSettings], p
         assert used == [row for place, row in enumerate(alone) if place % batch in mine]
 
 
+@pytest.mark.parametrize(("sample_by", "documents"), [("line", 4), ("paragraph", 3), ("document", 2)])
+def test_text_files_are_cut_as_the_settings_say(sample_by: str, documents: int, tmp_path: Path) -> None:
+    (tmp_path / "1.txt").write_text("one\ntwo\n\nthree\n")
+    (tmp_path / "2.txt").write_text("four\n")
+    for source in (tmp_path / "*.txt", tmp_path):
+        rows = load_splits(settings(source, sample_by=sample_by))["train"]
+        assert len([text for text in rows["text"] if text]) == documents
+        assert "\n".join(rows["text"]).split() == ["one", "two", "three", "four"]
+
+
 def test_what_is_no_text_is_refused_by_name() -> None:
     numbers = Dataset.from_dict({"text": [1, 2]})
     with pytest.raises(HfChainError, match="^document 0 of books is a int, no text: set text_column$"):

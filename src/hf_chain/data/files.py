@@ -84,9 +84,10 @@ FORMATS = {
     ".csv": "csv",
     ".tsv": "csv",
     ".arrow": "arrow",
+    ".txt": "text",
 }
 """Suffix of a file -> the format of `datasets` that reads it."""
-FORMAT_NAMES = {*FORMATS.values(), "imagefolder", "text"}
+FORMAT_NAMES = {*FORMATS.values(), "imagefolder"}
 
 _BESIDE_IMAGES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
@@ -125,11 +126,7 @@ def _patterns(files: Any, folder: str | Path) -> Any:
 def _format(folder: Path) -> str:
     """What reads most files of a folder; `datasets` looks for itself, but not in folders with such names."""
     files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith((".", "README")))
-    kinds = Counter(
-        "text" if path.suffix == ".txt" else FORMATS.get(path.suffix, "imagefolder")
-        for path in files
-        if path.name not in _BESIDE_IMAGES
-    )
+    kinds = Counter(FORMATS.get(path.suffix, "imagefolder") for path in files if path.name not in _BESIDE_IMAGES)
     if not kinds:
         raise HfChainError(f"{folder} holds no files to read: check the path")
     return kinds.most_common(1)[0][0]

@@ -105,6 +105,8 @@ def _loader(settings: ImageSettings | TextSettings) -> Callable[[str], Dataset |
         return _from_dict(loaded if isinstance(loaded, DatasetDict) else DatasetDict(train=loaded), settings)
     name, data_files = _name_and_files(settings)
     found = by_name(name, settings.config_name, data_files)
+    if isinstance(settings, TextSettings) and settings.sample_by != "line":
+        found["sample_by"] = settings.sample_by
     return lambda split: load_dataset(**found, split=split, streaming=settings.streaming)
 
 

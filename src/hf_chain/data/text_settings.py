@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -42,9 +42,12 @@ class TextSettings(SourceSettings):
 
     source: str = Field(
         description="`stories` (written here, no download), a Hub name, a local folder, a file or glob (parquet, "
-        "json, csv), or a `datasets` format such as `text` with `data_files`.",
+        "json, csv, txt), or a `datasets` format such as `text` with `data_files`.",
     )
     text_column: str = Field("text", description="Column that holds the documents.")
+    sample_by: Literal["line", "paragraph", "document"] = Field(
+        "line", description="What is a document in `.txt` files: each line, each paragraph, or a whole file."
+    )
     row_tokens: int = Field(
         512,
         ge=2,

@@ -26,6 +26,7 @@ from hf_chain.theme import LIGHT, applied
 from support.chain_clips import tiny_clip
 from support.damage import flip
 from support.graft_runs import CUT, EVALUATION, EXACT, TRAINING, graft_recipe, write_graft_run
+from support.plots import without_plots  # noqa: F401
 from support.report_runs import write_run
 
 TITLES = ["surrogate", "grafted (nothing trained)", "grafted + 10 % decoder data", "full-decoder baseline"]
@@ -139,6 +140,7 @@ def test_perplexities_that_make_no_sense_are_said_to(tmp_path: Path) -> None:
     assert line.removesuffix(".") in translator_results(report)
 
 
+@pytest.mark.plots
 def test_seconds_stand_beside_macs_and_say_why_they_differ(finished: Path, tmp_path: Path) -> None:
     graft = summary(finished)
     seconds, table = graft.graft.comparison_in_seconds(), tables.comparison_table(graft)
@@ -198,6 +200,7 @@ def test_damaged_pictures_are_named_and_not_shown(tmp_path: Path, caplog: pytest
     assert "examples/validation is damaged (02-0.png has changed since it was written)" in caplog.text
 
 
+@pytest.mark.plots
 @pytest.mark.parametrize("done", [0, 2, 3, 6])
 def test_an_unfinished_run_shows_what_is_known(tmp_path: Path, done: int) -> None:
     run_dir = write_graft_run(tmp_path / "graft", tuple(TRAINING)[:done])
@@ -242,6 +245,7 @@ def test_a_stage_that_neither_trains_nor_is_asked_costs_nothing(tmp_path: Path) 
     assert comparison is not None and sum(comparison.baseline.values()) == BASELINE
 
 
+@pytest.mark.plots
 def test_the_page_has_every_table_and_nothing_from_elsewhere(finished: Path) -> None:
     page = (finished / "report" / "index.html").read_text()
     graft = summary(finished)
@@ -262,6 +266,7 @@ def test_names_from_the_recipe_cannot_break_the_page(tmp_path: Path) -> None:
     assert "<b>bold" not in page and "&lt;b&gt;bold &amp; brave" in page
 
 
+@pytest.mark.plots
 def test_the_same_run_gives_the_same_bytes(finished: Path) -> None:
     before = {path.name: path.read_bytes() for path in (finished / "report").iterdir()}
     assert set(before) >= {f"{name}.png" for name in PLOTS}
@@ -333,6 +338,7 @@ def test_a_graft_needs_no_run_beside_it(finished: Path) -> None:
         write_report(finished, "elsewhere")
 
 
+@pytest.mark.plots
 def test_a_missing_surrogate_folder_leaves_translator_and_trajectory_out(tmp_path: Path) -> None:
     run_dir = write_graft_run(tmp_path / "graft")
     shutil.rmtree(run_dir / "02-surrogate")

@@ -17,6 +17,7 @@ from hf_chain.files import MANIFEST_NAME, write_json, write_manifest
 from hf_chain.methods.chain.report.summary import summarize
 from hf_chain.methods.chain.report.tables import comparison_table, cost_table, metrics_table
 from support.graft_runs import write_graft_run
+from support.plots import without_plots  # noqa: F401
 from support.report_runs import write_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -80,6 +81,7 @@ def test_a_planned_ratio_comes_last_and_says_that_nothing_was_measured(chain):
     assert "cheaper" not in page
 
 
+@pytest.mark.plots
 def test_nothing_is_loaded_from_elsewhere(chain, independent):
     page = write_report(chain, independent).read_text()
     for tag, attributes in Cells(page).tags:
@@ -95,6 +97,7 @@ def test_names_from_the_recipe_cannot_break_the_page(tmp_path):
     assert "&lt;b&gt;bold &amp; brave" in page
 
 
+@pytest.mark.plots
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 @pytest.mark.parametrize("members", [(), ("tiny",), ("tiny", "small", "base")])
@@ -106,6 +109,7 @@ def test_the_page_opens_in_chromium_without_a_console_message(tmp_path, members)
     assert "CONSOLE" not in result.stderr
 
 
+@pytest.mark.plots
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_the_page_of_a_graft_opens_in_chromium_without_a_console_message(tmp_path):
@@ -147,6 +151,7 @@ def complaints(page: str, width: int, folder: Path) -> list[str]:
     return json.loads(html.unescape(result.stdout.split('<pre id="found">')[1].split("</pre>")[0]))
 
 
+@pytest.mark.plots
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 @pytest.mark.parametrize("width", [1300, 390])

@@ -1,0 +1,3 @@
+"""What the tests of runs share."""
+
+from support.plots import without_plots  # noqa: F401

@@ -36,12 +36,12 @@ REGISTERED_AFTER = {
 
 
 class _RegisterAfter:
-    """Finds the modules of transformers as usual, and adds our part to the end of what is imported with them."""
+    """Finds modules of transformers and of ours as usual, and adds our part to the end of what is imported with them."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname.partition(".")[0] != "transformers":
+        if fullname.partition(".")[0] not in ("transformers", "hf_chain"):
             return None
         specs = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
         spec = next((spec for spec in specs if spec is not None), None)
@@ -72,7 +72,7 @@ _half_imported: list[str] = []
 
 @contextmanager
 def _whole_before_ours(name: str) -> Iterator[None]:
-    """Imports ours once no module of transformers is half imported: they import each other in the midst of it."""
+    """Imports ours once no module of either is half imported: they import each other in the midst of it."""
     _half_imported.append(name)
     try:
         yield

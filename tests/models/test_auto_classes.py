@@ -62,3 +62,25 @@ def test_any_class_of_transformers_may_be_imported_first(first: str) -> None:
     code = f"import hf_chain\nfrom transformers import {first}\nfrom transformers import AutoConfig, AutoModel\n"
     code += f"print({known}, AutoModel._model_mapping[type(AutoConfig.for_model('chain_clip'))].__name__)"
     assert run(code) == "['chain_clip', 'grafted_vlm'] ChainCLIPModel"
+
+
+FORKED = """
+import importlib, os, sys
+import torch
+for name in sys.argv[1:]:
+    child = os.fork()
+    if not child:
+        importlib.import_module(name)
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+        os._exit(0 if "grafted_vlm" in CONFIG_MAPPING else 1)
+    print(name, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.slow
+def test_any_of_our_modules_may_be_imported_first() -> None:
+    """Those that our models import bring transformers, which brings our models in the midst of it."""
+    names = ["loaded_weights", "models.chain_clip.stock_clip", "models.grafted_vlm.image_half", "growth.operators"]
+    modules = [f"hf_chain.{name}" for name in names]
+    done = subprocess.run([sys.executable, "-c", FORKED, *modules], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [f"{module} 0" for module in modules], done.stderr[-2000:]

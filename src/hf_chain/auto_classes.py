@@ -36,7 +36,7 @@ REGISTERED_AFTER = {
 
 
 class _RegisterAfter:
-    """Finds modules of transformers and of ours as usual, and adds our part to the end of what is imported with them."""
+    """Finds modules of theirs and of ours as usual, and adds our part to the end of what is imported with theirs."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

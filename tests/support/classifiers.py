@@ -1,4 +1,4 @@
-"""Tiny image classifiers, rows and trainers for the tests of tasks on images."""
+"""Tiny image classifiers and ViT-MAEs, rows and trainers for the tests of tasks on images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, PreTrainedModel
+from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, PreTrainedModel, ViTMAEForPreTraining
 
 from hf_chain.trainer import ChainConfig, ChainTrainer
 from support.families import ROWS
@@ -33,10 +33,21 @@ def rows(model: PreTrainedModel, count: int = 32) -> list[dict[str, Any]]:
     return [{"pixel_values": image, "labels": row % CLASSES, "image_ids": row} for row, image in enumerate(pixels)]
 
 
+def masked_model(seed: int = 0, **sizes: Any) -> ViTMAEForPreTraining:
+    """A random ViT-MAE; a decoder of its own size whatever the encoder's."""
+    config = ROWS["vit_mae"].config()
+    for name, value in sizes.items():
+        setattr(config, name, value)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ViTMAEForPreTraining(config)
+
+
 def trainer(folder: Path, model: Any = None, teacher: Any = None, **settings: Any) -> ChainTrainer:
     """A trainer on those: batches of 8, on the CPU."""
     model = model or classifier()
-    values = {"task": "classification", "per_device_train_batch_size": 8, "max_steps": 4, "learning_rate": 1e-2}
+    task = "masked_image" if isinstance(model, ViTMAEForPreTraining) else "classification"
+    values = {"task": task, "per_device_train_batch_size": 8, "max_steps": 4, "learning_rate": 1e-2}
     values |= {"use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1} | settings
     args = ChainConfig(str(folder), **values)
     return ChainTrainer(model, args, teacher, train_dataset=rows(model), eval_dataset=rows(model, 8))

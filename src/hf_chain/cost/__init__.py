@@ -9,7 +9,7 @@ from hf_chain.cost.clip import (
     kept_patches,
 )
 from hf_chain.cost.family import FamilyCost, MemberCost
-from hf_chain.cost.macs import classifier_macs
+from hf_chain.cost.macs import classifier_macs, masked_image_macs
 from hf_chain.cost.steps import MemoryEstimate, StepCost, TowerMACs, forward_passes, training_steps
 from hf_chain.cost.table import GraftComparison, comparison_table, hours, human, memory_table, plan_table
 
@@ -31,6 +31,7 @@ __all__ = [
     "hours",
     "human",
     "kept_patches",
+    "masked_image_macs",
     "memory_table",
     "plan_table",
     "training_steps",

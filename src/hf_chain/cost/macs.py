@@ -106,6 +106,29 @@ def classifier_macs(config: Any) -> tuple[int, int]:
     return encoder_macs(config), _head(_key(config))
 
 
+def masked_image_macs(config: Any) -> tuple[int, int]:
+    """Counts the forward MACs of a ViT-MAE on one image: the encoder sees a part of the patches, the decoder all.
+
+    Args:
+        config (`ViTMAEConfig`): The model.
+
+    Returns:
+        `tuple[int, int]`: Multiply-accumulate operations of the encoder, and of the decoder.
+    """
+    patches = image_patches(config)
+    seen = 1 + int(patches * (1 - config.mask_ratio))
+    width, layers = config.decoder_hidden_size, config.decoder_num_hidden_layers
+    block = 4 * width**2 + 2 * width * config.decoder_intermediate_size
+    decoder = StreamMACs(
+        entry=config.hidden_size * width,
+        blocks=(block,) * layers,
+        exit=width * config.num_channels * config.patch_size**2,
+        attention=2 * width,
+    )
+    everything = decoder.of_blocks(patches + 1) + (patches + 1) * decoder.exit
+    return encoder_macs(config, tokens=seen), seen * decoder.entry + everything
+
+
 def image_patches(config: Any) -> int:
     """Patches of one image; of the largest one where a tower keeps the aspect ratio (NaFlex).
 

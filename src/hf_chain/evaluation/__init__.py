@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hf_chain.evaluation.language import evaluate_language
     from hf_chain.evaluation.metrics import METRICS, Metric, metric_of
     from hf_chain.evaluation.question_answering import Answered, AnswerEvaluation, evaluate_answers, yes_no_metrics
+    from hf_chain.evaluation.reconstruction import evaluate_reconstruction
     from hf_chain.evaluation.retrieval import CaptionIndex, retrieval_metrics
     from hf_chain.evaluation.settings import EvaluationSettings
     from hf_chain.evaluation.zero_shot import class_embeddings, class_labels, class_prompts, zero_shot_metrics
@@ -41,6 +42,7 @@ _MODULES = {
     "evaluate_clip": "evaluate",
     "evaluate_free_answers": "free_answers",
     "evaluate_language": "language",
+    "evaluate_reconstruction": "reconstruction",
     "evaluation_size": "evaluate",
     "generate_answers": "generate",
     "metric_of": "metrics",
@@ -73,6 +75,7 @@ __all__ = [
     "evaluate_clip",
     "evaluate_free_answers",
     "evaluate_language",
+    "evaluate_reconstruction",
     "evaluation_size",
     "find_evaluator",
     "generate_answers",
@@ -92,6 +95,7 @@ EVALUATORS = {
     "free": "evaluate_free_answers",
     "language": "evaluate_language",
     "question": "evaluate_answers",
+    "reconstruction": "evaluate_reconstruction",
 }
 """Name of an evaluator -> its function, which takes a model, what reads for it, and rows."""
 

@@ -21,6 +21,7 @@ TASKS: dict[str, str | type[Task]] = {
     "causal_lm": "CausalLMTask",
     "classification": "ClassificationTask",
     "contrastive": "ContrastiveTask",
+    "masked_image": "MaskedImageTask",
 }
 """Name of a task -> its class, by name where its folder is here."""
 

@@ -116,6 +116,10 @@ class Task(ABC):
         """
         return {}
 
+    def fixed(self, model: PreTrainedModel, batch: Batch) -> dict[str, torch.Tensor]:
+        """What an evaluation batch has in place of inputs that are drawn: the same in every evaluation."""
+        return {}
+
     @abstractmethod
     def loss(self, features: Features, batch: Batch) -> torch.Tensor:
         """The loss of this process's part of the global batch; its mean over processes is that of the whole."""

@@ -226,6 +226,8 @@ class ChainTrainer(StageTrainer):
         """The task's loss of an evaluation batch, and predictions and labels where metrics are computed."""
         with torch.no_grad():
             inputs = self._prepare_inputs(inputs)
+            require_columns(inputs, self.task.columns, self.task.collator)
+            inputs = {**inputs, **self.task.fixed(self._unwrapped, inputs)}
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         if prediction_loss_only:
             return loss.detach(), None, None

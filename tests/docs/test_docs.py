@@ -16,7 +16,7 @@ from typer.main import get_command
 from hf_chain.cli import app
 from hf_chain.commands.run import RunArguments
 from hf_chain.cost.table import PUBLISHED, comparison_table
-from hf_chain.methods.chain.recipe import Recipe
+from hf_chain.methods.chain.recipe import Recipe, recipe_class
 from hf_chain.methods.graft.recipe import GraftRecipe
 from hf_chain.runs.recipe_file import parse_values, validated
 
@@ -64,10 +64,13 @@ def test_the_settings_that_a_page_shows_are_accepted(page: Path) -> None:
     shapes = {member["name"]: member for member in chain["members"]}
     for block in blocks(page, "yaml"):
         shown = yaml.safe_load(block)
-        if "members" in shown:
+        if "members" in shown and "task" not in shown:
             shown["members"] = [shapes.get(member["name"], {}) | member for member in shown["members"]]
-        kind = GraftRecipe if shown.keys() & {"target", "encoder", "surrogate", "stages", "baseline"} else Recipe
-        whole = (graft if kind is GraftRecipe else chain) | shown
+        kind: Any = recipe_class(shown)
+        if shown.keys() & {"target", "encoder", "surrogate", "stages", "baseline"}:
+            kind = GraftRecipe
+        # A recipe of another task has nothing of one of CLIPs.
+        whole = shown if kind not in (Recipe, GraftRecipe) else (graft if kind is GraftRecipe else chain) | shown
         # PyYAML reads `1e-3` as text and would quote it; a recipe is read as YAML 1.2.
         text = re.sub(r"'([\d.]+e-?\d+)'", r"\1", yaml.safe_dump(whole))
         validated(kind, parse_values(text), page.name)

@@ -13,7 +13,6 @@ from transformers import AutoModel, ViTMAEForPreTraining, ViTMAEModel, default_d
 from hf_chain.cost import masked_image_macs
 from hf_chain.errors import HfChainError
 from hf_chain.models.chain_mae import mask_noise
-from hf_chain.tasks import find_paradigm
 from support.classifiers import logs, masked_model, rows, trainer
 from support.trainer_kinds import changed, weights
 
@@ -87,11 +86,6 @@ def test_a_resumed_training_is_the_uninterrupted_one_with_its_map(tmp_path: Path
     (tmp_path / "checkpoint-2" / "teacher_maps.safetensors").unlink()
     with pytest.raises(HfChainError, match="does not hold the model's map to its teacher"):
         resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-
-
-def test_recipes_do_not_know_it_yet() -> None:
-    with pytest.raises(HfChainError, match="^task masked_image has no paradigm, so recipes cannot name it: use Chain"):
-        find_paradigm("masked_image")
 
 
 def test_an_evaluation_hides_the_same_every_time(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from hf_chain.errors import HfChainError
@@ -64,7 +63,7 @@ def find_paradigm(name: str) -> type[Paradigm]:
         HfChainError: for a task that trainers alone know.
     """
     known = TASKS[name]
-    if not isinstance(known, str) or find_spec(f"{__name__}.{name}.paradigm") is None:
+    if not isinstance(known, str):
         raise HfChainError(f"task {name} has no paradigm, so recipes cannot name it: use ChainTrainer")
     paradigm: type[Paradigm] = getattr(
         import_module(f"{__name__}.{name}.paradigm"), known.removesuffix("Task") + "Paradigm"

@@ -60,6 +60,8 @@ class Paradigm(ABC):
     """What a member is summed up by: the first of these that was measured."""
     hub_task: ClassVar[str]
     """The Hub's name of the task, for the cards of members."""
+    mask_is_drawn: ClassVar[bool] = False
+    """Whether the teacher sees something else of a sample at every step, so that its features cannot be cached."""
     card: ClassVar[str]
     """Template of those cards, in `methods/chain/templates`."""
 

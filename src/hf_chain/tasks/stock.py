@@ -34,6 +34,10 @@ class StockParadigm(Paradigm):
         """Forward MACs of a training sample."""
         raise NotImplementedError
 
+    def teacher_macs(self, config: Any) -> int:
+        """Forward MACs of a live teacher on a training sample."""
+        return self.forward_macs(config)
+
     def handing_macs(self, config: Any) -> int:
         """What a cache of a teacher's features leaves to be done of its forward at every step."""
         return 0
@@ -143,7 +147,7 @@ class StockParadigm(Paradigm):
         """Micro-batches are added up, so a step has one forward, and one more where activations are computed again."""
         parameters, macs = self.counts(config)
         cached = self.recipe.cache_teacher_features
-        whole = self.forward_macs(teacher) if teacher is not None else 0
+        whole = self.teacher_macs(teacher) if teacher is not None else 0
         handed = self.handing_macs(teacher) if teacher is not None and cached else 0
         live = handed if cached else whole
         return MemberCost(

@@ -156,6 +156,11 @@ class ChainRecipe(Settings):
     def _teacher_features_can_be_cached(self) -> ChainRecipe:
         if self.cache_teacher_features and self.data.streaming:
             raise ValueError("cache_teacher_features is true, but data.streaming too; set one of them to false")
+        if self.cache_teacher_features and find_paradigm(self.task).mask_is_drawn:
+            raise ValueError(
+                f"cache_teacher_features is true, but the teacher of {self.task} sees another mask at every step; set "
+                "it to false"
+            )
         augmentation = getattr(self.data, "augmentation", None)
         if self.cache_teacher_features and augmentation and augmentation.enabled and not self.data.image_views:
             raise ValueError(

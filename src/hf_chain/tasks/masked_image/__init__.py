@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING
 from hf_chain.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from hf_chain.tasks.masked_image.paradigm import MaskedImageParadigm
     from hf_chain.tasks.masked_image.task import MaskedImageTask
     from hf_chain.tasks.masked_image.values import FEATURE_LOSS_WEIGHT, check_values
 
-_FILES = {"FEATURE_LOSS_WEIGHT": "values", "MaskedImageTask": "task", "check_values": "values"}
+_FILES = {
+    "FEATURE_LOSS_WEIGHT": "values",
+    "MaskedImageParadigm": "paradigm",
+    "MaskedImageTask": "task",
+    "check_values": "values",
+}
 """Public name -> its file, imported when first used: checking values starts no torch."""
 
-__all__ = ["FEATURE_LOSS_WEIGHT", "MaskedImageTask", "check_values"]
+__all__ = ["FEATURE_LOSS_WEIGHT", "MaskedImageParadigm", "MaskedImageTask", "check_values"]
 
 __getattr__ = lazy_names(__name__, _FILES)

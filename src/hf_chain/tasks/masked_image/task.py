@@ -56,7 +56,9 @@ class MaskedImageTask(Task):
         return source
 
     def wrap(self, model: nn.Module, teacher: FeatureSource | None) -> PreTrainedModel:
-        """The `ChainMAEModel` around a `ViTMAEForPreTraining`."""
+        """The `ChainMAEModel` around a `ViTMAEForPreTraining`, or the one that is given."""
+        if isinstance(model, ChainMAEModel):
+            return model
         if type(model) is not ViTMAEForPreTraining:
             raise HfChainError(f"the model to train is a {type(model).__name__}: give a ViTMAEForPreTraining")
         if not builds_in_pieces():

@@ -64,6 +64,12 @@ def test_any_class_of_transformers_may_be_imported_first(first: str) -> None:
     assert run(code) == "['chain_clip', 'grafted_vlm'] ChainCLIPModel"
 
 
+def test_the_package_can_be_run_and_its_files_read() -> None:
+    """Whoever asks a loader for more than modules gets it."""
+    done = subprocess.run([sys.executable, "-m", "hf_chain", "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "plan" in done.stdout, done.stderr[-2000:]
+
+
 FORKED = """
 import importlib, os, sys
 import torch

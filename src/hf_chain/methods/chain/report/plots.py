@@ -35,7 +35,9 @@ def quality_plot(family: FamilySummary, theme: Theme) -> Figure | None:
     figure = Figure(figsize=(7.6, 4.2), layout="constrained")
     axis = figure.subplots()
     end = _chain_path(axis, family, theme)
-    _chance_line(axis, family, theme)
+    reached = [] if metric_of(family.primary[1]).is_share else _reached(family)
+    if not reached:
+        _chance_line(axis, family, theme)
     twins = [member for member in family.trained if member.twin]
     if twins:
         end = max(end, _independent_path(axis, family, twins, theme))
@@ -50,6 +52,10 @@ def quality_plot(family: FamilySummary, theme: Theme) -> Figure | None:
     if metric_of(family.primary[1]).is_share:
         axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         axis.set_ylim(bottom=0)
+    elif reached:
+        # An untrained first member, and chance, are far away from all that was learnt.
+        room = 0.2 * (max(reached) - min(reached))
+        axis.set_ylim(min(reached) - room, max(reached) + room)
     # Labels stand to the left of the chain's points and to the right of the others.
     axis.set_xlim(-0.14 * end, (1.16 if twins else 1.06) * end)
     points = "filled: after training; hollow, where it differs: right after growth; thin lines: 95 % intervals"
@@ -136,6 +142,13 @@ def _chain_path(axis: Axes, family: FamilySummary, theme: Theme) -> int:
             _label(axis, _point_name(family, member, after), (spent, after), theme, of_chain=True, place=place)
     axis.plot(*zip(*path, strict=True), color=theme.chain, label="chain", zorder=2)
     return spent
+
+
+def _reached(family: FamilySummary) -> list[float]:
+    """What members reached, and what those that were grown began with; nothing where all of it is one value."""
+    grown = [family.before(member) for member in family.trained if member.record.parent]
+    found = [value for value in (*map(family.after, family.trained), *grown) if value is not None]
+    return found if len(set(found)) > 1 else []
 
 
 def _falls(family: FamilySummary) -> bool:

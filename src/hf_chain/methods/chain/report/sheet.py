@@ -117,6 +117,7 @@ def _card(family: FamilySummary, member: MemberSummary) -> dict[str, Any]:
         "before": words.figure(metric, before),
         "after": words.figure(metric, after),
         "measured": after is not None,
+        "bar": metric_of(metric).is_share,
         "grown": before is not None and record.parent is not None,
         "before_width": 100 * (before or 0) / best if best else 0,
         "after_width": 100 * (after or 0) / best if best else 0,

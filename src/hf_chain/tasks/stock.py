@@ -172,30 +172,37 @@ class StockParadigm(Paradigm):
 
     def memory(self, config: Any, teacher: Any, training: Mapping[str, Any]) -> MemoryEstimate:
         """In one process: what a forward on the meta device keeps for the backward pass, times the micro-batch."""
-        import torch
-
         model, bf16 = self._without_memory(config), uses_bfloat16(training.get("bf16", False))
-        weights = {id(weight.untyped_storage()): weight for weight in model.parameters()}
-        parameters, kept = sum(weight.numel() for weight in weights.values()), {}
-
-        def keep(tensor: torch.Tensor) -> torch.Tensor:
-            storage = tensor.untyped_storage()
-            if not isinstance(tensor, torch.nn.Parameter):
-                kept[storage._cdata] = storage.nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            outputs = model.train()(**self.example(config))
+        parameters = sum(weight.numel() for weight in model.parameters())
         micro = training.get("micro_batch_size") or training.get("per_device_train_batch_size", 8)
-        activations = sum(kept.values()) * micro // (FLOAT32 // BFLOAT16 if bf16 else 1)
-        del outputs
         return MemoryEstimate(
             parameters=FLOAT32 * parameters + (BFLOAT16 * parameters if bf16 else 0),
             gradients=FLOAT32 * parameters,
             optimizer=ADAMW_MOMENTS * FLOAT32 * parameters,
-            activations=activations,
+            activations=self._kept_bytes(model) * micro // (FLOAT32 // BFLOAT16 if bf16 else 1),
             teacher=FLOAT32 * self.counts(teacher)[0] if teacher is not None else 0,
         )
+
+    def _kept_bytes(self, model: PreTrainedModel) -> int:
+        """What the forward of one sample keeps for the backward pass, in float32."""
+        import torch
+
+        kept: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            if not isinstance(tensor, torch.nn.Parameter):
+                kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                outputs = model.train()(**self.example(model.config))
+        except (RuntimeError, NotImplementedError, ValueError):
+            # Experts are chosen by what is in the data. A matrix keeps what it reads, and its result is read in turn.
+            width = max(stream.width_of(model.config) for stream in family_of(model.config).streams)
+            return 2 * FLOAT32 * self.forward_macs(model.config) // width
+        del outputs
+        return sum(kept.values())
 
     # Words
 

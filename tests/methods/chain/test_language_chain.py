@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_chain.errors import HfChainError
-from hf_chain.methods.chain.planning import check_growth, family_cost
+from hf_chain.methods.chain.planning import check_growth, family_cost, memory_plan
 from hf_chain.methods.chain.recipe import ChainRecipe, load_recipe, recipe_class
 from hf_chain.methods.chain.runner import run
 from hf_chain.runs.ledger import FamilyRecord, read_family
+from hf_chain.tasks import find_paradigm
 from hf_chain.trainer import ChainTrainer
 from support.recipes import REPOSITORY
 from support.stops import interrupt
@@ -170,6 +171,28 @@ def test_sizes_that_make_no_model_are_named(member: dict[str, Any], message: str
     with pytest.raises(HfChainError) as error:
         check_growth(language_recipe(tmp_path, members=[first]))
     assert message in str(error.value)
+
+
+LANGUAGE = sorted(find_paradigm("causal_lm").families() - {"deepseek_v3"})
+"""All but those that cannot grow."""
+EXPERTS = {
+    "mixtral": {"num_local_experts": 4},
+    "gpt_oss": {"num_local_experts": 4},
+    "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 16},
+}
+
+
+@pytest.mark.parametrize("family", LANGUAGE)
+def test_families_of_all_decoders_are_planned(family: str, tmp_path: Path) -> None:
+    values = language_values(tmp_path, family=family)
+    members = values["members"][:2]
+    values["model"] |= EXPERTS.get(family, {})
+    values["data"]["samples_per_epoch"] = 100
+    recipe = recipe_class(values).model_validate(values | {"members": members})
+    check_growth(recipe)
+    (small, large), memory = family_cost(recipe).members, memory_plan(recipe)
+    assert small.parameters < large.parameters and small.forward < large.forward
+    assert [line.split()[1] for line in memory.splitlines()[2:]] == ["tiny", "small"]
 
 
 @pytest.mark.parametrize("name", ["llama_60m_1b", "gpt2_family"])

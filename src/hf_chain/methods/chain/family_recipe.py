@@ -53,9 +53,9 @@ def family_recipe(task: str, family: str) -> type[FamilyRecipe]:
     Raises:
         HfChainError: for one that is not known, or a family that the task does not train.
     """
-    if task not in TASKS:
+    if str(task) not in TASKS:
         raise HfChainError(f"task is {task!r}, which is unknown{suggestion(str(task), list(TASKS))}")
-    if family not in FAMILIES:
+    if str(family) not in FAMILIES:
         raise HfChainError(f"family is {family!r}, which is unknown{suggestion(str(family), list(FAMILIES))}")
     paradigm = find_paradigm(task)
     if family not in paradigm.families():

@@ -63,7 +63,7 @@ def recipe_class(values: Mapping[str, Any]) -> type[ChainRecipe]:
     task, family = values.get("task", "contrastive"), values.get("family", "clip")
     if (task, family) == ("contrastive", "clip"):
         return Recipe
-    return family_recipe(task, family)
+    return family_recipe(str(task), str(family))
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> ChainRecipe:

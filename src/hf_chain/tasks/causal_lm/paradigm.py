@@ -138,7 +138,9 @@ class CausalLMParadigm(StockParadigm):
             words = max(words, self.published_config(self.recipe.published).vocab_size)
         tokenizer = getattr(data, "processor", None)
         end, begin = getattr(tokenizer, "eos_token_id", 0), getattr(tokenizer, "bos_token_id", None)
-        return {"vocab_size": words, "eos_token_id": end, "bos_token_id": end if begin is None else begin}
+        marks = {"eos_token_id": end, "bos_token_id": end if begin is None else begin}
+        # Rows have no padding, and the embedding of a token that pads would learn nothing.
+        return {"vocab_size": words, "pad_token_id": None, **marks}
 
     def forward_macs(self, config: Any) -> int:
         """Of a row of tokens."""
@@ -152,8 +154,11 @@ class CausalLMParadigm(StockParadigm):
         """One row, whose tokens are its labels."""
         import torch
 
-        row = torch.zeros(1, self.recipe.data.row_tokens, dtype=torch.long, device="meta")
-        return {"input_ids": row, "labels": row, "use_cache": False}
+        tokens = self.recipe.data.row_tokens
+        row = torch.zeros(1, tokens, dtype=torch.long, device="meta")
+        # Without a mask of its own a model looks into the tokens for one.
+        mask = torch.zeros(1, 1, tokens, tokens, device="meta")
+        return {"input_ids": row, "labels": row, "attention_mask": mask, "use_cache": False}
 
     # Evaluation and words
 

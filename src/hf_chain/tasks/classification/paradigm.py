@@ -14,6 +14,8 @@ from hf_chain.tasks.paradigm import DataSize
 from hf_chain.tasks.stock_images import StockImageParadigm
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from hf_chain.evaluation import Evaluation
 
 
@@ -43,6 +45,10 @@ class ClassificationParadigm(StockImageParadigm):
         known = (self.recipe.model.model_extra or {}).get("num_labels")
         classes = known or len(self._names(self.splits(["train"])["train"]))
         return replace(super().planned_size(), classes=classes)
+
+    def checked_config(self, member: Any) -> PreTrainedConfig:
+        """With the classes of the data."""
+        return self.planned_config(member, self.planned_size())
 
     def size(self, data: Any) -> DataSize:
         """And the classes."""

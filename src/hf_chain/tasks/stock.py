@@ -101,6 +101,8 @@ class StockParadigm(Paradigm):
         """Of the class that `auto_class` finds."""
         import transformers
 
+        # Of several classes, as DeiT has, transformers looks for the one that is named, and takes the first.
+        config.architectures = config.architectures or []
         model: PreTrainedModel = getattr(transformers, self.auto_class).from_config(config)
         return model
 

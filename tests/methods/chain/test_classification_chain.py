@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from hf_chain.commands.methods import CHAIN
-from hf_chain.methods.chain.planning import check_growth, family_cost
+from hf_chain.methods.chain.planning import check_growth, family_cost, memory_plan
 from hf_chain.methods.chain.recipe import ChainRecipe, load_recipe, recipe_class
 from hf_chain.methods.chain.runner import run
 from hf_chain.runs.ledger import FamilyRecord, read_family
+from hf_chain.tasks import find_paradigm
 from hf_chain.trainer import ChainTrainer
 from support.recipes import REPOSITORY
 from support.stops import interrupt
@@ -97,6 +98,32 @@ def test_a_cached_teacher_is_the_live_one(family: FamilyRecord, tmp_path: Path) 
     for name, value in weights(family).items():
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
     assert cached.member("small").training_macs["teacher"] == cached.plan["members"][1]["teacher_macs"]
+
+
+STAGES = {
+    "swin": [
+        {"name": "tiny", "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "epochs": 1},
+        {"name": "small", "embed_dim": 32, "depths": [2, 4], "num_heads": [4, 8], "epochs": 1},
+    ],
+    "convnext": [
+        {"name": "tiny", "hidden_sizes": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "epochs": 1},
+        {"name": "small", "hidden_sizes": [16, 32, 64, 128], "depths": [1, 1, 2, 1], "epochs": 1},
+    ],
+}
+STAGES["swinv2"] = STAGES["swin"]
+
+
+@pytest.mark.parametrize("family", sorted(find_paradigm("classification").families()))
+def test_families_of_all_classifiers_are_planned(family: str, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"family": family}
+    if family in STAGES:
+        window = {"window_size": 4} if "swin" in family else {}
+        changes |= {"model": {"image_size": 32, "patch_size": 4} | window, "members": STAGES[family]}
+    recipe = image_recipe(tmp_path, **changes)
+    check_growth(recipe)
+    (small, large), memory = family_cost(recipe).members, memory_plan(recipe)
+    assert small.parameters < large.parameters and small.forward < large.forward
+    assert [line.split()[1] for line in memory.splitlines()[2:]] == ["tiny", "small"]
 
 
 @pytest.mark.parametrize("name", ["vit_imagenet", "swin_imagenet"])

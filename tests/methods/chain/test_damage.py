@@ -167,7 +167,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(begun: Path, fin
 @pytest.mark.parametrize("damage", ["flipped", "zeroed"])
 def test_a_damaged_cache_is_made_again(begun: Path, finished: Path, damage: str) -> None:
     cache = next((begun / "teacher_features").iterdir())
-    DAMAGES[damage](cache / "images.npy")
+    DAMAGES[damage](cache / "rows.npy")
     run(recipe_in(begun.parent))
     assert first_difference(cache) is None
     assert (begun / WEIGHTS).read_bytes() == (finished / "tiny" / WEIGHTS).read_bytes()

@@ -45,9 +45,9 @@ def check_recipe(recipe: ChainRecipe, cost: FamilyCost) -> None:
     """
     check_growth(recipe)
     _check_kernels(recipe)
-    recipe.paradigm.check_processor()
     if recipe.published is not None:
         _check_predecessor(recipe, recipe.published)
+    recipe.paradigm.check_processor()
     for member, planned in zip(recipe.members, cost.members, strict=True):
         check_training_works(
             ChainConfig,

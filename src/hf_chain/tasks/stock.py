@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -30,9 +31,9 @@ class StockParadigm(Paradigm):
         """Fields of the configuration that the data (`FamilyData`) decide, such as the size of the vocabulary."""
         return {}
 
+    @abstractmethod
     def forward_macs(self, config: Any) -> int:
         """Forward MACs of a training sample."""
-        raise NotImplementedError
 
     def teacher_macs(self, config: Any) -> int:
         """Forward MACs of a live teacher on a training sample."""
@@ -46,9 +47,9 @@ class StockParadigm(Paradigm):
         """MACs of one evaluation; a forward for each sample where the task does not say otherwise."""
         return size.evaluated * self.forward_macs(config)
 
+    @abstractmethod
     def example(self, config: Any) -> dict[str, Any]:
         """Inputs of one training sample, labels included, on torch's meta device."""
-        raise NotImplementedError
 
     def processor_of(self, name: str) -> Any:
         """The processor that stands beside a model."""

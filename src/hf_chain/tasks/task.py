@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar
@@ -93,6 +94,26 @@ class Task(ABC):
             data (`Dataset`): the training data.
             steps (`int`): optimiser steps of the training.
         """
+
+    def cost(self, student: int, teacher: int, steps: int) -> StepCost:
+        """The same, where every step sees as much of a sample as the others.
+
+        Args:
+            student (`int`): MACs of a sample, forward and backward.
+            teacher (`int`): forward MACs of a sample in the live teacher; 0 without one.
+            steps (`int`): optimiser steps of the training.
+        """
+        args = self.args
+        return StepCost(
+            samples_per_step=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            student=(student, student),
+            teacher=(teacher, teacher) if teacher else None,
+            teacher_steps=self.taught_steps(steps),
+        )
+
+    def taught_steps(self, steps: int) -> int:
+        """Steps of a training of so many that run the teacher."""
+        return math.ceil(self.args.feature_loss_until * steps) if self.args.feature_loss_weight else 0
 
     def units(self, data: Any) -> int:
         """Units of speed in a sample of the training data."""

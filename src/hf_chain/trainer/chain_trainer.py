@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 from transformers import PreTrainedModel
 
 from hf_chain.arguments.checkpointing import check_checkpointing
@@ -248,6 +248,26 @@ class ChainTrainer(StageTrainer):
             endless = LanedStream(dataset, batch, range(first, first + size), args.dataloader_num_workers)
         with patch.object(self, "train_dataset", endless):
             return super().get_train_dataloader()
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """An epoch has whole global batches alone, where the Trainer's last one would have fewer micro-batches."""
+        sampler, args = super()._get_train_sampler(train_dataset), self.args
+        if args.gradient_accumulation_steps == 1 or not args.dataloader_drop_last or sampler is None:
+            return sampler
+        if type(sampler) is not RandomSampler:
+            raise HfChainError(
+                f"train_sampling_strategy is {args.train_sampling_strategy} and gradient_accumulation_steps "
+                f"{args.gradient_accumulation_steps}: draw at random, or raise per_device_train_batch_size with "
+                "micro_batch_size instead"
+            )
+        batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        rows: Any = sampler.data_source
+        if len(rows) < batch:
+            raise HfChainError(
+                f"train_dataset has {len(rows)} rows and a global batch {batch}, so there is no step to take: lower "
+                "gradient_accumulation_steps or per_device_train_batch_size"
+            )
+        return RandomSampler(rows, num_samples=len(rows) // batch * batch, generator=sampler.generator)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Keeps the last, smaller batch, which only training drops."""

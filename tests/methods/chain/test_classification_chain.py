@@ -23,14 +23,14 @@ from support.stops import interrupt
 
 
 def image_recipe(folder: Path, **changes: Any) -> ChainRecipe:
-    """Two ViTs on labelled scenes, in two views."""
+    """Two ViTs on labelled scenes, in two views and accumulated batches that leave a rest."""
     values = {
         "name": "tiny",
         "task": "classification",
         "family": "vit",
         "output_dir": str(folder),
         "data": {
-            "scenes": {"train": 128, "validation": 32, "test": 32, "compositional": 32, "image_size": 32},
+            "scenes": {"train": 120, "validation": 32, "test": 32, "compositional": 32, "image_size": 32},
             "test_splits": ["test"],
             "augmentation": {"crop_scale": [0.6, 1.0]},
             "image_views": 2,
@@ -41,7 +41,8 @@ def image_recipe(folder: Path, **changes: Any) -> ChainRecipe:
             {"name": "small", "hidden_size": 32, "num_hidden_layers": 2, "epochs": 2},
         ],
         "training": {
-            "per_device_train_batch_size": 32,
+            "per_device_train_batch_size": 16,
+            "gradient_accumulation_steps": 2,
             "learning_rate": 1e-2,
             "adam_epsilon": 1e-6,
             "logging_steps": 1,

@@ -122,12 +122,7 @@ class CausalLMTask(Task):
         if teacher is not None:
             _check_length(teacher, tokens, "the teacher")
             taught = decoder_macs(teacher.config, tokens)
-        return StepCost(
-            samples_per_step=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
-            student=(student, student),
-            teacher=(taught, taught) if taught else None,
-            teacher_steps=math.ceil(args.feature_loss_until * steps) if args.feature_loss_weight else 0,
-        )
+        return self.cost(student, taught, steps)
 
     @property
     def columns(self) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -72,12 +71,7 @@ class ClassificationTask(Task):
             passes = 1
         student = passes * encoder + (1 + BACKWARD_FORWARDS) * head
         taught = sum(classifier_macs(teacher.config)) if teacher is not None else 0
-        return StepCost(
-            samples_per_step=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
-            student=(student, student),
-            teacher=(taught, taught) if teacher is not None else None,
-            teacher_steps=math.ceil(args.feature_loss_until * steps) if args.feature_loss_weight else 0,
-        )
+        return self.cost(student, taught, steps)
 
     # One batch
 

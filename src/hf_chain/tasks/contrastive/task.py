@@ -93,7 +93,7 @@ class ContrastiveTask(Task):
             samples_per_step=args.per_device_train_batch_size * args.world_size,
             student=_pair(image * macs.image + captions * text * macs.text for macs in student),
             teacher=_pair(macs.per_sample(captions) for macs in taught) if taught else None,
-            teacher_steps=math.ceil(args.feature_loss_until * steps) if args.feature_loss_weight else 0,
+            teacher_steps=self.taught_steps(steps),
             unmasked_from=self._unmasked_from(steps),
         )
 

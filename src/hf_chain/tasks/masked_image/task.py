@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -76,12 +75,7 @@ class MaskedImageTask(Task):
         again = bool(args.gradient_checkpointing) or checkpoints_activations(model)
         student = (BACKWARD_FORWARDS + forward_passes(None, again)) * sum(masked_image_macs(model.config))
         taught = masked_image_macs(teacher.config)[0] if teacher is not None else 0
-        return StepCost(
-            samples_per_step=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
-            student=(student, student),
-            teacher=(taught, taught) if teacher is not None else None,
-            teacher_steps=math.ceil(args.feature_loss_until * steps) if args.feature_loss_weight else 0,
-        )
+        return self.cost(student, taught, steps)
 
     # One batch
 

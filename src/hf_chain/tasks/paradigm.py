@@ -175,6 +175,16 @@ class Paradigm(ABC):
             HfChainError: when there is none, or it is no model of this family.
         """
 
+    def check_predecessor(self, name: str, published: PreTrainedConfig, config: PreTrainedConfig) -> None:
+        """Refuses a published model that cannot hand on what the recipe asks of it.
+
+        Args:
+            name (`str`): the model.
+            published (`PreTrainedConfig`): its configuration.
+            config (`PreTrainedConfig`): that of the first member.
+        """
+        return
+
     @abstractmethod
     def new(self, config: PreTrainedConfig) -> PreTrainedModel:
         """A model with random weights."""

@@ -109,20 +109,24 @@ class StockParadigm(Paradigm):
 
     def load(self, name: str, config: Any = None) -> PreTrainedModel:
         """Likewise, from safetensors only."""
+        from hf_chain.loaded_weights import check_loaded
+
+        model, found = self._read(name)
+        check_loaded(model, found, name)
+        return model
+
+    def _read(self, name: str) -> tuple[PreTrainedModel, dict[str, Any]]:
+        """A model, and what `check_loaded` has to know."""
         import torch
         import transformers
 
-        from hf_chain.loaded_weights import check_loaded, read_model
+        from hf_chain.loaded_weights import read_model
 
         kind, kernel = getattr(transformers, self.auto_class), self.recipe.model.attn_implementation
         try:
-            model, found = read_model(
-                kind, name, dtype=torch.float32, attn_implementation=kernel, use_safetensors=True
-            )
+            return read_model(kind, name, dtype=torch.float32, attn_implementation=kernel, use_safetensors=True)
         except Exception as error:
             raise _not_loaded(name, error) from error
-        check_loaded(model, found, name)
-        return model
 
     def load_with_processor(self, name: str) -> tuple[PreTrainedModel, Any]:
         """A published model, or a member."""

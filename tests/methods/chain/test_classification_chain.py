@@ -9,9 +9,18 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessorPil,
+    ViTModel,
+)
 
+from hf_chain import grow
 from hf_chain.commands.methods import CHAIN
+from hf_chain.errors import HfChainError
 from hf_chain.methods.chain.planning import check_growth, family_cost, memory_plan
 from hf_chain.methods.chain.recipe import ChainRecipe, load_recipe, recipe_class
 from hf_chain.methods.chain.runner import run
@@ -99,6 +108,28 @@ def test_a_cached_teacher_is_the_live_one(family: FamilyRecord, tmp_path: Path) 
     for name, value in weights(family).items():
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
     assert cached.member("small").training_macs["teacher"] == cached.plan["members"][1]["teacher_macs"]
+
+
+@pytest.mark.parametrize("headless", [False, True])
+def test_a_published_model_of_other_classes_gets_a_new_head(headless: bool, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = ViTConfig(image_size=32, patch_size=16, num_labels=5, **sizes)
+    published = ViTModel(config) if headless else ViTForImageClassification(config)
+    published.save_pretrained(tmp_path / "published")
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "published")
+    recipe = image_recipe(tmp_path, predecessor=str(tmp_path / "published"))
+    with pytest.raises(HfChainError, match=r"^members.tiny would be taught by .*published, which has \d+"):
+        run(recipe)
+    recipe.members[0].training["feature_loss_weight"] = 0
+    config = recipe.paradigm.checked_config(recipe.members[0])
+    grown = grow(recipe.paradigm.load(str(tmp_path / "published"), config), config)
+    assert grown.classifier.weight.shape == (48, 16) and grown.classifier.weight.std() > 0
+    encoder = published if headless else published.vit
+    for name, weight in grown.vit.state_dict().items():
+        assert torch.equal(weight, encoder.state_dict()[name]), name
+    family = read_family(run(recipe))
+    assert family.member("tiny").training_macs["teacher"] == 0
+    assert max(member.growth_error["logits"] for member in family.members) < 1e-5
 
 
 STAGES = {

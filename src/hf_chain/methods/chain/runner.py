@@ -74,6 +74,7 @@ def _check_predecessor(recipe: ChainRecipe, name: str) -> None:
     """Checks all of the predecessor but its vocabulary, which is compared with the tokenizer's once that is there."""
     member, old = recipe.members[0], recipe.paradigm.published_config(name)
     new = recipe.paradigm.checked_config(member)
+    recipe.paradigm.check_predecessor(name, old, new)
     texts = (getattr(old, "text_config", old), getattr(new, "text_config", new))
     for token in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"):
         if hasattr(texts[0], token):

@@ -10,13 +10,18 @@ from pydantic import Field
 from hf_chain.cost import classifier_macs
 from hf_chain.data.settings import ImageSettings
 from hf_chain.errors import HfChainError
+from hf_chain.tasks.classification.values import other_classes
 from hf_chain.tasks.paradigm import DataSize
 from hf_chain.tasks.stock_images import StockImageParadigm
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedModel
 
     from hf_chain.evaluation import Evaluation
+
+
+HEAD = "classifier"
+"""Name of the head in all of these families."""
 
 
 class LabelledImageSettings(ImageSettings):
@@ -72,6 +77,34 @@ class ClassificationParadigm(StockImageParadigm):
         names = dict(enumerate(self._names(data.train.dataset)))
         return {"id2label": names, "label2id": {name: number for number, name in names.items()}}
 
+    def check_predecessor(self, name: str, published: Any, config: Any) -> None:
+        """Logits of other classes teach nothing."""
+        if other_classes(published, config):
+            self._check_untaught(name, published, config)
+
+    def _check_untaught(self, name: str, published: Any, config: Any) -> None:
+        first = self.recipe.members[0]
+        if self.recipe.is_taught(first):
+            raise HfChainError(
+                f"members.{first.name} would be taught by {name}, which has {published.num_labels} classes and not "
+                f"the {config.num_labels} of the data: set feature_loss_weight: 0 in its training, and it begins with "
+                "that model's weights and a new head"
+            )
+
+    def load(self, name: str, config: Any = None) -> PreTrainedModel:
+        """A published one without a head, or with one for other classes than `config`, gets a new one for those."""
+        from hf_chain.loaded_weights import check_loaded
+
+        model, found = self._read(name)
+        head = {weight for weight in found["missing_keys"] if weight.startswith(f"{HEAD}.")}
+        new = name == self.recipe.published and bool(head or other_classes(model.config, config))
+        if new:
+            self._check_untaught(name, model.config, config)
+            _give_head(model, config, self.recipe.seed)
+            found = {**found, "missing_keys": set(found["missing_keys"]) - head}
+        check_loaded(model, found, name, left_out=lambda weight: new and "pooler." in weight)
+        return model
+
     def forward_macs(self, config: Any) -> int:
         """Encoder and head."""
         return sum(classifier_macs(config))
@@ -89,3 +122,17 @@ class ClassificationParadigm(StockImageParadigm):
         from hf_chain.evaluation import evaluate_classifier
 
         return evaluate_classifier(model, processor, rows, label_column=self.recipe.data.label_column, **options)
+
+
+def _give_head(model: Any, config: Any, seed: int) -> None:
+    """A new head, for the classes of `config`."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = torch.nn.Linear(getattr(model, HEAD).in_features, config.num_labels)
+        torch.nn.init.normal_(head.weight, std=config.initializer_range)
+        torch.nn.init.zeros_(head.bias)
+    setattr(model, HEAD, head)
+    model.num_labels = config.num_labels
+    model.config.id2label, model.config.label2id = config.id2label, config.label2id

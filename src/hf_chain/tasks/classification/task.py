@@ -18,6 +18,7 @@ from hf_chain.distillation.teacher import FeatureSource
 from hf_chain.engine import builds_in_pieces
 from hf_chain.errors import HfChainError
 from hf_chain.families import family_of
+from hf_chain.tasks.classification.values import other_classes
 from hf_chain.tasks.task import Batch, Features, Handed, Task
 
 
@@ -151,7 +152,5 @@ def _check_same(teacher: Any, student: Any) -> None:
         has, needs = getattr(teacher, field), getattr(student, field)
         if has != needs:
             raise HfChainError(f"the teacher has {field}={has} and the model {needs}: both read the same data")
-    unnamed = {f"LABEL_{number}" for number in range(student.num_labels)}
-    names = [set(config.id2label.values()) - unnamed for config in (teacher, student)]
-    if all(names) and teacher.id2label != student.id2label:
+    if other_classes(teacher, student):
         raise HfChainError("the teacher's id2label names other classes than the model's: give both the same")

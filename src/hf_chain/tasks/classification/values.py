@@ -26,3 +26,12 @@ def check_values(values: Mapping[str, Any]) -> None:
     if not 0 <= (share := values.get("label_smoothing_factor", 0)) < 1:
         raise HfChainError(f"label_smoothing_factor={share} must be at least 0 and below 1")
     check_image_values(values)
+
+
+def other_classes(one: Any, other: Any) -> bool:
+    """Whether the models of two configurations tell other classes; by their number where one of them has no names."""
+    if one.num_labels != other.num_labels:
+        return True
+    unnamed = {f"LABEL_{number}" for number in range(one.num_labels)}
+    named = all(set(config.id2label.values()) - unnamed for config in (one, other))
+    return named and one.id2label != other.id2label

@@ -16,7 +16,7 @@ from hf_chain.data.chat.template import train_chat_tokenizer
 from hf_chain.data.text_tokenizer import token_bytes
 from hf_chain.errors import HfChainError
 from hf_chain.evaluation import EVALUATORS, METRICS, evaluate_language, find_evaluator, metric_of
-from support.language_run import tiny_language_model
+from support.language_models import tiny_language_model
 
 TEXTS = [f"{number} žluťoučkých koní 🙂 went north, and {number % 7} came back." for number in range(60)]
 TOKENIZER = train_text_tokenizer(TEXTS, 300)

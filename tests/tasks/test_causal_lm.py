@@ -16,7 +16,7 @@ from hf_chain.data import PackedTextStream, TextSettings, load_splits, train_tex
 from hf_chain.errors import HfChainError
 from hf_chain.losses import language, next_token_losses, token_divergences
 from hf_chain.trainer import ChainConfig
-from support.language_run import BATCH, LENGTH, VOCABULARY, language_trainer, tiny_language_model, token_rows
+from support.language_models import BATCH, LENGTH, VOCABULARY, language_trainer, tiny_language_model, token_rows
 from support.trainer_kinds import changed, weights
 
 DECODERS = {"llama": {}, "gpt2": {}, "tied llama": {"tie_word_embeddings": True}}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch.nn.functional import kl_div, log_softmax
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageClassification, DeiTForImageClassificationWithTeacher, default_data_collator
@@ -16,9 +13,7 @@ from transformers import AutoModelForImageClassification, DeiTForImageClassifica
 from hf_chain.cost import classifier_macs
 from hf_chain.errors import HfChainError
 from hf_chain.trainer import ChainConfig
-from support.classification_run import run
 from support.classifiers import KINDS, classifier, logs, rows, trainer
-from support.recipes import REPOSITORY, environment
 from support.trainer_kinds import changed, weights
 
 
@@ -121,23 +116,6 @@ def test_what_does_not_fit_is_refused_in_a_line(tmp_path: Path) -> None:
     refused("^image_token_keep is 0.5 and would do nothing", image_token_keep=0.5)
     with pytest.raises(HfChainError, match="label_smoothing_factor is 0.1 and would do nothing"):
         ChainConfig(str(tmp_path), use_cpu=True, label_smoothing_factor=0.1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", [[], [str(REPOSITORY / "examples" / "accelerate_configs" / "zero3.json")]])
-def test_two_processes_equal_one(engine: list[str], tmp_path: Path) -> None:
-    if engine and importlib.util.find_spec("deepspeed") is None:
-        pytest.skip("needs deepspeed")
-    one, two = tmp_path / "one", tmp_path / "two"
-    run(one, 1)
-    script = str(REPOSITORY / "tests" / "support" / "classification_run.py")
-    launch = ["torchrun", "--standalone", "--nproc_per_node", "2", script, str(two), "2", *engine]
-    result = subprocess.run(launch, env=environment(), capture_output=True, text=True, timeout=540)
-    assert result.returncode == 0, result.stderr[-3000:]
-    found, expected = (load_file(folder / "model.safetensors") for folder in (two, one))
-    assert found.keys() == expected.keys()
-    for name, weight in expected.items():
-        torch.testing.assert_close(found[name], weight, rtol=1e-4, atol=1e-5)
 
 
 def named(*names: str) -> object:

@@ -1,17 +1,12 @@
-"""A tiny language model with a teacher, and its training as a launcher starts it: `torchrun … language_run.py FOLDER
-SETTINGS`."""
+"""Tiny language models, rows and trainers for the tests of their task."""
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hf_chain.trainer import ChainConfig, ChainTrainer
 
@@ -47,18 +42,3 @@ def language_trainer(
     given = {"train_dataset": token_rows(), "eval_dataset": token_rows(6)}
     args = ChainConfig(str(folder), task="causal_lm", **values)
     return ChainTrainer(tiny_language_model() if model is None else model, args, teacher, **given)
-
-
-def run(folder: Path, **settings: Any) -> None:
-    """Trains a model with tied embeddings and a teacher of another family, and saves it."""
-    model = tiny_language_model(tie_word_embeddings=True)
-    teacher = tiny_language_model("gpt2", 1)
-    trainer = language_trainer(folder, model, teacher, train_sampling_strategy="sequential", **settings)
-    trainer.train()
-    trainer.save_model(str(folder / "end"))
-    if trainer.args.should_save:
-        (folder / "log.json").write_text(json.dumps(trainer.state.log_history))
-
-
-if __name__ == "__main__":
-    run(Path(sys.argv[1]), **json.loads(sys.argv[2]))

@@ -1,0 +1,57 @@
+"""Every task with a teacher in one process, in two, and under ZeRO-3: real launches, each of all tasks."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from support.recipes import REPOSITORY, environment
+from support.tasks_run import BATCH, TASKS, run
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = str(REPOSITORY / "tests" / "support" / "tasks_run.py")
+TORCHRUN = ["torchrun", "--standalone", "--nproc_per_node", "2", SCRIPT]
+HALF: dict[str, Any] = {"per_device_train_batch_size": BATCH // 2, "micro_batch_size": 2}
+ZERO_3 = HALF | {"deepspeed": str(REPOSITORY / "examples/accelerate_configs/zero3.json")}
+needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("one")
+    run(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=[HALF, pytest.param(ZERO_3, marks=needs_deepspeed)], ids=["ddp", "zero3"])
+def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    command = [*TORCHRUN, str(folder), json.dumps(request.param)]
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=540, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_two_processes_train_as_one(task: str, one: Path, two: Path) -> None:
+    logs = [json.loads((folder / task / "log.json").read_text()) for folder in (one, two)]
+    for name in ("loss", f"{task}_loss", "feature_loss", "grad_norm", "macs"):
+        expected, found = ([entry[name] for entry in log if "loss" in entry] for log in logs)
+        assert len(expected) == 4 and found == pytest.approx(expected, rel=2e-4), name
+    expected, found = (load_file(folder / task / "end" / "model.safetensors") for folder in (one, two))
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        assert (found[name] - value).abs().max() < 2e-4, name
+
+
+def test_tied_embeddings_stay_tied(two: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(two / "causal_lm" / "end")
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight

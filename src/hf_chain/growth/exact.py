@@ -16,7 +16,7 @@ from hf_chain.growth.fused import Layout
 from hf_chain.growth.growth import Growth
 from hf_chain.growth.pad import Centred, Isometric, MeanFilled, Padded, PaddedBehindNorm
 from hf_chain.growth.units import UnitRule, expert_units, head_units, plain_units
-from hf_chain.growth.width import Tiled, WidthRule, normal, root_mean_square
+from hf_chain.growth.width import Tiled, WidthRule, normal, root_mean_square, times
 
 
 def longer(weight: torch.Tensor, axis: int, size: int, kind: str) -> torch.Tensor:
@@ -182,6 +182,8 @@ class StreamGrowth:
     def weight(self, name: str, slot: Slot) -> torch.Tensor:
         """A weight of the successor, float64."""
         spec, origin = slot.weight, None if slot.block is None else self.origins[slot.block]
+        if origin and origin.inserted and self._starts_at_zero(spec):
+            return torch.zeros(self.growth.shape(name), dtype=torch.float64)
         source = self.stream.in_block(name, origin.block if origin else None)
         old = self.growth.weight(source)
         if spec.role in ("keep", "head_gain"):
@@ -204,6 +206,10 @@ class StreamGrowth:
             self._silence_block(grown, spec, origin.inserted)
         return grown.contiguous()
 
+    def _starts_at_zero(self, spec: Weight) -> bool:
+        """Whether a weight of a new block is zero, so that the block adds nothing to the stream."""
+        return spec.role in self.stream.silenced and spec.role != "post_gain"
+
     def _silence_block(self, weight: torch.Tensor, spec: Weight, number: int) -> None:
         """Make a new block an identity, and tell it apart from other new blocks in the same gap."""
         if spec.role == "post_gain":
@@ -211,11 +217,8 @@ class StreamGrowth:
             # Copies of a tiled stream are not zero.
             copies = len(weight) if isinstance(self.width, Tiled) else self.old_width
             weight[:copies] = -self.stream.gain_offset
-        elif spec.role in self.stream.silenced:
-            weight.zero_()
         elif spec.role == "read" and number > 1:
-            noise = normal(self.growth.generator, *weight.shape)
-            weight += noise * root_mean_square(weight) * BLOCK_NOISE
+            weight += normal(self.growth.generator, *weight.shape, scale=root_mean_square(weight) * BLOCK_NOISE)
 
     def _part(
         self, spec: Weight, weight: torch.Tensor, shape: Sequence[int], scale: torch.Tensor | None
@@ -239,7 +242,7 @@ class StreamGrowth:
             return self._grow_read(spec, weight, shape, scale)
         if role == "write":
             residual = axes.index("residual")
-            grown = self.width.write(weight.movedim(residual, 0), scale) * self.factor
+            grown = times(self.width.write(weight.movedim(residual, 0), scale), self.factor)
             if len(axes) > 1:
                 units = self._units(axes[1 - residual], grown.shape[1], shape[1 - residual])
                 grown = units.placed(grown, 1)
@@ -255,7 +258,7 @@ class StreamGrowth:
         for number, (axis, size) in enumerate(zip(spec.axes, shape, strict=False)):
             if number != residual and axis != "source":
                 weight = self._longer(weight, number, size, axis)
-        grown = getattr(self.width, spec.role)(weight.movedim(residual, 0)) * self.embedding_factor
+        grown = times(getattr(self.width, spec.role)(weight.movedim(residual, 0)), self.embedding_factor)
         grown = grown.movedim(0, residual)
         if self.source is None or "source" not in spec.axes:
             return grown
@@ -277,23 +280,22 @@ class StreamGrowth:
             return units.rotation(self.width.read(weight)).movedim(1, residual)
         sigma = root_mean_square(weight)
         if gain is None:
-            read = getattr(self.width, spec.role)(weight if units.scale == 1 else weight * units.scale)
+            read = getattr(self.width, spec.role)(times(weight, units.scale))
         else:
             # Behind a depthwise convolution new channels are −m·√r, of which the gained old ones lack (1−r)·m.
             read = self.width.read_mean(weight, (weight * gain).mean(1) / gain.abs().mean())
         count = len(units.fresh)
         if units.leads and units.size == len(read):
             return read.movedim(1, residual)
-        grown = units.placed(read)
         if units.mean:
-            grown[units.fresh] = grown[units.positions].mean(0)
+            fresh = read.mean(0).expand(count, -1)
         elif units.silent:
-            grown[units.fresh] = getattr(self.width, f"silent_{spec.role}")(count, sigma)
+            fresh = getattr(self.width, f"silent_{spec.role}")(count, sigma)
         else:
             # The fan-in grew by 1/r, so the spread shrinks by √r, and a new unit is as loud as an old one.
-            fresh = normal(self.growth.generator, count, self.new_width) * units.fresh_scale
-            grown[units.fresh] = fresh * sigma * (self.old_width / self.new_width) ** 0.5
-        return grown.movedim(1, residual)
+            spread = units.fresh_scale * sigma * (self.old_width / self.new_width) ** 0.5
+            fresh = normal(self.growth.generator, count, self.new_width, scale=spread)
+        return units.filled(read, fresh).movedim(1, residual)
 
     def _experts(
         self, spec: Weight, weight: torch.Tensor, shape: Sequence[int], scale: torch.Tensor | None

@@ -116,8 +116,8 @@ class _Moments(StreamGrowth):
         # A moment has no offset.
         self.stream = replace(stream, gain_offset=0.0)
 
-    def _silence_block(self, weight: torch.Tensor, spec: Weight, number: int) -> None:
-        weight.zero_()
+    def _starts_at_zero(self, spec: Weight) -> bool:
+        return True
 
     def _part(
         self, spec: Weight, weight: torch.Tensor, shape: Sequence[int], scale: torch.Tensor | None

@@ -53,16 +53,16 @@ class Padded:
     first_shift = shift
 
     def read(self, weight: torch.Tensor) -> torch.Tensor:
-        fresh = normal(self.generator, len(weight), self.extra) * root_mean_square(weight)
+        fresh = normal(self.generator, len(weight), self.extra, scale=root_mean_square(weight))
         return torch.cat([weight, fresh], dim=1)
 
     def read_mean(self, weight: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         # Random, and yet blind to what all new channels have.
-        noise = normal(self.generator, len(weight), self.extra) * root_mean_square(weight)
+        noise = normal(self.generator, len(weight), self.extra, scale=root_mean_square(weight))
         return torch.cat([weight, share[:, None] + noise - noise.mean(1, keepdim=True)], dim=1)
 
     def silent_read(self, units: int, scale: float) -> torch.Tensor:
-        fresh = normal(self.generator, units, self.extra) * scale
+        fresh = normal(self.generator, units, self.extra, scale=scale)
         return torch.cat([fresh.new_zeros(units, self.old), fresh], dim=1)
 
 
@@ -123,7 +123,7 @@ class Isometric(Padded):
 
     def silent_raw_read(self, units: int, scale: float) -> torch.Tensor:
         turn = self.write(torch.eye(self.old, dtype=torch.float64))
-        noise = normal(self.generator, units, self.old + self.extra) * scale
+        noise = normal(self.generator, units, self.old + self.extra, scale=scale)
         return noise - noise @ turn @ turn.T
 
 

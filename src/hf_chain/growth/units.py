@@ -10,6 +10,7 @@ import torch
 
 from hf_chain.families import Heads
 from hf_chain.growth.pad import Isometric
+from hf_chain.growth.width import times
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,19 @@ class UnitRule:
             return grown
         return grown.index_copy_(axis, self.positions, weight.index_select(axis, self.sources))
 
+    def filled(self, weight: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
+        """The same along the first axis, with `fresh` where units start random."""
+        if self.leads and not len(self.zero):
+            return torch.cat([weight, fresh])
+        grown = self.placed(weight)
+        grown[self.fresh] = fresh
+        return grown
+
     def bias(self, weight: torch.Tensor) -> torch.Tensor:
         """The bias of the units: that of new ones is zero, or the mean."""
         if self.rotation:
             return self.rotation(weight)
-        grown = self.placed(weight * self.scale)
+        grown = self.placed(times(weight, self.scale))
         if self.mean:
             grown[self.fresh] = weight.mean()
         return grown

@@ -67,9 +67,15 @@ def root_mean_square(weight: torch.Tensor) -> float:
     return torch.linalg.vector_norm(weight).item() / weight.numel() ** 0.5
 
 
-def normal(generator: torch.Generator, *shape: int) -> torch.Tensor:
-    """Standard normal numbers of this shape in float64, as fine as those of float32, which are drawn twice as fast."""
-    return torch.randn(*shape, generator=generator).double()
+def normal(generator: torch.Generator, *shape: int, scale: float = 1.0) -> torch.Tensor:
+    """Normal numbers of this shape and spread in float64, as fine as those of float32, drawn twice as fast."""
+    # In place here and below: new memory costs more than the arithmetic.
+    return torch.randn(*shape, generator=generator).double().mul_(scale)
+
+
+def times(weight: torch.Tensor, factor: float) -> torch.Tensor:
+    """A weight times a factor, which is 1 for most."""
+    return weight if factor == 1 else weight * factor
 
 
 # Relative size of the random part that tells the k copies of a channel apart; at 1 a grown read has the spread of a
@@ -113,19 +119,19 @@ class Tiled:
         if self.copies == 1:
             return weight
         noise = self._cancelling(len(weight), root_mean_square(weight) * SYMMETRY_NOISE)
-        return (weight / self.copies).repeat(1, self.copies) + noise
+        return noise.add_((weight / self.copies).repeat(1, self.copies))
 
     def read_mean(self, weight: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         return self.read(weight)
 
     def silent_read(self, units: int, scale: float) -> torch.Tensor:
         if self.copies == 1:
-            return normal(self.generator, units, self.width) * scale * FAINT_COORDINATE
+            return normal(self.generator, units, self.width, scale=scale * FAINT_COORDINATE)
         return self._cancelling(units, scale)
 
     raw_read, silent_raw_read = read, silent_read
 
     def _cancelling(self, units: int, scale: float) -> torch.Tensor:
         """Random `[units, kD]` whose k column blocks add up to zero, so that it reads nothing from equal copies."""
-        noise = normal(self.generator, units, self.copies, self.width)
-        return ((noise - noise.mean(1, keepdim=True)) * scale / self.copies**0.5).flatten(1)
+        noise = normal(self.generator, units, self.copies, self.width, scale=scale / self.copies**0.5)
+        return noise.sub_(noise.mean(1, keepdim=True)).flatten(1)

@@ -58,7 +58,9 @@ def quality_plot(family: FamilySummary, theme: Theme) -> Figure | None:
         axis.set_ylim(min(reached) - room, max(reached) + room)
     # Labels stand to the left of the chain's points and to the right of the others.
     axis.set_xlim(-0.14 * end, (1.16 if twins else 1.06) * end)
-    points = "filled: after training; hollow, where it differs: right after growth; thin lines: 95 % intervals"
+    points = "filled: after training; hollow, where it differs: right after growth"
+    if metric_of(family.primary[1]).is_share:
+        points += "; thin lines: 95 % intervals"
     macs_axis(axis, f"cumulative {MACS}\n{points}")
     return figure
 

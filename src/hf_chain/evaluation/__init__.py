@@ -1,4 +1,4 @@
-"""Evaluation: zero-shot classification and retrieval, question answering, captioning, and prediction of text."""
+"""Evaluation: zero-shot classification, retrieval, linear probes, question answering, captioning, text."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hf_chain.evaluation.free_answers import ResponseLoss, evaluate_free_answers, response_loss
     from hf_chain.evaluation.generate import Generated, generate_answers
     from hf_chain.evaluation.language import evaluate_language
+    from hf_chain.evaluation.linear_probe import evaluate_linear_probe, fit_linear_probe
     from hf_chain.evaluation.metrics import METRICS, Metric, metric_of
     from hf_chain.evaluation.question_answering import Answered, AnswerEvaluation, evaluate_answers, yes_no_metrics
     from hf_chain.evaluation.reconstruction import evaluate_reconstruction
@@ -42,8 +43,10 @@ _MODULES = {
     "evaluate_clip": "evaluate",
     "evaluate_free_answers": "free_answers",
     "evaluate_language": "language",
+    "evaluate_linear_probe": "linear_probe",
     "evaluate_reconstruction": "reconstruction",
     "evaluation_size": "evaluate",
+    "fit_linear_probe": "linear_probe",
     "generate_answers": "generate",
     "metric_of": "metrics",
     "response_loss": "free_answers",
@@ -75,9 +78,11 @@ __all__ = [
     "evaluate_clip",
     "evaluate_free_answers",
     "evaluate_language",
+    "evaluate_linear_probe",
     "evaluate_reconstruction",
     "evaluation_size",
     "find_evaluator",
+    "fit_linear_probe",
     "generate_answers",
     "metric_of",
     "response_loss",

@@ -46,9 +46,29 @@ def contrastive_loss(
     return _Contrast.apply(image_embeds, text_embeds, all_images, all_texts, logit_scale, caption_ids, all_ids)
 
 
-class _Contrast(torch.autograd.Function):
-    """The loss and, with it, its gradient, a block of rows after the other, so that no matrix of logits stays."""
+class Blockwise(torch.autograd.Function):
+    """A loss that is computed with its gradient, a block of rows after the other, so that no matrix of logits stays.
 
+    Its inputs end in the ids of captions, own and all.
+    """
+
+    @staticmethod
+    def buffers(ctx: Any, given: tuple[torch.Tensor, ...], dtype: torch.dtype) -> list[torch.Tensor | None]:
+        """Zeros to which gradients of the first inputs are added, `None` where none is needed."""
+        return [
+            torch.zeros_like(tensor, dtype=dtype) if needed else None
+            for tensor, needed in zip(given, ctx.needs_input_grad, strict=False)
+        ]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        # The mean is taken last, so that float16 has no numbers that are too small for it.
+        factor = gradient * ctx.share
+        return *(None if own is None else factor * own for own in ctx.saved_tensors), None, None
+
+
+class _Contrast(Blockwise):
     @staticmethod
     def forward(
         ctx: Any,
@@ -61,11 +81,7 @@ class _Contrast(torch.autograd.Function):
         all_ids: torch.Tensor | None,
     ) -> torch.Tensor:
         dtype = torch.promote_types(images.dtype, torch.float32)
-        given = (images, texts, all_images, all_texts, scale)
-        gradients = [
-            torch.zeros_like(tensor, dtype=dtype) if needed else None
-            for tensor, needed in zip(given, ctx.needs_input_grad, strict=False)
-        ]
+        gradients = Blockwise.buffers(ctx, (images, texts, all_images, all_texts, scale), dtype)
         of_images, of_texts, of_all_images, of_all_texts, of_scale = gradients
         loss = torch.zeros((), dtype=dtype, device=images.device)
         (rows, sets), chunk = texts.shape[:2], max(1, LARGEST_BLOCK // len(all_images))
@@ -73,7 +89,7 @@ class _Contrast(torch.autograd.Function):
         for k in range(sets):
             for start in range(0, rows, chunk):
                 part = slice(start, min(start + chunk, rows))
-                positives = _positives(ids, all_ids, k, part, diagonal)
+                positives = positives_of(ids, all_ids, k, part, diagonal)
                 for left, columns, of_left, of_columns in (
                     (images, all_texts[:, k], of_images, None if of_all_texts is None else of_all_texts[:, k]),
                     (texts[:, k], all_images, None if of_texts is None else of_texts[:, k], of_all_images),
@@ -84,18 +100,11 @@ class _Contrast(torch.autograd.Function):
         ctx.save_for_backward(*gradients)
         return loss * ctx.share
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        # The mean is taken last, so that float16 has no numbers that are too small for it.
-        factor = gradient * ctx.share
-        return *(None if own is None else factor * own for own in ctx.saved_tensors), None, None
 
-
-def _positives(
+def positives_of(
     ids: torch.Tensor | None, all_ids: torch.Tensor | None, k: int, part: slice, own: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Row in the block and column of every positive."""
+    """Row in the block and column of every positive of caption set `k` and the rows `part`, which have columns `own`."""
     if ids is None or all_ids is None:
         return own[part] - own[part.start], own[part]
     row, column = (ids[part, k, None] == all_ids[None, :, k]).nonzero(as_tuple=True)

@@ -8,6 +8,7 @@ from hf_chain.cost.clip import (
     clip_parameters,
     kept_patches,
 )
+from hf_chain.cost.dual import dual_encoder_macs
 from hf_chain.cost.family import FamilyCost, MemberCost
 from hf_chain.cost.macs import classifier_macs, masked_image_macs
 from hf_chain.cost.steps import MemoryEstimate, StepCost, TowerMACs, forward_passes, training_steps
@@ -27,6 +28,7 @@ __all__ = [
     "clip_memory",
     "clip_parameters",
     "comparison_table",
+    "dual_encoder_macs",
     "forward_passes",
     "hours",
     "human",

@@ -202,6 +202,7 @@ def by_fields(family: Family, stream: Stream, config: Any) -> Iterator[Sized]:
         sizes["grid"] = image_patches(part) + stream.class_tokens
     else:
         sizes |= {"vocab": part.vocab_size, "position": part.max_position_embeddings}
+        sizes["rotated"] = getattr(part, "projection_size", 0)
     blocks = [(block, weight) for block in range(stream.depth_of(config)) for weight in stream.block.values()]
     for number, weight in [*((None, weight) for weight in stream.outer.values()), *blocks]:
         shape = tuple(sizes[axis] for axis in weight.axes)

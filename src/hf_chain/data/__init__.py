@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hf_chain.data.text_rows import PackedTextDataset, PackedTextStream, collate_rows
     from hf_chain.data.text_settings import TextSettings
     from hf_chain.data.text_tokenizer import load_text_tokenizer, train_text_tokenizer
-    from hf_chain.data.tokenizer import build_processor, load_tokenizer, train_tokenizer
+    from hf_chain.data.tokenizer import build_processor, load_tokenizer, padded_processor, train_tokenizer
 
 _MODULES = {
     "PROMPT_TEMPLATES": "prompts",
@@ -45,6 +45,7 @@ _MODULES = {
     "load_splits": "sources",
     "load_text_tokenizer": "text_tokenizer",
     "load_tokenizer": "tokenizer",
+    "padded_processor": "tokenizer",
     "resolve_templates": "prompts",
     "rows_in_memory": "sources",
     "train_text_tokenizer": "text_tokenizer",
@@ -74,6 +75,7 @@ __all__ = [
     "load_splits",
     "load_text_tokenizer",
     "load_tokenizer",
+    "padded_processor",
     "resolve_templates",
     "rows_in_memory",
     "train_text_tokenizer",

@@ -73,8 +73,9 @@ class ImageTextCollator(ImageCollator):
             samples (`Sequence[dict]`): B samples.
 
         Returns:
-            `dict[str, torch.Tensor]`: what `ImageCollator` gives; `input_ids` and `attention_mask` `[B, K, L]`, padded
-            to the context length; `caption_ids` `[B, K]`, equal for equal captions only.
+            `dict[str, torch.Tensor]`: what `ImageCollator` gives; `input_ids` and, where the tokenizer makes one,
+            `attention_mask` `[B, K, L]`, padded to the context length; `caption_ids` `[B, K]`, equal for equal
+            captions only.
         """
         batch, per_image = len(samples), len(samples[0]["captions"])
         texts = self.tokenize([caption for sample in samples for caption in sample["captions"]])
@@ -83,7 +84,7 @@ class ImageTextCollator(ImageCollator):
         }
 
     def tokenize(self, captions: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Turn N captions into `input_ids` and `attention_mask` `[N, L]` and `caption_ids` `[N]`.
+        """Turn N captions into what the tokenizer makes of them, `[N, L]` each, and `caption_ids` `[N]`.
 
         Captions fill the whole context, so that every step has the same shape and costs what was planned.
         """
@@ -91,7 +92,7 @@ class ImageTextCollator(ImageCollator):
             list(captions), padding="max_length", truncation=True, max_length=self.max_length, return_tensors="pt"
         )
         ids = torch.tensor([caption_id(row) for row in texts["input_ids"].tolist()])
-        return {"input_ids": texts["input_ids"], "attention_mask": texts["attention_mask"], "caption_ids": ids}
+        return {**texts, "caption_ids": ids}
 
 
 def caption_id(token_ids: Sequence[int]) -> int:

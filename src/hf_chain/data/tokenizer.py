@@ -7,7 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPProcessor, CLIPTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    CLIPImageProcessorPil,
+    CLIPProcessor,
+    CLIPTokenizer,
+    PreTrainedTokenizerBase,
+    SiglipImageProcessorPil,
+    SiglipProcessor,
+)
 from transformers.tokenization_utils_base import LARGE_INTEGER
 from transformers.utils import logging
 
@@ -63,12 +71,15 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int = 4096, max_length:
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=max_length)
 
 
-def load_tokenizer(name_or_path: str | Path, max_length: int | None = None) -> PreTrainedTokenizerBase:
-    """Load a tokenizer and try whether CLIP can use it.
+def load_tokenizer(
+    name_or_path: str | Path, max_length: int | None = None, reads_padding: bool = False
+) -> PreTrainedTokenizerBase:
+    """Load a tokenizer and try whether CLIP, or SigLIP, can use it.
 
     Args:
         name_or_path (`str` or `pathlib.Path`): A folder or a Hub name.
         max_length (`int`, *optional*): Context length in tokens; by default the tokenizer's own, or 77.
+        reads_padding (`bool`): Whether a model reads it that pools at the last place, padding or not, as SigLIP.
 
     Returns:
         `transformers.PreTrainedTokenizerBase`: The tokenizer, which pads and cuts on the right, as CLIP reads.
@@ -83,17 +94,20 @@ def load_tokenizer(name_or_path: str | Path, max_length: int | None = None) -> P
             f"tokenizer {name_or_path} cannot be loaded, {reason(error)}; give a folder or a Hub name"
         ) from error
     tokenizer.padding_side = tokenizer.truncation_side = "right"
-    check_tokenizer(tokenizer, max_length, str(name_or_path))
+    check_tokenizer(tokenizer, max_length, str(name_or_path), reads_padding)
     return tokenizer
 
 
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int | None = None, name: str = "") -> None:
+def check_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, max_length: int | None = None, name: str = "", reads_padding: bool = False
+) -> None:
     """Encode captions that are short, unusual and too long, and look where CLIP would read its text tower.
 
     Args:
         tokenizer (`transformers.PreTrainedTokenizerBase`): Any tokenizer.
         max_length (`int`, *optional*): Context length in tokens; by default the tokenizer's own, or 77.
         name (`str`, *optional*): What it is called in an error.
+        reads_padding (`bool`): Whether a model reads it that pools at the last place, so that end marks need no place.
 
     Raises:
         `HfChainError`: Where it has no end mark or no padding token, has ids beyond its size, or ends a caption so
@@ -102,30 +116,33 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int | None =
     own = tokenizer.model_max_length
     # A tokenizer without a context length has one of astronomical size.
     length = max_length or (own if own < LARGE_INTEGER else CLIP_CONTEXT)
-    if (problem := _problem(tokenizer, length)) is not None:
+    if (problem := _problem(tokenizer, length, reads_padding)) is not None:
         name = f"tokenizer {name}" if name else "the tokenizer"
         raise HfChainError(f"{name} {problem}; use a CLIP tokenizer, or let one be trained")
 
 
-def _problem(tokenizer: PreTrainedTokenizerBase, length: int) -> str | None:
+def _problem(tokenizer: PreTrainedTokenizerBase, length: int, reads_padding: bool) -> str | None:
     end = tokenizer.eos_token_id
-    if end is None:
+    if end is None and not reads_padding:
         return "has no end-of-text token, which CLIP pools at"
     if tokenizer.pad_token_id is None:
         return "has no padding token; give it its end mark as pad_token, as CLIP does"
     highest = max(tokenizer.get_vocab().values())
     if highest >= len(tokenizer):
         return f"has {len(tokenizer)} tokens, but ids up to {highest}: its vocabulary has gaps"
-    if end == LEGACY_END and highest != end:
+    if end == LEGACY_END and highest != end and not reads_padding:
         return f"has an end mark with id {end}, for which CLIP reads its text tower at the token with the highest id"
     try:
         encoded = tokenizer(list(PROBES), padding="max_length", truncation=True, max_length=length)
     except Exception as error:  # Tokenizers raise errors of every kind.
         return f"cannot write a caption in {length} tokens ({reason(error)})"
-    for text, ids, mask in zip(PROBES, encoded["input_ids"], encoded["attention_mask"], strict=True):
+    masks = encoded.get("attention_mask", encoded["input_ids"])
+    for text, ids, mask in zip(PROBES, encoded["input_ids"], masks, strict=True):
         what = f"{text[:20]!r}{' …' if len(text) > 20 else ''}"
         if len(ids) != length:
             return f"writes {what} in {len(ids)} tokens, not in {length}"
+        if reads_padding:
+            continue
         if mask != sorted(mask, reverse=True):
             return "pads on the left; set its padding_side to right"
         last = sum(mask) - 1
@@ -185,3 +202,20 @@ def build_processor(tokenizer: PreTrainedTokenizerBase, image_size: int) -> CLIP
         size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
     )
     return CLIPProcessor(image_processor=image_processor, tokenizer=tokenizer)
+
+
+def padded_processor(tokenizer: PreTrainedTokenizerBase, image_size: int) -> SiglipProcessor:
+    """Build the processor of a member that reads padding, with a tokenizer that was tried.
+
+    Args:
+        tokenizer (`transformers.PreTrainedTokenizerBase`): Tokenizer of the family; it makes no masks from here on.
+        image_size (`int`): Height and width in pixels that the image tower takes.
+
+    Returns:
+        `transformers.SiglipProcessor`: Resizes images to a square (bicubic) and normalises as SigLIP does.
+    """
+    check_tokenizer(tokenizer, name=str(tokenizer.name_or_path), reads_padding=True)
+    # Both, as only what it was made with is saved.
+    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids"]
+    size = {"height": image_size, "width": image_size}
+    return SiglipProcessor(image_processor=SiglipImageProcessorPil(size=size), tokenizer=tokenizer)

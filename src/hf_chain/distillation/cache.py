@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import CLIPModel
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from hf_chain.cost import clip_macs
+from hf_chain.cost import dual_encoder_macs
 from hf_chain.distillation.filling import PAUSE, ROWS, AlreadyWholeError, Filling
 from hf_chain.distillation.pair_filling import CAPTION_IDS, TEXTS, PairFilling
 from hf_chain.distillation.teacher import LiveTeacher, Teacher, TeacherFeatures, weights_hash
@@ -92,7 +92,7 @@ class PairCache(TeacherCache):
 
 
 def cached_teacher(
-    teacher: CLIPModel | LiveTeacher,
+    teacher: PreTrainedModel | LiveTeacher,
     dataset: Any,
     collator: Any,
     folder: Path,
@@ -110,7 +110,7 @@ def cached_teacher(
     a timeout. What a killed run has computed is not computed again.
 
     Args:
-        teacher (`CLIPModel` or `LiveTeacher`): the predecessor.
+        teacher (`PreTrainedModel` or `LiveTeacher`): the predecessor, alone where it is a dual encoder.
         dataset (`Dataset`): the training data; not augmented, or with `image_views` reproducible views.
         collator (`Callable`): makes the batches.
         folder (`Path`): where caches are kept, each under its key.
@@ -202,7 +202,7 @@ def _fill(filling: Filling, bf16: bool) -> None:
         rows = len(dataset)
         meta = {"rows": rows, "macs": filling.views * rows * teacher.storing_macs(dataset)}
         if isinstance(filling, PairFilling):
-            texts = clip_macs(teacher.model.config).text * filling.captions
+            texts = dual_encoder_macs(teacher.model.config).text * filling.captions
             meta |= {"embedding_size": teacher.embedding_size, "captions": filling.captions}
             meta["macs"] += texts
         write_json(filling.folder / META, meta)

@@ -103,4 +103,4 @@ def _unique_captions(
     # Captions that are cut to the same tokens have one id.
     ids, first = np.unique(texts["caption_ids"].numpy(), return_index=True)
     chosen = torch.from_numpy(first)
-    return ids, {name: texts[name][chosen] for name in ("input_ids", "attention_mask")} if tokens else {}
+    return ids, {name: values[chosen] for name, values in texts.items() if name != "caption_ids"} if tokens else {}

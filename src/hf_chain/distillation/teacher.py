@@ -7,11 +7,12 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
-from torch.nn.functional import normalize
-from transformers import CLIPModel
+from transformers import PreTrainedModel
 
-from hf_chain.cost import clip_macs
+from hf_chain.cost import dual_encoder_macs
+from hf_chain.families import family_of
 from hf_chain.loaded_weights import require_finite
+from hf_chain.models.dual_encoder import image_embeddings, text_embeddings
 from hf_chain.models.token_dropping import dropped_tokens
 
 
@@ -77,17 +78,17 @@ class LiveTeacher(ABC):
 
 
 class Teacher(LiveTeacher):
-    """A frozen `CLIPModel`.
+    """A frozen dual encoder.
 
     Args:
-        model (`CLIPModel`): the predecessor.
+        model (`PreTrainedModel`): the predecessor, a `CLIPModel` or a `SiglipModel`.
     """
 
     reads = ("pixel_values",)
 
-    def __init__(self, model: CLIPModel) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
-        self.embedding_size: int = model.config.projection_dim
+        self.embedding_size = family_of(model.config).embedding_size(model.config)
 
     @torch.no_grad()
     def features(self, batch: dict[str, torch.Tensor]) -> TeacherFeatures:
@@ -109,20 +110,17 @@ class Teacher(LiveTeacher):
 
     def storing_macs(self, dataset: Any) -> int:
         """Of an image."""
-        return clip_macs(self.model.config).image
+        return dual_encoder_macs(self.model.config).image
 
     @torch.no_grad()
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """L2-normalised image embeddings, shape `[B, D]`."""
-        return normalize(self.model.get_image_features(pixel_values).pooler_output.float(), dim=-1)
+        return image_embeddings(self.model, pixel_values)
 
     @torch.no_grad()
     def text_features(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """L2-normalised caption embeddings, shape `[B, K, D]`, of `input_ids` `[B, K, L]` and its mask, if any."""
-        ids, mask = batch["input_ids"], batch.get("attention_mask")
-        mask = None if mask is None else mask.flatten(0, 1)
-        output = self.model.get_text_features(ids.flatten(0, 1), attention_mask=mask)
-        return normalize(output.pooler_output.float(), dim=-1).view(*ids.shape[:2], -1)
+        return text_embeddings(self.model, batch["input_ids"], batch.get("attention_mask"))
 
 
 def weights_hash(model: torch.nn.Module) -> str:

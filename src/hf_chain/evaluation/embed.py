@@ -14,8 +14,9 @@ from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from hf_chain.cost import clip_macs
+from hf_chain.cost import dual_encoder_macs
 from hf_chain.errors import HfChainError, reason, shortened
+from hf_chain.families import family_of
 from hf_chain.images import MAX_IMAGE_PIXELS, decode_image, image_path
 
 logger = logging.get_logger(__name__)
@@ -36,6 +37,7 @@ class Embedder:
         self.model, self.processor = model, processor
         self.batch_size, self.device, self.bf16 = batch_size, device, bf16
         self.context_length = model.config.text_config.max_position_embeddings
+        self.reads_padding = model.config.model_type != "chain_clip" and family_of(model.config).reads_padding
         self.macs = 0
         """Multiply-accumulate operations of all forwards so far."""
 
@@ -47,7 +49,7 @@ class Embedder:
         Raises:
             HfChainError: when an image cannot be read, naming its row.
         """
-        macs = clip_macs(self.model.config, text_tokens=self.context_length).image
+        macs = dual_encoder_macs(self.model.config).image
         batches = []
         for images in image_batches(dataset, column, rows, self.batch_size, max_pixels, "Embedding images"):
             inputs = self.processor(images=images, return_tensors="pt").to(self.device)
@@ -58,13 +60,16 @@ class Embedder:
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Embeds `texts`, truncated at the context length; shape `[len(texts), D]`."""
         batches = []
+        padding = "max_length" if self.reads_padding else True
         for batch in in_batches(texts, self.batch_size, "Embedding texts"):
             inputs = self.processor(
-                text=list(batch), return_tensors="pt", padding=True, truncation=True, max_length=self.context_length
+                text=list(batch), return_tensors="pt", padding=padding, truncation=True, max_length=self.context_length
             ).to(self.device)
+            if self.reads_padding:
+                inputs.pop("attention_mask", None)
             batches.append(self._embed(self.model.get_text_features, inputs))
             tokens = inputs["input_ids"].shape[1]
-            self.macs += clip_macs(self.model.config, text_tokens=tokens).text * len(batch)
+            self.macs += dual_encoder_macs(self.model.config, text_tokens=tokens).text * len(batch)
         return torch.cat(batches)
 
     def _embed(self, features: Any, inputs: Any) -> torch.Tensor:

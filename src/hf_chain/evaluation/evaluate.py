@@ -71,7 +71,7 @@ def evaluate_clip(
     Runs without gradients and leaves every module in the mode it was in.
 
     Args:
-        model (`PreTrainedModel`): `CLIPModel` or another with its `get_image_features` and `get_text_features`.
+        model (`PreTrainedModel`): `CLIPModel` or `SiglipModel`.
         processor (`ProcessorMixin`): The processor saved with the model.
         dataset (`datasets.Dataset`): The split; its images are read as in training.
         image_column (`str`): Column of images.

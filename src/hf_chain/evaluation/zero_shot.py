@@ -115,8 +115,8 @@ def check_evaluation(
     for method in ("get_image_features", "get_text_features"):
         if not hasattr(model, method):
             raise HfChainError(f"the model is a {type(model).__name__} without {method}: give a CLIPModel or its like")
-    if model.config.model_type not in ("clip", "chain_clip"):
-        raise HfChainError(f"the model is a {type(model).__name__}: give a CLIPModel, whose costs are known")
+    if model.config.model_type not in ("clip", "chain_clip", "siglip"):
+        raise HfChainError(f"the model is a {type(model).__name__}: give a CLIPModel or a SiglipModel")
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None or not hasattr(processor, "image_processor"):
         raise HfChainError(

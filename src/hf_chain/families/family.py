@@ -254,7 +254,9 @@ class Family:
         stages (`Callable`, *optional*): What makes them of the number of stages, where models differ in it.
         kind (`str`): `dual` encoders give image and text embeddings, an `encoder` features or classes, `language`
             models logits.
-        embedding (`str`, *optional*): Field of the size that image and text are projected to.
+        embedding (`str`, *optional*): Field of the size that image and text are projected to; of a dual encoder
+            without one, embeddings are a stream.
+        reads_padding (`bool`): A text is read at its last place, padding or not, and without a mask.
         linked (`tuple[tuple[str, str], ...]`): Pairs of fields that have to be equal.
         outside (`str`, *optional*): Regular expression of weights that belong to no stream; growth keeps them.
         per_layer (`tuple[str, ...]`): Fields that list something for every block.
@@ -271,6 +273,7 @@ class Family:
     kind: Literal["dual", "encoder", "language"]
     stages: Callable[[int], tuple[Stream, ...]] | None = None
     embedding: str | None = None
+    reads_padding: bool = False
     linked: tuple[tuple[str, str], ...] = ()
     outside: str = r"logit_(?:scale|bias)"
     per_layer: tuple[str, ...] = ("layer_types",)
@@ -284,6 +287,12 @@ class Family:
     def of(self, config: Any) -> Family:
         """The family with the streams of one model."""
         return replace(self, streams=self.stages(len(config.depths))) if self.stages else self
+
+    def embedding_size(self, config: Any) -> int:
+        """Size of the embeddings of a dual encoder."""
+        if self.embedding is not None:
+            return int(value_of(config, self.embedding))
+        return next(stream.width_of(config) for stream in self.streams if stream.output_is_stream)
 
     @property
     def image(self) -> Stream | None:

@@ -48,6 +48,7 @@ _POOLING = Stream(
 SIGLIP = Family(
     streams=(_TEXT, _VISION, _POOLING),
     kind="dual",
+    reads_padding=True,
     linked=(("text_config.projection_size", "vision_config.hidden_size"),),
 )
 

@@ -60,6 +60,7 @@ def check_shapes(old: PreTrainedConfig, new: PreTrainedConfig, keep_heads: bool)
     free = {family.embedding, *(name for name, _ in family.linked), *_sizes(family, old)}
     # A CLIP's text tower is read at its end token.
     free |= {"eos_token_id"} if family.kind == "language" else set()
+    free |= {"text_config.eos_token_id"} if family.reads_padding else set()
     for name, before, after in _differences(old, new):
         fixed = family.fixed is not None and name.startswith(f"{family.fixed}.")
         if (fixed or name not in free) and not _FREE.fullmatch(name):

@@ -104,7 +104,7 @@ class _Contrast(Blockwise):
 def positives_of(
     ids: torch.Tensor | None, all_ids: torch.Tensor | None, k: int, part: slice, own: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Row in the block and column of every positive of caption set `k` and the rows `part`, which have columns `own`."""
+    """Row in the block and column of every positive of caption set `k` and rows `part`, whose columns are `own`."""
     if ids is None or all_ids is None:
         return own[part] - own[part.start], own[part]
     row, column = (ids[part, k, None] == all_ids[None, :, k]).nonzero(as_tuple=True)

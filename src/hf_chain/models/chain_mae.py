@@ -17,8 +17,8 @@ from transformers.utils.generic import ModelOutput
 
 from hf_chain.data.randomness import sample_random
 from hf_chain.errors import HfChainError
-from hf_chain.models.chain_clip.modeling_chain_clip import TeacherMap
 from hf_chain.models.chain_clip.stock_clip import MAP_SUFFIX, TEACHER_MAPS_NAME, only_maps
+from hf_chain.models.dual_encoder import TeacherMap
 
 
 @dataclass

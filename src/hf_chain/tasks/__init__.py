@@ -22,6 +22,7 @@ TASKS: dict[str, str | type[Task]] = {
     "classification": "ClassificationTask",
     "contrastive": "ContrastiveTask",
     "masked_image": "MaskedImageTask",
+    "sigmoid": "SigmoidTask",
 }
 """Name of a task -> its class, by name where its folder is here."""
 
@@ -56,8 +57,12 @@ def used_fields(name: Any) -> tuple[str, ...]:
     return used
 
 
-def find_paradigm(name: str) -> type[Paradigm]:
+def find_paradigm(name: str, family: str = "") -> type[Paradigm]:
     """What a recipe knows of a task in `TASKS`; starts no torch.
+
+    Args:
+        name (`str`): the task.
+        family (`str`): the architecture, which may have a paradigm of its own.
 
     Raises:
         HfChainError: for a task that trainers alone know.
@@ -68,7 +73,7 @@ def find_paradigm(name: str) -> type[Paradigm]:
     paradigm: type[Paradigm] = getattr(
         import_module(f"{__name__}.{name}.paradigm"), known.removesuffix("Task") + "Paradigm"
     )
-    return paradigm
+    return paradigm.of(family) if family else paradigm
 
 
 def check_task_values(name: str, values: Mapping[str, Any]) -> None:

@@ -70,6 +70,11 @@ class Paradigm(ABC):
     def families(cls) -> frozenset[str]:
         """The `model_type` of every architecture that it trains."""
 
+    @classmethod
+    def of(cls, family: str) -> type[Paradigm]:
+        """The paradigm of one of them, where that has its own."""
+        return cls
+
     def __init__(self, recipe: Any) -> None:
         self.recipe = recipe
 

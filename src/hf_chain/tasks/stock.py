@@ -71,10 +71,10 @@ class StockParadigm(Paradigm):
 
     def _config(self, member: Any, decided: Mapping[str, Any]) -> PreTrainedConfig:
         recipe, shared = self.recipe, self.recipe.model
-        fields = {**(shared.model_extra or {}), **decided, **(member.model_extra or {})}
         where = f"members.{member.name}"
-        _check_fields(recipe.family, shared.model_extra or {}, "model")
-        _check_fields(recipe.family, member.model_extra or {}, where)
+        _check_fields(_kind_of(recipe.family), shared.model_extra or {}, "model")
+        _check_fields(_kind_of(recipe.family), member.model_extra or {}, where)
+        fields = _merged(shared.model_extra or {}, decided, member.model_extra or {})
         config = stock_config(recipe.family, fields, shared.head_size, shared.mlp_ratio, where)
         if shared.attn_implementation is not None:
             config._attn_implementation = shared.attn_implementation
@@ -229,13 +229,30 @@ _PARTS = {"vision": "vision_config", "text": "text_config"}
 """What recipes call a tower -> its field in configurations of two."""
 
 
-def _check_fields(family: str, fields: Mapping[str, Any], where: str) -> None:
-    """Refuses fields that the family's configuration does not have."""
+def _kind_of(family: str) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    kind = CONFIG_MAPPING[family]
+    return CONFIG_MAPPING[family]
+
+
+def _merged(*given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of which later ones hold, those of a tower one by one."""
+    merged: dict[str, Any] = {}
+    for fields in given:
+        for name, value in fields.items():
+            name = _PARTS.get(name, name)
+            both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+            merged[name] = {**merged[name], **value} if both else value
+    return merged
+
+
+def _check_fields(kind: Any, fields: Mapping[str, Any], where: str) -> None:
+    """Refuses fields that a configuration does not have, also those of its towers."""
     known, blank = set(kind.__dataclass_fields__), kind()
-    for name in fields:
+    for name, value in fields.items():
+        part = getattr(blank, _PARTS.get(name, name), None)
+        if isinstance(value, Mapping) and hasattr(part, "to_dict"):
+            _check_fields(type(part), value, f"{where}.{name}")
         if _PARTS.get(name, name) not in known and not hasattr(blank, _PARTS.get(name, name)):
             close = difflib.get_close_matches(name, known, n=1)
             raise HfChainError(
@@ -259,9 +276,8 @@ def stock_config(
     Raises:
         HfChainError: for values that no model can have, or a width without whole heads.
     """
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    kind, aliases = CONFIG_MAPPING[family], getattr(CONFIG_MAPPING[family], "attribute_map", {})
+    kind = _kind_of(family)
+    aliases = getattr(kind, "attribute_map", {})
     given = {aliases.get(name, _PARTS.get(name, name)): value for name, value in fields.items()}
     blank = kind()
     for stream in FAMILIES[family].streams:
@@ -269,11 +285,21 @@ def stock_config(
         if stream.part:
             own = given[stream.part] = dict(given.get(stream.part) or {})
         _follow_width(stream, own, stream.config_of(blank), aliases, head_size, mlp_ratio, where)
+    for name, other in FAMILIES[family].linked:
+        _link(given, name, other)
     try:
         config: PreTrainedConfig = kind(**given)
     except Exception as error:  # Each configuration class checks in its own way.
         raise HfChainError(f"{where} makes no {kind.__name__}: {reason(error)}") from error
     return config
+
+
+def _link(given: dict[str, Any], name: str, other: str) -> None:
+    """Gives a field the value of the one that it has to be equal to, where that alone is named."""
+    parts = [given.get(part, {}) if part else given for part in (path.rpartition(".")[0] for path in (name, other))]
+    field, wanted = (path.rpartition(".")[2] for path in (name, other))
+    if wanted in parts[1]:
+        parts[0].setdefault(field, parts[1][wanted])
 
 
 def _follow_width(

@@ -69,7 +69,8 @@ def member_card(
     name = (hub.repo_id(member.name) or member.name).rpartition("/")[2]
     methods = {"model-growth": member.operator, "distillation": member.training_macs.get("teacher")}
     base = chain[-1].repo_id if chain else None
-    paradigm, section = find_paradigm(family.recipe.get("task", "contrastive")), family.recipe.get("data") or {}
+    recipe = family.recipe
+    paradigm = find_paradigm(recipe.get("task", "contrastive"), recipe.get("family", "clip"))
     sheet = CardSheet(
         template=("hf_chain.methods.chain", paradigm.card),
         values={
@@ -81,7 +82,7 @@ def member_card(
             "parameters": human(member.parameters),
             "chain": chain,
             "data": data,
-            **paradigm.card_values(config, section),
+            **paradigm.card_values(config, recipe.get("data") or {}),
             "outside": chain[0].name if chain and chain[0].name not in {m.name for m in family.members} else None,
             "results": _results_table(member),
             "measured": _measured(member),

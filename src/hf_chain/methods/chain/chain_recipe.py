@@ -172,7 +172,7 @@ class ChainRecipe(Settings):
     @property
     def paradigm(self) -> Paradigm:
         """What the task brings to this recipe."""
-        return find_paradigm(self.task)(self)
+        return find_paradigm(self.task, self.family)(self)
 
     @property
     def published(self) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,16 @@ import torch
 from huggingface_hub import HfApi, save_torch_state_dict
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn.functional import normalize
 from transformers import CLIPModel
 from transformers import initialization as init
 from transformers.models.auto.modeling_auto import AutoModel
-from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from hf_chain.adapters import HUB, check_model_files, check_no_adapter
 from hf_chain.errors import HfChainError
-from hf_chain.loaded_weights import check_loaded, first_not_finite_of, read_model
+from hf_chain.loaded_weights import check_loaded, read_model
 from hf_chain.models.chain_clip.configuration_chain_clip import ChainCLIPConfig
 from hf_chain.models.chain_clip.stock_clip import (
-    MAP_SUFFIX,
     MAX_LOGIT_SCALE,
-    TEACHER_MAPS_NAME,
     chain_config,
     check_stock,
     maps_beside,
@@ -33,37 +28,12 @@ from hf_chain.models.chain_clip.stock_clip import (
     stock_config,
     stock_state,
 )
-from hf_chain.models.token_dropping import dropped_tokens
+from hf_chain.models.dual_encoder import ChainCLIPOutput, MappedDualEncoder, TeacherMap
+
+__all__ = ["ChainCLIPModel", "ChainCLIPOutput"]
 
 
-@dataclass
-class ChainCLIPOutput(ModelOutput):
-    """L2-normalised embeddings of a batch, in float32.
-
-    Args:
-        image_embeds (`torch.Tensor`): shape `[B, D]`.
-        text_embeds (`torch.Tensor`): shape `[B, K, D]`.
-        logit_scale (`torch.Tensor`): shape `[1]`, the factor on the cosine.
-        image_embeds_for_teacher (`torch.Tensor`): shape `[B, D_teacher]`, comparable with the teacher's; the
-            embeddings themselves where the sizes agree.
-        text_embeds_for_teacher (`torch.Tensor`): shape `[B, K, D_teacher]`, likewise.
-    """
-
-    image_embeds: torch.Tensor | None = None
-    text_embeds: torch.Tensor | None = None
-    logit_scale: torch.Tensor | None = None
-    image_embeds_for_teacher: torch.Tensor | None = None
-    text_embeds_for_teacher: torch.Tensor | None = None
-
-
-class TeacherMap(nn.Linear):
-    """Linear map from the member's to the teacher's embedding size.
-
-    It starts by taking the leading coordinates, which is where growth puts the predecessor's embedding.
-    """
-
-
-class ChainCLIPModel(CLIPModel):
+class ChainCLIPModel(MappedDualEncoder, CLIPModel):
     """A `CLIPModel` with what training in a chain needs, all of it inside one trainable module.
 
     Its parameters are those of the stock model, and where sizes differ two maps to the teacher's embedding size. The
@@ -77,8 +47,7 @@ class ChainCLIPModel(CLIPModel):
     def __init__(self, config: ChainCLIPConfig) -> None:
         super().__init__(config)
         self.logit_scale = nn.Parameter(torch.tensor([float(config.logit_scale_init_value)]))
-        self.image_to_teacher: TeacherMap | None = None
-        self.text_to_teacher: TeacherMap | None = None
+        self.image_to_teacher = self.text_to_teacher = None
         size = config.teacher_projection_dim
         if size is not None and size != config.projection_dim:
             self.image_to_teacher = TeacherMap(config.projection_dim, size, bias=False)
@@ -243,25 +212,6 @@ class ChainCLIPModel(CLIPModel):
             told = {name: kwargs[name] for name in ("commit_message", "create_pr") if name in kwargs}
             self._upload_modified_files(folder, repo, earlier, token=token, **told)
 
-    def load_teacher_maps(self, folder: str | os.PathLike[str]) -> None:
-        """Reads the maps to the teacher that `save_pretrained` put beside the stock weights, where the model has some.
-
-        Raises:
-            HfChainError: when the file holds other maps than the model has, or maps that are not finite.
-        """
-        self._take_maps(maps_beside(os.fspath(folder)), str(Path(folder) / TEACHER_MAPS_NAME))
-
-    def _take_maps(self, maps: dict[str, torch.Tensor], name: str) -> None:
-        own = {name: weight.shape for name, weight in self.state_dict().items() if MAP_SUFFIX in name}
-        if {name: weight.shape for name, weight in maps.items()} != own:
-            raise HfChainError(f"{name} does not hold the model's maps to its teacher: go on from another checkpoint")
-        if weight := first_not_finite_of(maps.items()):
-            raise HfChainError(f"{weight} in {name} holds NaN or infinity: go on from another checkpoint")
-        self.load_state_dict(maps, strict=False)
-
-    def _map_names(self) -> set[str]:
-        return {name for name in self.state_dict() if MAP_SUFFIX in name}
-
     @staticmethod
     def _reshape_logit_scale(module: Any, state: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
         """Lets `load_state_dict` take a 0-d logit scale for one of shape `[1]`, and the other way round."""
@@ -269,57 +219,10 @@ class ChainCLIPModel(CLIPModel):
         if name in state and state[name].dim() != module.logit_scale.dim():
             state[name] = state[name].reshape(() if module.logit_scale.dim() == 0 else 1)
 
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        kept_tokens: torch.Tensor | None = None,
-    ) -> ChainCLIPOutput:
-        """Embeds a batch of images and their captions.
-
-        Args:
-            pixel_values (`torch.Tensor`): shape `[B, 3, H, W]`.
-            input_ids (`torch.Tensor`): shape `[B, K, L]`, K captions an image.
-            attention_mask (`torch.Tensor`, *optional*): shape `[B, K, L]`.
-            kept_tokens (`torch.Tensor`, *optional*): shape `[B, T]`, positions of the image tokens to see; all of them
-                by default.
-
-        Returns:
-            `ChainCLIPOutput`: a `tuple` with `return_dict=False`.
-
-        Raises:
-            HfChainError: for ids of another shape, such as a stock processor's.
-        """
-        if input_ids.dim() != 3:
-            raise HfChainError(
-                f"input_ids has shape {list(input_ids.shape)}, and takes [images, captions of each, tokens]: give"
-                " input_ids.unsqueeze(1) and attention_mask.unsqueeze(1) for one caption an image, or use to_clip()"
-            )
-        captions = input_ids.shape[:2]
-        mask = None if attention_mask is None else attention_mask.flatten(0, 1)
-        with dropped_tokens(self.vision_model, kept_tokens):
-            image = self.get_image_features(pixel_values, return_dict=True).pooler_output.float()
-        ids = input_ids.flatten(0, 1)
-        text = self.get_text_features(ids, attention_mask=mask, return_dict=True).pooler_output.float()
-        image, text = normalize(image, dim=-1), normalize(text, dim=-1).view(*captions, -1)
-        return ChainCLIPOutput(
-            image_embeds=image,
-            text_embeds=text,
-            logit_scale=self.logit_scale.float().exp().reshape(1),
-            image_embeds_for_teacher=_mapped(image, self.image_to_teacher),
-            text_embeds_for_teacher=_mapped(text, self.text_to_teacher),
-        )
-
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
         """Limits the logit scale to 100, as CLIP does after every step."""
         self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
-
-
-def _mapped(embeds: torch.Tensor, to_teacher: TeacherMap | None) -> torch.Tensor:
-    return embeds if to_teacher is None else normalize(to_teacher(embeds.to(to_teacher.weight.dtype)).float(), dim=-1)
 
 
 AutoModel.register(ChainCLIPConfig, ChainCLIPModel, exist_ok=True)

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Container, Iterable
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import CLIPConfig, CLIPModel, PreTrainedModel
+from transformers import PreTrainedModel
 
 from hf_chain.adapters import check_no_adapter
 from hf_chain.arguments.checkpointing import checkpoints_activations
-from hf_chain.cost import StepCost, clip_macs, forward_passes
+from hf_chain.cost import StepCost, dual_encoder_macs, forward_passes
 from hf_chain.cost.steps import BACKWARD_FORWARDS
 from hf_chain.data.tokenizer import LEGACY_END
 from hf_chain.distillation import Teacher, TeacherFeatures, feature_loss
 from hf_chain.distillation.teacher import FeatureSource
 from hf_chain.engine import Reader, builds_in_pieces
 from hf_chain.errors import HfChainError
+from hf_chain.families import family_of
 from hf_chain.losses import contrastive_loss
 from hf_chain.models import ChainCLIPModel
 from hf_chain.models.chain_clip.stock_clip import MAP_SUFFIX, MAX_LOGIT_SCALE
+from hf_chain.models.dual_encoder import STOCK, ChainDualEncoder, MappedDualEncoder
 from hf_chain.models.token_dropping import draw_kept_tokens
 from hf_chain.tasks.contrastive.values import check_global_batch
 from hf_chain.tasks.task import Batch, Features, Handed, Task
 
 
 class ContrastiveTask(Task):
-    """Trains a `CLIPModel`, within the `ChainCLIPModel` that shares its modules, on images and their captions.
+    """Trains a `CLIPModel` or a `SiglipModel`, within a module that shares its modules, on images and their captions.
 
     The teacher hands on image and text embeddings. Predictions for `compute_metrics` are image embeddings `[N, D]` and
     text embeddings `[N, K, D]`, both L2-normalised, and labels the batch's `caption_ids` `[N, K]`.
@@ -42,36 +44,61 @@ class ContrastiveTask(Task):
     collator = "ImageTextCollator(processor)"
     inputs = ("pixel_values", "input_ids", "attention_mask", "kept_tokens")
     labels = "caption_ids"
-    unbatched = ("logit_scale",)
-    undecayed = ("logit_scale",)
+    unbatched = ("logit_scale", "logit_bias")
+    undecayed = ("logit_scale", "logit_bias")
+    trained: ClassVar[tuple[str, ...]] = ("clip", "siglip")
+    """`model_type` of the models that it trains."""
 
     def teacher(self, given: Any, student: nn.Module) -> FeatureSource:
-        """A `CLIPModel`, or a cache of its features."""
-        if isinstance(given, CLIPModel):
-            if isinstance(student, CLIPModel):
+        """A dual encoder, or a cache of its features."""
+        if _is_stock(given, STOCK):
+            if _is_stock(student, STOCK):
                 _check_reads_the_same(given.config, student.config)
             return Teacher(given)
         if not hasattr(given, "embedding_size"):
-            raise HfChainError(f"the teacher is a {type(given).__name__}: give a CLIPModel or a cache of its features")
+            wanted = STOCK.get(_kind_of(student), STOCK["clip"])
+            raise HfChainError(f"the teacher is a {type(given).__name__}: give a {wanted} or a cache of its features")
         source: FeatureSource = given
         return source
 
     def wrap(self, model: nn.Module, teacher: FeatureSource | None) -> PreTrainedModel:
-        """The `ChainCLIPModel` around a `CLIPModel`, or the one that is given."""
-        if isinstance(model, ChainCLIPModel):
-            if not builds_in_pieces():
+        """The `ChainCLIPModel` around a `CLIPModel`, the `ChainDualEncoder` around another, or the one given."""
+        kind = _kind_of(model)
+        if kind in STOCK and kind not in self.trained:
+            raise HfChainError(
+                f"the model to train is a {type(model).__name__}: task {self.args.task} trains a "
+                f"{' or '.join(STOCK[name] for name in self.trained)}"
+            )
+        size = getattr(teacher, "embedding_size", None)
+        given: Any = model
+        if kind not in ("clip", "") and self.args.image_token_keep != 1:
+            raise HfChainError(
+                f"image_token_keep is {self.args.image_token_keep}, and a {type(model).__name__} reads all patches: "
+                "leave it out"
+            )
+        if isinstance(model, MappedDualEncoder):
+            if isinstance(model, ChainCLIPModel) and not builds_in_pieces():
                 check_no_adapter(model, "this ChainCLIPModel")
-            return model
-        if builds_in_pieces():
-            raise HfChainError("Under ZeRO-3 pass ChainCLIPModel.from_clip(model), made before ChainConfig")
-        clip: Any = model
-        return ChainCLIPModel.from_clip(clip, getattr(teacher, "embedding_size", None))
+        elif builds_in_pieces():
+            raise HfChainError(f"Under ZeRO-3 pass {_constructor(kind)}(model), made before ChainConfig")
+        elif kind != "clip" and _is_stock(model, STOCK):
+            given = ChainDualEncoder.around(given, size)
+        else:
+            given = ChainCLIPModel.from_clip(given, size)
+        self.freeze_unused(given)
+        wrapped: PreTrainedModel = given
+        return wrapped
+
+    def freeze_unused(self, model: PreTrainedModel) -> None:
+        """A bias of all logits changes no softmax."""
+        if (bias := getattr(model, "logit_bias", None)) is not None:
+            bias.requires_grad_(False)
 
     def added(self, model: PreTrainedModel) -> tuple[dict[str, nn.Parameter], str]:
         """The maps to the teacher's embedding size."""
         maps = {name: weight for name, weight in model.named_parameters() if self.is_beside(name)}
-        size = model.config.teacher_projection_dim
-        return maps, f"give ChainCLIPModel.from_clip(model, {size}) and an optimizer of its parameters"
+        size = len(next(iter(maps.values()))) if maps else None
+        return maps, f"give {_constructor(_kind_of(model))}(model, {size}) and an optimizer of its parameters"
 
     def check_batch(self, batch: int) -> None:
         """Refuses one image, which has no other to be told from."""
@@ -87,8 +114,10 @@ class ContrastiveTask(Task):
             passes - (BACKWARD_FORWARDS + again) * (not any(weight.requires_grad for weight in tower.parameters()))
             for tower in (model.vision_model, model.text_model)
         )
-        student = [clip_macs(model.config, image_token_keep=share) for share in (keep, 1.0)]
-        taught = [clip_macs(teacher.config, image_token_keep=share) for share in (keep, 1.0)] if teacher else []
+        student = [dual_encoder_macs(model.config, image_token_keep=share) for share in (keep, 1.0)]
+        taught = (
+            [dual_encoder_macs(teacher.config, image_token_keep=share) for share in (keep, 1.0)] if teacher else []
+        )
         return StepCost(
             samples_per_step=args.per_device_train_batch_size * args.world_size,
             student=_pair(image * macs.image + captions * text * macs.text for macs in student),
@@ -147,9 +176,11 @@ class ContrastiveTask(Task):
         return [(model.logit_scale, MAX_LOGIT_SCALE)]
 
     def readers(self, model: PreTrainedModel) -> list[Reader]:
-        """The text embeddings read the length of the table of positions, which is 0 while that is sharded."""
+        """The text embeddings read the length of the table of positions, attention pooling what is in a layer."""
         embeddings = model.text_model.embeddings
-        return [(embeddings, embeddings.position_embedding.weight)]
+        pooling = (module for module in model.modules() if isinstance(module, nn.MultiheadAttention))
+        own = [(module, parameter) for module in pooling for parameter in module.out_proj.parameters()]
+        return [(embeddings, embeddings.position_embedding.weight), *own]
 
     def is_beside(self, name: str) -> bool:
         """The maps to the teacher are."""
@@ -166,7 +197,24 @@ def _pair(macs: Iterable[int]) -> tuple[int, int]:
     return masked, whole
 
 
-def _check_reads_the_same(teacher: CLIPConfig, student: CLIPConfig) -> None:
+def _kind_of(model: Any) -> str:
+    """The `model_type` of the stock model in, or of, a model; nothing for other objects."""
+    kind: str = getattr(getattr(model, "config", None), "model_type", "")
+    return kind.removeprefix("chain_")
+
+
+def _constructor(kind: str) -> str:
+    return "ChainDualEncoder.around" if kind in STOCK and kind != "clip" else "ChainCLIPModel.from_clip"
+
+
+def _is_stock(model: Any, kinds: Container[str]) -> bool:
+    """Whether a model is of the stock class of one of these architectures."""
+    kind = _kind_of(model)
+    names = {cls.__name__ for cls in type(model).__mro__}
+    return kind in kinds and STOCK[kind] in names and not isinstance(model, MappedDualEncoder)
+
+
+def _check_reads_the_same(teacher: Any, student: Any) -> None:
     """Refuses a teacher that cannot read what its student reads.
 
     Raises:
@@ -183,6 +231,8 @@ def _check_reads_the_same(teacher: CLIPConfig, student: CLIPConfig) -> None:
         has, needs = (getattr(getattr(config, tower), field) for config in (teacher, student))
         if has != needs:
             raise HfChainError(f"the teacher has {field}={has} and the model {needs}: both see the same images")
+    if family_of(student).reads_padding:
+        return
     has, needs = teacher.text_config.eos_token_id, student.text_config.eos_token_id
     if has != needs and LEGACY_END not in (has, needs):
         raise HfChainError(

@@ -6,11 +6,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support import siglips
 from support.classifiers import classifier, masked_model, trainer
 from support.language_models import language_trainer, tiny_language_model
 
@@ -27,6 +29,8 @@ TASKS: dict[str, tuple[Callable[..., Any], Callable[[], Any], Callable[[], Any]]
         lambda: masked_model(hidden_size=36, num_attention_heads=6),
         lambda: masked_model(seed=1),
     ),
+    # Micro-batches of pairs are embedded twice, so whole batches cost less.
+    "sigmoid": (partial(siglips.trainer, micro_batch_size=4), lambda: siglips.siglip(24, 2), siglips.siglip),
 }
 """Task -> its trainer, the model and the teacher: another family's, or one of another width."""
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from hf_chain.adapters import check_no_adapter
+from hf_chain.engine import builds_in_pieces
 from hf_chain.errors import HfChainError
 from hf_chain.families import FAMILIES, Family, family_of
 from hf_chain.growth.pad import Isometric
@@ -144,7 +145,8 @@ class ChainDualEncoder(MappedDualEncoder):
         Raises:
             HfChainError: when it is quantised, or has an adapter or weights of its own, which would be left behind.
         """
-        check_no_adapter(stock, f"this {type(stock).__name__}")
+        if not builds_in_pieces():
+            check_no_adapter(stock, f"this {type(stock).__name__}")
         if getattr(stock, "is_quantized", False):
             raise HfChainError("the model to train is quantised: load it without quantization_config")
         model: Any = copy.copy(stock)

@@ -79,10 +79,10 @@ class ContrastiveTask(Task):
         if isinstance(model, MappedDualEncoder):
             if isinstance(model, ChainCLIPModel) and not builds_in_pieces():
                 check_no_adapter(model, "this ChainCLIPModel")
-        elif builds_in_pieces():
-            raise HfChainError(f"Under ZeRO-3 pass {_constructor(kind)}(model), made before ChainConfig")
         elif kind != "clip" and _is_stock(model, STOCK):
             given = ChainDualEncoder.around(given, size)
+        elif builds_in_pieces():
+            raise HfChainError("Under ZeRO-3 pass ChainCLIPModel.from_clip(model), made before ChainConfig")
         else:
             given = ChainCLIPModel.from_clip(given, size)
         self.freeze_unused(given)
@@ -98,7 +98,8 @@ class ContrastiveTask(Task):
         """The maps to the teacher's embedding size."""
         maps = {name: weight for name, weight in model.named_parameters() if self.is_beside(name)}
         size = len(next(iter(maps.values()))) if maps else None
-        return maps, f"give {_constructor(_kind_of(model))}(model, {size}) and an optimizer of its parameters"
+        made = "ChainCLIPModel.from_clip" if isinstance(model, ChainCLIPModel) else "ChainDualEncoder.around"
+        return maps, f"give {made}(model, {size}) and an optimizer of its parameters"
 
     def check_batch(self, batch: int) -> None:
         """Refuses one image, which has no other to be told from."""
@@ -201,10 +202,6 @@ def _kind_of(model: Any) -> str:
     """The `model_type` of the stock model in, or of, a model; nothing for other objects."""
     kind: str = getattr(getattr(model, "config", None), "model_type", "")
     return kind.removeprefix("chain_")
-
-
-def _constructor(kind: str) -> str:
-    return "ChainDualEncoder.around" if kind in STOCK and kind != "clip" else "ChainCLIPModel.from_clip"
 
 
 def _is_stock(model: Any, kinds: Container[str]) -> bool:

@@ -15,9 +15,10 @@ from transformers import AutoProcessor, CLIPModel
 from hf_chain.cli import exit_cleanly
 from hf_chain.methods.chain.recipe import load_recipe
 from hf_chain.methods.chain.runner import run
-from support.command_line import Command, finished, start_hf_chain
+from support.command_line import Command
 from support.hub_fixtures import hub  # noqa: F401
 from support.hub_server import HubServer
+from support.plots import fixtures_without_plots, without_plots  # noqa: F401
 from support.recipes import REPOSITORY, tiny_values, write_recipe
 
 RECIPES = [
@@ -92,10 +93,10 @@ def test_a_process_that_lost_another_one_says_so(
 
 
 def test_the_module_is_the_command_line() -> None:
-    outcome = finished(start_hf_chain("--help"))
-    assert outcome.status == 0
-    assert all(command in outcome.out for command in ("plan", "run", "grow", "eval", "push", "report"))
-    assert all(command in outcome.out for command in ("surrogate", "graft", "export", "chat"))
+    done = subprocess.run([sys.executable, "-m", "hf_chain", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in ("plan", "run", "grow", "eval", "push", "report"))
+    assert all(command in done.stdout for command in ("surrogate", "graft", "export", "chat"))
 
 
 def test_the_plan_is_a_table(hf_chain: Command, recipe: Path) -> None:
@@ -155,6 +156,7 @@ def test_eval_prints_the_metrics_of_the_run(hf_chain: Command, recipe: Path, tra
     }
 
 
+@pytest.mark.plots
 def test_report_prints_the_page(hf_chain: Command, trained: Path, tmp_path: Path) -> None:
     run_dir = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
     outcome = hf_chain("report", run_dir)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from hf_chain.errors import HfChainError
 from hf_chain.grafting.export_llava import export_llava
 from hf_chain.models import GraftedVLMForConditionalGeneration, GraftedVLMProcessor, from_parts
 from support.decoders import DECODERS, tiny_decoder
+from support.forks import forked
 from support.grafted_parts import (
     CHAT_TEMPLATE,
     TOWERS,
@@ -204,10 +203,8 @@ def test_the_same_tokens_are_generated_without_hf_chain(tmp_path: Path) -> None:
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     inputs = processor(text=prompt, images=photo, return_tensors="pt")
     tokens = model.generate(**inputs, max_new_tokens=12, do_sample=False)
-    arguments = [sys.executable, "-c", SERVE, str(tmp_path / "llava"), str(tmp_path / "photo.png")]
-    done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout) == tokens[0, inputs["input_ids"].shape[1] :].tolist()
+    said = forked("-c", SERVE, tmp_path / "llava", tmp_path / "photo.png", folder=tmp_path)
+    assert json.loads(said) == tokens[0, inputs["input_ids"].shape[1] :].tolist()
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

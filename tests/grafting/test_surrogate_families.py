@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from hf_chain.grafting.lineage import SurrogateLineage, read_lineage
 from hf_chain.grafting.ranges import LayerRange
 from hf_chain.grafting.surrogate import build_surrogate
 from support.decoders import DECODERS, LAYERS, logits, logits_without, some_tokens, tiny_decoder
+from support.forks import forked
 
 # Breaks the alternation of windows, experts and dense layers in every family that has one.
 REPLACED, KEPT, DROPPED = "1-2,4-6", (0, 1, 3, 4, 7), (2, 5, 6)
@@ -119,7 +118,5 @@ for folder in sys.argv[2:]:
     found[folder] = model.generate(prompt, max_new_tokens=6, do_sample=False, pad_token_id=0).tolist()
 print(json.dumps(found))
 """
-    command = [sys.executable, "-c", script, json.dumps(some_tokens().tolist()), *DECODERS]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == expected
+    said = forked("-c", script, json.dumps(some_tokens().tolist()), *DECODERS, folder=tmp_path)
+    assert json.loads(said.splitlines()[-1]) == expected

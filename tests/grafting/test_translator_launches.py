@@ -1,18 +1,16 @@
-"""Translators trained by two processes are those of one: a real launch."""
+"""Translators trained by two processes are those of one."""
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from support.recipes import REPOSITORY, environment
+from support.launches import Launch
+from support.recipes import REPOSITORY
 from support.translator_run import run
-
-SCRIPT = str(REPOSITORY / "tests" / "support" / "translator_run.py")
 
 
 @pytest.mark.slow
@@ -21,9 +19,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     training = run(one, 1)
     assert training.tokens == 4 * 2 * 4 * 16
-    launch = ["torchrun", "--standalone", "--nproc_per_node", "2", SCRIPT, str(two), "2"]
-    result = subprocess.run(launch, env=environment(), capture_output=True, text=True, timeout=540)
-    assert result.returncode == 0, result.stderr[-3000:]
+    Launch(REPOSITORY / "tests/support/translator_run.py", two, "2").finish()
     weights = [load_file(folder / "model.safetensors") for folder in (one, two)]
     for name, weight in weights[0].items():
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-5, atol=1e-6)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from support.forks import Fork
+
 PROGRAM = """
 import sys
+sys.path.append(sys.argv[2])
 import torch
 from safetensors.torch import load_file
 from hf_chain.trainer import ChainConfig, ChainTrainer
@@ -42,15 +42,5 @@ print("as it should be")
 @pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
 def test_the_users_own_model_is_trained_under_zero_2(tmp_path: Path) -> None:
     world = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    tests = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join(filter(None, (tests, os.environ.get("PYTHONPATH"))))
-    result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)],
-        env=os.environ | world | {"PYTHONPATH": path},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=540,
-        check=False,
-    )
-    assert result.stdout.endswith("as it should be\n"), result.stderr[-2000:]
+    process = Fork("-c", PROGRAM, tmp_path, Path(__file__).resolve().parents[1], variables=world)
+    assert process.wait() == 0 and process.out.endswith("as it should be\n"), process.err[-2000:]

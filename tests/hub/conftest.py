@@ -15,7 +15,7 @@ from hf_chain.cost import FamilyCost, clip_member
 from hf_chain.hub import RetryPolicy
 from hf_chain.runs.ledger import Ledger
 from support.hub_fixtures import hub  # noqa: F401
-from support.plots import without_plots  # noqa: F401
+from support.plots import fixtures_without_plots, without_plots  # noqa: F401
 
 RECIPE = "name: scenes\ndata:\n  source: scenes\nmembers:\n- name: tiny\n- name: small\n"
 

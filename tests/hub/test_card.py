@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from hf_chain.errors import HfChainError
 from hf_chain.hub import HubSettings, RetryPolicy
 from hf_chain.methods.chain.card import write_member_card
 from hf_chain.runs.ledger import FamilyRecord, read_family
+from support.forks import forked
 from support.hub_server import HubServer
 
 PUSHED = HubSettings(push=True, prefix="tester/scenes", license="apache-2.0", dataset="tester/shapes", language="en")
@@ -154,11 +154,7 @@ def test_a_card_needs_a_saved_member(run_dir: Path, tmp_path: Path) -> None:
 def test_the_snippet_of_a_local_card_runs_in_its_folder(run_dir: Path) -> None:
     code = snippet(card_of(run_dir, "small", HubSettings()))
     assert len(code.strip().splitlines()) == 5
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=run_dir / "02-small", env=environment, check=True, capture_output=True
-    )
-    assert b"tensor([[" in done.stdout
+    assert "tensor([[" in forked("-c", code, folder=run_dir / "02-small")
 
 
 @pytest.mark.slow

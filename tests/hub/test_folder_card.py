@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +17,7 @@ from hf_chain.cost import human
 from hf_chain.data.text import token_batches
 from hf_chain.grafting.translator import perplexity
 from hf_chain.hub import RetryPolicy, push_member
+from support.forks import forked
 from support.graft_recipes import write_grafted, write_target
 from support.hub_server import HubServer
 
@@ -160,6 +158,4 @@ def test_the_lines_of_a_surrogates_card_run_in_its_folder(template: bool, tmp_pa
     cut_folder(str(write_target(tmp_path / "target", template)), tmp_path / "small", NAMED)
     code = re.search(r"```python\n(.*?)```", card_in(tmp_path / "small").text, re.DOTALL)
     assert code is not None and ("apply_chat_template" in code[1]) is template
-    command = [sys.executable, "-c", code[1] + "import sys; assert 'hf_chain' not in sys.modules"]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    subprocess.run(command, cwd=tmp_path / "small", env=environment, check=True, capture_output=True)
+    forked("-c", code[1] + "import sys; assert 'hf_chain' not in sys.modules", folder=tmp_path / "small")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ from hf_chain.hub import HubSettings, PushQueue, RetryPolicy, pending
 from hf_chain.methods.graft.card.stage_card import stage_card, write_graft_card
 from hf_chain.models.grafted_vlm import GraftedVLMConfig
 from hf_chain.runs.ledger import FamilyRecord, Ledger, read_family
+from support.forks import forked
 from support.graft_runs import CUT, EVALUATION, TRAINING, TRANSLATOR_TRAINING
 from support.hub_server import HubServer
 from support.saved_grafts import write_saved_graft
@@ -271,8 +271,7 @@ def test_the_lines_of_a_local_card_run_in_its_folder(graft_dir: Path, name: str)
     code = snippet(card_of(graft_dir, name, HubSettings()))
     folder = graft_dir / read_family(graft_dir).member(name).folder
     check = "import sys; assert 'hf_chain' not in sys.modules" if name == "surrogate" else ""
-    command = [sys.executable, "-c", code + check]
-    subprocess.run(command, cwd=folder, env=os.environ | {"HF_HUB_OFFLINE": "1"}, check=True, capture_output=True)
+    forked("-c", code + check, folder=folder)
 
 
 @pytest.mark.slow

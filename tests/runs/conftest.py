@@ -1,3 +1,3 @@
 """What the tests of runs share."""
 
-from support.plots import without_plots  # noqa: F401
+from support.plots import fixtures_without_plots, without_plots  # noqa: F401

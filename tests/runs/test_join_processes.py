@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from hf_chain.errors import HfChainError
 from hf_chain.runs.environment import check_engine, check_launch
+from support.forks import Fork
 from support.graft_recipes import tiny_graft_values
-from support.recipes import environment, tiny_values, write_recipe
+from support.recipes import tiny_values, write_recipe
 
 WATCH = """
 import os, sys
@@ -45,19 +44,12 @@ def test_the_first_group_has_the_timeout_of_the_run(tmp_path: Path) -> None:
     values = tiny_graft_values(tmp_path)
     values["training"]["ddp_timeout"] = 100
     write_recipe(tmp_path / "graft.yaml", values)
-    done = subprocess.run(
-        [sys.executable, "-c", WATCH],
-        env=environment(),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=540,
-        check=False,
-    )
-    found = sorted(line for line in done.stdout.splitlines() if line.startswith("found"))
+    process = Fork("-c", WATCH, folder=tmp_path)
+    process.wait()
+    found = sorted(line for line in process.out.splitlines() if line.startswith("found"))
     times = {"chain": "3:00:00", "graft": "0:01:40"}
     expected = [f"found {kind} {rank} {times[kind]}" for kind in times for rank in (0, 1)]
-    assert found == expected, done.stderr[-2000:]
+    assert found == expected, process.err[-2000:]
 
 
 def test_several_gpus_need_as_many_processes() -> None:

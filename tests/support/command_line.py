@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from hf_chain.cli import main
-from support.recipes import environment
+from support.forks import Fork
 
 
 @dataclass(frozen=True)
@@ -58,21 +56,11 @@ def hf_chain(capsys: pytest.CaptureFixture[str]) -> Command:
     return run
 
 
-def start_hf_chain(*arguments: object, **variables: str) -> subprocess.Popen[str]:
+def start_hf_chain(*arguments: object) -> Fork:
     """Starts the command line in a process of its own, without network."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "hf_chain", *map(str, arguments)],
-        env=environment() | {"HF_ENDPOINT": "http://127.0.0.1:9", **variables},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A runner that was itself started in the background hands on an ignored SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    return Fork("-m", "hf_chain", *arguments)
 
 
-def finished(process: subprocess.Popen[str], timeout: float = 540) -> Outcome:
+def finished(process: Fork, timeout: float = 540) -> Outcome:
     """Waits for a process that `start_hf_chain` has started."""
-    out, err = process.communicate(timeout=timeout)
-    return Outcome(process.returncode, out, err)
+    return Outcome(process.wait(timeout), process.out, process.err)

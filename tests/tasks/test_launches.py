@@ -1,10 +1,9 @@
-"""Every task with a teacher in one process, in two, and under ZeRO-3: real launches, each of all tasks."""
+"""Every task with a teacher in one process, in two, and under ZeRO-3, each launch of all tasks."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,12 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from support.recipes import REPOSITORY, environment
+from support.launches import Launch
+from support.recipes import REPOSITORY
 from support.tasks_run import BATCH, TASKS, run
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = str(REPOSITORY / "tests" / "support" / "tasks_run.py")
-TORCHRUN = ["torchrun", "--standalone", "--nproc_per_node", "2", SCRIPT]
 HALF: dict[str, Any] = {"per_device_train_batch_size": BATCH // 2, "micro_batch_size": 2}
 ZERO_3 = HALF | {"deepspeed": str(REPOSITORY / "examples/accelerate_configs/zero3.json")}
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
@@ -34,9 +32,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=[HALF, pytest.param(ZERO_3, marks=needs_deepspeed)], ids=["ddp", "zero3"])
 def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
-    command = [*TORCHRUN, str(folder), json.dumps(request.param)]
-    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=540, check=False)
-    assert result.returncode == 0, result.stderr[-3000:]
+    Launch(REPOSITORY / "tests/support/tasks_run.py", folder, json.dumps(request.param)).finish()
     return folder
 
 

@@ -334,7 +334,7 @@ def test_names_of_the_hub_fail_in_one_line_without_network(tmp_path: Path) -> No
     for name, (changes, words) in cases.items():
         folder = tmp_path / name
         folder.mkdir()
-        process = start_hf_chain("run", recipe_for(folder, **changes), HF_HOME=str(folder / "home"))
+        process = start_hf_chain("run", recipe_for(folder, **changes))
         assert re.search(words, finished(process).message)
         assert not list(folder.rglob("01-*"))
 

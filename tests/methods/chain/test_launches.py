@@ -1,14 +1,9 @@
-"""The same recipe in one process, in two, and under DeepSpeed: real launches from the repository root."""
+"""The same recipe in one process, in two, and under DeepSpeed, whose processes are killed and go on."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
-import os
-import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +15,16 @@ from hf_chain.data import DataSettings, ScenesSettings, load_splits
 from hf_chain.methods.chain.recipe import load_recipe
 from hf_chain.methods.chain.runner import run
 from hf_chain.runs.ledger import read_family
-from support.recipes import EXAMPLE, GLOBAL_BATCH, accelerate_config, environment, launch, tiny_values, write_recipe
+from support.launches import PROCESSES, Launch, killed_once, zero
+from support.recipes import EXAMPLE, GLOBAL_BATCH, accelerate_config, launch, tiny_values, write_recipe
 
 pytestmark = pytest.mark.slow
 
-PROCESSES = 2
 HALF = f"training.per_device_train_batch_size={GLOBAL_BATCH // PROCESSES}"
 MICRO = f"training.micro_batch_size={GLOBAL_BATCH // PROCESSES // 2}"
 MEMBERS = ("01-tiny", "02-small")
 """The second one has a teacher with another embedding size, and so maps to the teacher."""
 
-TORCHRUN = ["torchrun", "--standalone", "--nproc_per_node", "2"]
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
 
 
@@ -82,39 +76,19 @@ def format_of(folder: Path) -> dict[str, tuple[str, list[int]]]:
         return {name: (part.get_dtype(), part.get_shape()) for name, part in parts.items()}
 
 
-def run_killed_once(launcher: list[str], recipe: Path, *overrides: str) -> Path:
-    """Launches, kills all processes once the second member has a checkpoint, and launches again."""
+def kill_once(recipe: Path, *overrides: str, **variables: str) -> None:
+    """Launches, and kills both processes once the second member has a checkpoint."""
     run_dir = Path(overrides[0].partition("=")[2]) / "tiny"
-    command = [*launcher, EXAMPLE, "--config", str(recipe), "--set", *overrides]
-    log = run_dir.parent.with_suffix(".log")
-    with log.open("w") as output:
-        first = subprocess.Popen(command, env=environment(), stdout=output, stderr=output, start_new_session=True)
-        deadline = time.monotonic() + 400
-        while first.poll() is None and time.monotonic() < deadline:
-            if list(run_dir.glob("checkpoints/02-small/*/rng_state_1.pth")):
-                break
-            time.sleep(0.02)
-        alive = first.poll() is None
-        _kill_family(first.pid)
-        first.wait()
-    assert alive and time.monotonic() < deadline, log.read_text()[-3000:]
+    arguments = [EXAMPLE, "--config", recipe, "--set", *overrides]
+    killed_once(run_dir, "checkpoints/02-small/*/rng_state_1.pth", *arguments, **variables)
     assert read_family(run_dir).member("small").status != "saved"
-    result = launch(launcher, recipe, *overrides)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return run_dir
 
 
-def _kill_family(pid: int) -> None:
-    """Kills a launcher and its workers, which sit in sessions of their own."""
-    children = [pid]
-    for parent in children:
-        listed = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=False
-        )
-        children += [int(child) for child in listed.stdout.split()]
-    for child in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+def run_killed_once(recipe: Path, *overrides: str, **variables: str) -> Path:
+    """Launches, kills both processes once the second member has a checkpoint, and launches again."""
+    kill_once(recipe, *overrides, **variables)
+    Launch(EXAMPLE, "--config", recipe, "--set", *overrides, **variables).finish()
+    return Path(overrides[0].partition("=")[2]) / "tiny"
 
 
 def test_two_processes_train_as_one(recipe: Path, one_process: Path) -> None:
@@ -124,21 +98,24 @@ def test_two_processes_train_as_one(recipe: Path, one_process: Path) -> None:
     assert_same_run(output / "tiny", one_process, 1e-5)
 
 
-def test_torchrun_with_accumulation_resumes(recipe: Path, one_process: Path) -> None:
-    run_dir = run_killed_once(TORCHRUN, recipe, f"output_dir={recipe.parent / 'micro'}", HALF, MICRO)
-    assert_same_run(run_dir, one_process, 1e-5)
+def test_two_processes_with_accumulation_resume(recipe: Path, one_process: Path) -> None:
+    found = run_killed_once(recipe, f"output_dir={recipe.parent / 'micro'}", HALF, MICRO)
+    assert_same_run(found, one_process, 1e-5)
 
 
 @needs_deepspeed
 def test_zero_2_with_accumulation_resumes(recipe: Path, one_process: Path) -> None:
-    run_dir = run_killed_once(configured("zero2"), recipe, f"output_dir={recipe.parent / 'zero2'}", HALF, MICRO)
-    assert_same_run(run_dir, one_process, 1e-4)
+    output = recipe.parent / "zero2"
+    kill_once(recipe, f"output_dir={output}", HALF, MICRO, **zero(2))
+    result = launch(configured("zero2"), recipe, f"output_dir={output}", HALF, MICRO)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert_same_run(output / "tiny", one_process, 1e-4)
 
 
 @needs_deepspeed
 def test_zero_3_with_a_sharded_teacher_resumes(recipe: Path, one_process: Path) -> None:
-    run_dir = run_killed_once(configured("zero3"), recipe, f"output_dir={recipe.parent / 'zero3'}", HALF)
-    assert_same_run(run_dir, one_process, 1e-4)
+    found = run_killed_once(recipe, f"output_dir={recipe.parent / 'zero3'}", HALF, **zero(3))
+    assert_same_run(found, one_process, 1e-4)
 
 
 def test_two_processes_resume_a_stream_as_one_reads_it(tmp_path: Path) -> None:
@@ -151,17 +128,15 @@ def test_two_processes_resume_a_stream_as_one_reads_it(tmp_path: Path) -> None:
     data |= {"samples_per_epoch": 256, "augmentation": {"crop_scale": [0.5, 1.0]}}
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_values(tmp_path / "one", members=2, data=data))
     one = run(load_recipe(recipe))
-    assert_same_run(run_killed_once(TORCHRUN, recipe, f"output_dir={tmp_path / 'two'}", HALF), one, 1e-5)
+    assert_same_run(run_killed_once(recipe, f"output_dir={tmp_path / 'two'}", HALF), one, 1e-5)
 
 
 def test_two_processes_fill_a_cache_with_what_the_live_teacher_says(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_values(tmp_path / "live", members=2))
     live = run(load_recipe(recipe))
     workers = "training.dataloader_num_workers=1"
-    cached = launch(
-        TORCHRUN, recipe, f"output_dir={tmp_path / 'cached'}", HALF, workers, "cache_teacher_features=true"
-    )
-    assert cached.returncode == 0, cached.stderr[-3000:]
+    cached = (f"output_dir={tmp_path / 'cached'}", HALF, workers, "cache_teacher_features=true")
+    Launch(EXAMPLE, "--config", recipe, "--set", *cached).finish()
     assert_same_run(tmp_path / "cached" / "tiny", live, 1e-5)
 
 

@@ -17,7 +17,7 @@ from hf_chain.methods.chain.runner import run
 from hf_chain.runs.ledger import Ledger, MemberRecord, read_family
 from hf_chain.runs.training_run import last_whole_checkpoint
 from hf_chain.trainer import ChainTrainer
-from support.kills import Runs, leftovers, seconds_of_work
+from support.kills import leftovers, run_killed, run_to_the_end, seconds_of_work
 from support.recipes import tiny_recipe, tiny_values, write_recipe
 from support.stops import interrupt
 
@@ -63,9 +63,8 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_weights(tmp_path: Pat
     whole = write_recipe(tmp_path / "whole.yaml", tiny_values(tmp_path / "whole", epochs=4, **RANDOM))
     killed = write_recipe(tmp_path / "killed.yaml", tiny_values(tmp_path / "killed", epochs=4, **RANDOM))
     expected, found = tmp_path / "whole" / "tiny", tmp_path / "killed" / "tiny"
-    with Runs() as runs:
-        runs.to_the_end(whole)
-        hits = runs.killed(killed, found, kills=4, seed=0, seconds=0.7 * seconds_of_work(expected))
+    run_to_the_end(whole)
+    hits = run_killed(killed, found, kills=4, seed=0, seconds=0.7 * seconds_of_work(expected))
     assert len(hits) >= 3, hits
     assert weights(found) == weights(expected), hits
     assert not leftovers(found)

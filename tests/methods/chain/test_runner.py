@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import subprocess
-import sys
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +22,11 @@ from hf_chain.errors import HfChainError
 from hf_chain.methods.chain.member import MemberStage
 from hf_chain.methods.chain.recipe import Recipe, load_recipe
 from hf_chain.methods.chain.runner import run
+from hf_chain.report.plots import draw_plots
 from hf_chain.runs.ledger import read_family
 from hf_chain.trainer import ChainTrainer
-from support.recipes import GLOBAL_BATCH, environment, tiny_recipe, tiny_values, write_recipe
+from support.forks import forked
+from support.recipes import GLOBAL_BATCH, tiny_recipe, tiny_values, write_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +82,7 @@ def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, photograph: Path) -> FinishedRun:
-    """A whole run, watched as it saves its members."""
+    """A whole run with its plots, watched as it saves its members."""
     recipe = tiny_recipe(tmp_path_factory.mktemp("runs"))
     embeddings = {}
 
@@ -95,6 +95,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, photograph: Path) -> Fini
     save = MemberStage._save
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MemberStage, "_save", save_watched)
+        patch.setattr("hf_chain.report.write.draw_plots", draw_plots)
         return FinishedRun(recipe, run(recipe), embeddings)
 
 
@@ -130,9 +131,7 @@ def test_the_ledger_tells_the_story_of_every_member(finished: FinishedRun) -> No
 
 def test_members_load_where_hf_chain_is_not_installed(finished: FinishedRun, photograph: Path, tmp_path: Path) -> None:
     folders = [str(finished.folder / folder) for folder in FOLDERS]
-    command = [sys.executable, "-c", WITHOUT_HF_CHAIN, str(photograph), *folders]
-    result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+    forked("-c", WITHOUT_HF_CHAIN, photograph, *folders, folder=tmp_path)
     outside = load_file(tmp_path / "embeddings.safetensors")
     assert outside.keys() == finished.embeddings.keys()
     for folder, embedding in finished.embeddings.items():

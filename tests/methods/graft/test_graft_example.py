@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from hf_chain.runs.ledger import read_family
 from support.graft_recipes import streamed_graft_values, tiny_graft_values
-from support.kills import Runs, leftovers, seconds_of_work
+from support.kills import leftovers, run_killed, run_to_the_end, seconds_of_work
 from support.recipes import REPOSITORY, write_recipe
 
 pytestmark = pytest.mark.slow
@@ -47,10 +47,7 @@ def test_target_encoder_and_dataset_of_the_flags_are_used(tmp_path: Path, monkey
     AutoModelForImageTextToText.from_pretrained(family.run_dir / "04-decoder")
 
 
-def test_a_graft_killed_at_random_moments_ends_with_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets_cache"))
+def test_a_graft_killed_at_random_moments_ends_with_the_same_weights(tmp_path: Path) -> None:
     recipes = {}
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
@@ -58,10 +55,9 @@ def test_a_graft_killed_at_random_moments_ends_with_the_same_weights(
         values["training"] |= {"save_steps": 1, "per_device_train_batch_size": 2}
         recipes[name] = write_recipe(tmp_path / f"{name}.yaml", values)
     expected, found = (tmp_path / name / "runs" / "tiny" for name in recipes)
-    with Runs() as runs:
-        runs.to_the_end(recipes["whole"])
-        # Early enough to hit it on a machine that is faster by now.
-        hits = runs.killed(recipes["killed"], found, kills=3, seed=0, seconds=0.6 * seconds_of_work(expected))
+    run_to_the_end(recipes["whole"])
+    # Early enough to hit it on a machine that is faster by now.
+    hits = run_killed(recipes["killed"], found, kills=3, seed=0, seconds=0.6 * seconds_of_work(expected))
     assert hits
     for record in read_family(expected).members:
         weights, wanted = (load_file(run / record.folder / "model.safetensors") for run in (found, expected))

@@ -1,14 +1,10 @@
-"""A stage of a graft in one process, in two, and under DeepSpeed: real launches."""
+"""A stage of a graft in one process, in two, and under DeepSpeed."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
-import os
-import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +14,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from support.graft_run import ACCUMULATION, GLOBAL_BATCH, SETTINGS, STEPS, run
+from support.launches import Launch, killed_once
 from support.recipes import REPOSITORY, environment
 
 pytestmark = pytest.mark.slow
 
 SCRIPT = str(REPOSITORY / "tests" / "support" / "graft_run.py")
-TORCHRUN = ["torchrun", "--standalone", "--nproc_per_node", "2", SCRIPT]
 HALF = {"per_device_train_batch_size": GLOBAL_BATCH // ACCUMULATION // 2}
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
 
@@ -36,56 +32,8 @@ def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def zero(stage: int) -> dict[str, Any]:
-    return HALF | {"deepspeed": str(REPOSITORY / f"examples/accelerate_configs/zero{stage}.json")}
-
-
-def launch(folder: Path, settings: dict[str, Any]) -> None:
-    result = subprocess.run(
-        [*TORCHRUN, str(folder), json.dumps(settings)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=540,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-
-
-def launch_and_kill(folder: Path, settings: dict[str, Any]) -> None:
-    """Kills all processes once both have written their part of the first checkpoint."""
-    log = folder.with_suffix(".log")
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [*TORCHRUN, str(folder), json.dumps(settings)],
-            env=environment(),
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + 400
-        while process.poll() is None and time.monotonic() < deadline:
-            if (folder / "checkpoint-2" / "trainer_state.json").exists():
-                break
-            time.sleep(0.02)
-        alive = process.poll() is None
-        _kill_family(process.pid)
-        process.wait()
-    assert alive and time.monotonic() < deadline, log.read_text()[-3000:]
-    assert not (folder / "log.json").exists()
-
-
-def _kill_family(pid: int) -> None:
-    """Kills a launcher and its workers, which sit in sessions of their own."""
-    children = [pid]
-    for parent in children:
-        listed = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=False
-        )
-        children += [int(child) for child in listed.stdout.split()]
-    for child in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+def settings(stage: int, **more: Any) -> str:
+    return json.dumps(HALF | {"deepspeed": str(REPOSITORY / f"examples/accelerate_configs/zero{stage}.json")} | more)
 
 
 def assert_same_run(found: Path, expected: Path, tolerance: float) -> None:
@@ -106,18 +54,23 @@ def assert_same_run(found: Path, expected: Path, tolerance: float) -> None:
 
 
 def test_two_processes_train_as_one(tmp_path: Path, one_process: Path) -> None:
-    launch(tmp_path / "run", HALF)
+    """As torchrun starts them."""
+    command = ["torchrun", "--standalone", "--nproc_per_node", "2", SCRIPT, str(tmp_path / "run"), json.dumps(HALF)]
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=540, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
     assert_same_run(tmp_path / "run", one_process, 1e-5)
 
 
 @needs_deepspeed
 def test_zero_2_on_a_stream_trains_as_one_process(tmp_path: Path, one_process: Path) -> None:
-    launch(tmp_path / "run", zero(2) | {"stream": True})
+    Launch(SCRIPT, tmp_path / "run", settings(2, stream=True)).finish()
     assert_same_run(tmp_path / "run", one_process, 1e-4)
 
 
 @needs_deepspeed
 def test_zero_3_killed_and_resumed_trains_as_one_process(tmp_path: Path, one_process: Path) -> None:
-    launch_and_kill(tmp_path / "run", zero(3))
-    launch(tmp_path / "run", zero(3))
+    arguments = (SCRIPT, tmp_path / "run", settings(3))
+    killed_once(tmp_path / "run", "checkpoint-2/trainer_state.json", *arguments)
+    assert not (tmp_path / "run" / "log.json").exists()
+    Launch(*arguments).finish()
     assert_same_run(tmp_path / "run", one_process, 1e-4)

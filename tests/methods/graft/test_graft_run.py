@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,9 +23,10 @@ from hf_chain.methods.graft.runner import run_graft
 from hf_chain.models.grafted_vlm import GraftedVLMProcessor
 from hf_chain.runs.ledger import Ledger, read_family
 from hf_chain.trainer.graft_trainer import GraftTrainer
+from support.forks import forked
 from support.graft_recipes import planned_then_run, tiny_graft_values
 from support.grafted_parts import photos
-from support.recipes import environment, write_recipe
+from support.recipes import write_recipe
 from support.stops import interrupt
 
 pytestmark = pytest.mark.slow
@@ -200,15 +199,7 @@ def test_surrogate_and_export_generate_the_same_without_hf_chain(run_dir: Path, 
     answer = model.generate(**inputs, **options)
     expected.append(answer[0, inputs["input_ids"].shape[1] :].tolist())
     places = [str(run_dir / "02-surrogate"), str(tmp_path / "llava"), str(tmp_path / "photo.png")]
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE, *places, json.dumps(options)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == expected
+    assert json.loads(forked("-c", ALONE, *places, json.dumps(options)).splitlines()[-1]) == expected
 
 
 def test_stages_can_be_trained_on_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A whole graft in one process, in two, and under DeepSpeed: real launches of the example."""
+"""A whole graft in one process, in two, and under DeepSpeed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from hf_chain.methods.graft.recipe import load_graft_recipe
 from hf_chain.methods.graft.runner import run_graft
 from hf_chain.runs.ledger import read_family
 from support.graft_recipes import CHAIN, tiny_graft_values
-from support.recipes import accelerate_config, environment, write_recipe
+from support.launches import PROCESSES, Launch
+from support.recipes import REPOSITORY, accelerate_config, environment, write_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -63,22 +64,6 @@ def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return run_graft(load_graft_recipe(recipe_in(folder)))
 
 
-def launch(folder: Path, engine: str) -> Path:
-    """Runs the example in two processes with one of the example configurations, on a port of its own."""
-    command = ["accelerate", "launch", "--config_file", accelerate_config(engine), "--main_process_port", "0"]
-    command.append("examples/graft_vlm.py")
-    result = subprocess.run(
-        [*command, "--config", str(recipe_in(folder, processes=2))],
-        env=environment() | {"HF_DATASETS_CACHE": str(folder / "datasets_cache")},
-        capture_output=True,
-        text=True,
-        timeout=540,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return folder / "runs" / "tiny"
-
-
 def log_of(folder: Path) -> list[dict[str, Any]]:
     """What was logged at every step of a stage."""
     return [entry for entry in json.loads((folder / "training_log.json").read_text()) if "loss" in entry]
@@ -109,9 +94,15 @@ def assert_same_run(found: Path, expected: Path, tolerance: float) -> None:
 
 
 def test_two_processes_graft_as_one(tmp_path: Path, one_process: Path) -> None:
-    assert_same_run(launch(tmp_path / "ddp", "ddp_cpu"), one_process, 1e-5)
+    Launch(REPOSITORY / "examples/graft_vlm.py", "--config", recipe_in(tmp_path / "ddp", PROCESSES)).finish()
+    assert_same_run(tmp_path / "ddp" / "runs" / "tiny", one_process, 1e-5)
 
 
 @needs_deepspeed
 def test_zero_3_grafts_as_one_process(tmp_path: Path, one_process: Path) -> None:
-    assert_same_run(launch(tmp_path / "zero3", "zero3"), one_process, 1e-4)
+    """As it is launched by users, on a port of its own."""
+    command = ["accelerate", "launch", "--config_file", accelerate_config("zero3"), "--main_process_port", "0"]
+    command += ["examples/graft_vlm.py", "--config", str(recipe_in(tmp_path / "zero3", PROCESSES))]
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=540, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert_same_run(tmp_path / "zero3" / "runs" / "tiny", one_process, 1e-4)

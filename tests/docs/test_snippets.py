@@ -6,7 +6,6 @@ and in full; with `--short` they take minutes.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from support.stand_ins import ORGANISATIONS, fill_hub, shorten_recipes, write_st
 
 
 def page_cases() -> list[Any]:
-    """The pages with snippets; of those that go on from a demo, which are slow, README alone."""
+    """The pages with snippets; of those that go on from a demo, which are slow, README alone, which makes it."""
     cases = []
     for page in PAGES:
         if found := snippets(page):
@@ -30,27 +29,11 @@ def page_cases() -> list[Any]:
     return cases
 
 
-@pytest.fixture(scope="module")
-def after_demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone in which both demos have been run, with the README's commands."""
-    folder = clone(tmp_path_factory.mktemp("demos") / "hf_chain")
-    shorten_recipes(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for command in DEMOS:
-            PageRun().run(Snippet("README.md", 0, "bash", command))
-    return folder
-
-
 @pytest.fixture
-def reader(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The clone of a reader who has run the demos where the page goes on from them, and has all that it names."""
-    folder = tmp_path / "hf_chain"
-    if request.node.get_closest_marker("slow"):
-        shutil.copytree(request.getfixturevalue("after_demos"), folder, symlinks=True)
-    else:
-        clone(folder)
-        shorten_recipes(folder)
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The clone of a reader who has all that the pages name, with short recipes."""
+    folder = clone(tmp_path / "hf_chain")
+    shorten_recipes(folder)
     write_stand_ins(folder)
     monkeypatch.chdir(folder)
     return folder

@@ -6,6 +6,8 @@ BIN := .venv/bin
 # it comes from PyPI, whose build for Linux has gigabytes of it.
 CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo -c constraints/cpu.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
+# Python compiles what is imported when it first is; most of the 250 MB of sources never are.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # DeepSpeed builds its operators with a C++ compiler; without one its tests are skipped.
 DEEPSPEED := $(shell command -v g++ >/dev/null 2>&1 && echo deepspeed)
 
@@ -66,18 +68,17 @@ clean:
 
 .venv/installed: setup.py constraints/cpu.txt
 	$(PYTHON) -m venv .venv
-	$(if $(CONSTRAINTS),$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --retries 0 \
-		--index-url $(CPU_INDEX) -r constraints/cpu.txt || echo "no CPU build of torch there; taking PyPI's")
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e .
+	$(if $(CONSTRAINTS),$(PIP) --no-deps --retries 0 --index-url $(CPU_INDEX) \
+		-r constraints/cpu.txt || echo "no CPU build of torch there; taking PyPI's")
+	$(PIP) $(CONSTRAINTS) -e .
 	@touch $@
 
 .venv/tested: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[test]'
+	$(PIP) $(CONSTRAINTS) -e '.[test]'
 	@# DeepSpeed's setup imports the torch that is installed already.
-	$(if $(DEEPSPEED),$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) \
-		--no-build-isolation -e '.[deepspeed]')
+	$(if $(DEEPSPEED),$(PIP) $(CONSTRAINTS) --no-build-isolation -e '.[deepspeed]')
 	@touch $@
 
 .venv/developed: .venv/tested
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --no-build-isolation -e '.[dev]'
+	$(PIP) $(CONSTRAINTS) --no-build-isolation -e '.[dev]'
 	@touch $@

@@ -15,6 +15,7 @@ from transformers import AutoProcessor, CLIPModel
 from hf_chain.cli import exit_cleanly
 from hf_chain.methods.chain.recipe import load_recipe
 from hf_chain.methods.chain.runner import run
+from hf_chain.runs.ledger import read_family
 from support.command_line import Command
 from support.hub_fixtures import hub  # noqa: F401
 from support.hub_server import HubServer
@@ -154,6 +155,34 @@ def test_eval_prints_the_metrics_of_the_run(hf_chain: Command, recipe: Path, tra
     assert json.loads(outcome.out) == {
         split: pytest.approx(evaluation["metrics"]) for split, evaluation in measured.items()
     }
+
+
+def test_eval_measures_the_members_of_a_run_by_a_suite(hf_chain: Command, trained: Path, tmp_path: Path) -> None:
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    sizes = {"train": 10, "validation": 6, "test": 1, "compositional": 1, "image_size": 16}
+    one = {"name": "other", "source": "scenes", "split": "validation", "scenes": sizes, "templates": "scenes"}
+    suite = write_recipe(tmp_path / "suite.yaml", {"datasets": [one | {"kind": ["zero_shot", "linear_probe"]}]})
+    edited = run_dir / "01-tiny" / "README.md"
+    edited.write_text(edited.read_text() + "Ours.\n")
+    outcome = hf_chain("eval", run_dir, "--suite", suite)
+    assert outcome.status == 0, outcome.err
+    results = {name: found["results"]["other"] for name, found in json.loads(outcome.out)["members"].items()}
+    assert results.keys() == {"tiny", "small"}
+    assert results["small"]["metrics"].keys() == {
+        f"{kind}_top{k}" for kind in ("zero_shot", "linear_probe") for k in (1, 5)
+    }
+    family = read_family(run_dir)
+    assert {member.name: member.transfer["other"] for member in family.members} == results
+    assert all(member.saved for member in family.members)
+    card = (run_dir / "02-small" / "README.md").read_text()
+    assert "| other (validation) | linear-probe top-1 |" in card and "name: other" in card
+    assert edited.read_text().endswith("Ours.\n") and "linear-probe" not in edited.read_text()
+    assert "other (validation)" in (run_dir / "report" / "index.html").read_text()
+    assert "| linear-probe top-1 |" in (run_dir / "report" / "family.md").read_text()
+    # What the ledger has is not measured again.
+    before = (run_dir / "ledger.jsonl").read_text().count("transferred")
+    assert json.loads(hf_chain("eval", run_dir, "--suite", suite).out)["members"]["small"]["results"]["other"]
+    assert (run_dir / "ledger.jsonl").read_text().count("transferred") == before == 2
 
 
 @pytest.mark.plots

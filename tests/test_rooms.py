@@ -30,6 +30,7 @@ ROOMS = (
     "tasks",
     "trainer",
     "runs",
+    "transfer",
     "hub",
     "report",
     "methods",

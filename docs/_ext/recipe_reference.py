@@ -2,7 +2,7 @@
 
 `recipe-reference` gives one section for `Recipe` and one for each settings class that hangs on it. `chain-config`
 gives a table of what `ChainConfig` adds to `TrainingArguments`, `runner-fields` of what the runner fills in. With the
-argument `graft` the first two are about `GraftRecipe` and `GraftConfig`.
+argument `graft` the first two are about `GraftRecipe` and `GraftConfig`, with `suite` the first is about `Suite`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ from hf_chain.runs.training_fields import RUNNER_FIELDS
 from hf_chain.settings import Settings
 from hf_chain.trainer.chain_config import ChainConfig
 from hf_chain.trainer.graft_config import GraftConfig
+from hf_chain.transfer.settings import Suite
 
 WORDS = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null", Any: "anything"}
 BOUNDS = {Ge: "≥ {0.ge}", Gt: "> {0.gt}", Le: "≤ {0.le}", Lt: "< {0.lt}"}
 HEADER = ("name", "type", "default", "what it does")
 TOP = "The recipe itself"
+TOPS = {"suite": "The suite itself"}
 
 
-KINDS = {"recipe": (Recipe, ChainConfig), "graft": (GraftRecipe, GraftConfig)}
+KINDS = {"recipe": (Recipe, ChainConfig), "graft": (GraftRecipe, GraftConfig), "suite": (Suite, None)}
 """What a directive is about, and what the anchors of its sections begin with."""
 
 
@@ -51,7 +53,7 @@ class RecipeReference(SphinxDirective):
             section = nodes.section(ids=[anchor(title, kind)], names=[anchor(title, kind)])
             self.state.document.note_explicit_target(section)
             heading = nodes.title()
-            heading += nodes.Text(title) if title == TOP else nodes.literal(text=title)
+            heading += nodes.Text(TOPS.get(kind, TOP)) if title == TOP else nodes.literal(text=title)
             section += heading
             section += paragraph((model.__doc__ or "").splitlines()[0])
             section += table(HEADER, [settings_row(title, kind, *item) for item in model.model_fields.items()])

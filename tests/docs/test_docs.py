@@ -19,6 +19,7 @@ from hf_chain.cost.table import PUBLISHED, comparison_table
 from hf_chain.methods.chain.recipe import Recipe, recipe_class
 from hf_chain.methods.graft.recipe import GraftRecipe
 from hf_chain.runs.recipe_file import parse_values, validated
+from hf_chain.transfer.settings import Suite
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -64,6 +65,9 @@ def test_the_settings_that_a_page_shows_are_accepted(page: Path) -> None:
     shapes = {member["name"]: member for member in chain["members"]}
     for block in blocks(page, "yaml"):
         shown = yaml.safe_load(block)
+        if "datasets" in shown:
+            validated(Suite, shown, page.name)
+            continue
         if "members" in shown and "task" not in shown:
             shown["members"] = [shapes.get(member["name"], {}) | member for member in shown["members"]]
         kind: Any = recipe_class(shown)

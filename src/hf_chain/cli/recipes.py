@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hf_chain.cli.arguments import Overrides, RecipePath, home
+from hf_chain.errors import HfChainError
 
 
 def plan(
@@ -54,16 +55,34 @@ def run(
 
 def evaluate(
     model: Annotated[
-        str, typer.Argument(help="Folder or Hub name of a CLIP model, or of a grafted model.", callback=home)
+        str,
+        typer.Argument(
+            help="Folder or Hub name of a model; with --suite also the folder of a chain's run.", callback=home
+        ),
     ],
     recipe: Annotated[
-        Path, typer.Option("--recipe", help="Recipe whose data and evaluation sections are used.", callback=home)
-    ],
+        Path | None,
+        typer.Option("--recipe", help="Recipe whose data and evaluation sections are used.", callback=home),
+    ] = None,
+    suite: Annotated[
+        Path | None,
+        typer.Option("--suite", help="Suite file: data sets to measure transfer on, a YAML file.", callback=home),
+    ] = None,
     set_: Overrides = None,
 ) -> None:
-    """Measure zero-shot classification and retrieval, or answers with the recipe of a graft; prints JSON."""
+    """Measure a model with the data of a recipe, or its transfer to the data sets of a suite; prints JSON."""
     import json
 
+    if (recipe is None) == (suite is None):
+        raise HfChainError(
+            f"{'both' if recipe else 'neither'} --recipe and --suite given to measure {model} by: give one"
+        )
+    if suite is not None:
+        from hf_chain.commands.transfer import SOME_SKIPPED, evaluate_suite, is_partial
+
+        found = evaluate_suite(model, suite, set_ or [])
+        typer.echo(json.dumps(found, indent=2))
+        raise typer.Exit(SOME_SKIPPED if is_partial(found) else 0)
     from hf_chain.commands.run import RunArguments
 
     arguments = RunArguments(str(recipe), set_ or [])

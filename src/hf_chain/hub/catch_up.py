@@ -127,8 +127,10 @@ def refresh_card(
     return card.read_bytes() != before
 
 
-def mend_card(family: FamilyRecord, record: MemberRecord, hub: HubSettings, write_card: CardWriter) -> None:
+def mend_card(family: FamilyRecord, record: MemberRecord, hub: HubSettings, write_card: CardWriter) -> bool:
     """Writes a card anew that is gone or no text, and says of one that has changed that it is kept: people edit cards.
+
+    Returns whether it is as hf_chain writes it.
 
     Args:
         family (`FamilyRecord`): The run.
@@ -138,12 +140,13 @@ def mend_card(family: FamilyRecord, record: MemberRecord, hub: HubSettings, writ
     """
     card = family.run_dir / record.folder / CARD_NAME
     if not record.card_sha256 or (card.is_file() and file_sha256(card) == record.card_sha256):
-        return
+        return True
     if card.is_file() and card.read_bytes().startswith(b"---"):
         logger.warning(f"{card} is not as it was written: it is kept as edited; remove it to have it written anew")
-    else:
-        logger.warning(f"{card} is gone or damaged: it is written anew")
-        refresh_card(family, record, hub, write_card, always=True)
+        return False
+    logger.warning(f"{card} is gone or damaged: it is written anew")
+    refresh_card(family, record, hub, write_card, always=True)
+    return True
 
 
 def _is_pending(record: MemberRecord, prefix: str | None) -> bool:

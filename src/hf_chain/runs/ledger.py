@@ -159,6 +159,8 @@ class MemberRecord:
     """The same of a random order; empty where it is not known."""
     metrics_trials: dict[str, dict[str, int]] = field(default_factory=dict)
     """Images or captions that each of `metrics_after` is a mean over."""
+    transfer: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Data set of a suite -> what its saved weights reached there, as `transfer.suite.Result`."""
     weights_sha256: str = ""
     manifest_sha256: str = ""
     """Of the `manifest.json` in its folder; empty for what was saved before there were any."""
@@ -211,7 +213,8 @@ def read_family(run_dir: str | Path) -> FamilyRecord:
     """Folds the ledger of `run_dir` into the present state of its family.
 
     Events are `run_started` and `run_finished` for the run, and `planned`, `started`, `grown`, `evaluated_before`,
-    `trained`, `evaluated`, `saved`, `card_finished`, `card_written`, `pushed` and `push_failed` for a member.
+    `trained`, `evaluated`, `saved`, `transferred`, `card_finished`, `card_written`, `pushed` and `push_failed` for a
+    member.
 
     Raises:
         HfChainError: when there is no ledger in `run_dir`, or it does not say any more what was run.
@@ -230,6 +233,7 @@ _REQUIRED: dict[str, set[str]] = {
     "run_finished": set(),
     **dict.fromkeys(("planned", "started", "grown", "evaluated_before", "trained", "evaluated"), {"member"}),
     "saved": {"member", "weights_sha256"},
+    "transferred": {"member", "transfer"},
     "card_finished": {"member"},
     "card_written": {"member", "card_sha256"},
     "pushed": {"member", "repo_id", "weights_sha256"},
@@ -296,8 +300,10 @@ def _apply(family: FamilyRecord, entry: dict[str, Any]) -> None:
             record.push = record.push and record.push | {"outdated": True}
             return
         if event == "started":
-            record.card_finished = False
-        if event not in ("evaluated_before", "card_written"):
+            record.card_finished, record.transfer = False, {}
+        if event == "transferred":
+            record.push = record.push and record.push | {"outdated": True}
+        if event not in ("evaluated_before", "transferred", "card_written"):
             record.status = event
         for name in entry.keys() & _types(event).keys():
             setattr(record, name, entry[name])

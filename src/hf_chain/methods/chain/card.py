@@ -12,8 +12,9 @@ from huggingface_hub import EvalResult, ModelCard
 from hf_chain.cost.table import escaped, human, markdown_table
 from hf_chain.errors import HfChainError
 from hf_chain.evaluation.metrics import metric_of
-from hf_chain.hub.card import CardSheet, ancestors, model_card, write_card
+from hf_chain.hub.card import CardSheet, ancestors, model_card, public_name, write_card
 from hf_chain.hub.settings import HubSettings
+from hf_chain.methods.chain.report.transfer import transfer_table
 from hf_chain.runs.ledger import FamilyRecord, MemberRecord
 from hf_chain.tasks import find_paradigm
 
@@ -86,6 +87,7 @@ def member_card(
             "outside": chain[0].name if chain and chain[0].name not in {m.name for m in family.members} else None,
             "results": _results_table(member),
             "measured": _measured(member),
+            "transfer": _transfer(member),
             "counted": {name: human(macs) for name, macs in member.training_macs.items() if macs},
             "evaluation": human(member.evaluation_macs) if member.evaluation_macs else None,
             "planned": _planned(family, member),
@@ -96,7 +98,10 @@ def member_card(
         tags=[*TAGS, config.model_type, *(tag for tag, used in methods.items() if used)],
         bases=(base,) if base else (),
         relation=BASE_MODEL_RELATION,
-        results=_eval_results(member, hub.dataset or data, data, paradigm.hub_task) if data else (),
+        results=[
+            *(_eval_results(member, hub.dataset or data, data, paradigm.hub_task) if data else ()),
+            *_transfer_results(member),
+        ],
         model_name=name,
     )
     return model_card(sheet, hub)
@@ -122,6 +127,28 @@ def _eval_results(member: MemberRecord, dataset: str, name: str, hub_task: str) 
                 )
             )
     return results
+
+
+def _transfer_results(member: MemberRecord) -> list[EvalResult]:
+    return [
+        EvalResult(
+            task_type="zero-shot-image-classification" if metric.startswith("zero_shot") else "image-classification",
+            task_name=metric_of(metric).title,
+            dataset_type=public_name(result["source"]),
+            dataset_name=name,
+            dataset_split=result["split"],
+            metric_type="accuracy",
+            metric_name=metric_of(metric).title,
+            metric_value=round(value, 4),
+        )
+        for name, result in member.transfer.items()
+        for metric, value in result["metrics"].items()
+    ]
+
+
+def _transfer(member: MemberRecord) -> str:
+    header, rows = transfer_table([member])
+    return markdown_table(header, [[escaped(cell) for cell in row] for row in rows]) if rows else ""
 
 
 def metric_title(metric: str) -> str:

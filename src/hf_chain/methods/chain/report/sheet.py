@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_chain.cost import human
 from hf_chain.evaluation.metrics import metric_of
-from hf_chain.methods.chain.report import noise, tables
+from hf_chain.methods.chain.report import noise, tables, transfer
 from hf_chain.methods.chain.report.plots import PLOTS
 from hf_chain.methods.chain.report.summary import FamilySummary, MemberSummary, summarize
 from hf_chain.report import words
@@ -135,6 +135,9 @@ def _tables(family: FamilySummary) -> list[ShownTable]:
             else "before → after training; lower is better"
         )
         found.append(ShownTable(f"Metrics on {split}", tables.metrics_table(family, split), note))
+    if any(member.record.transfer for member in family.members):
+        table = transfer.transfer_table([member.record for member in family.members])
+        found.append(ShownTable(transfer.TITLE, table, transfer.NOTE))
     if family.baseline:
         note = f"twins from {family.baseline.run_dir.resolve().name}; differences in percentage points"
         found.append(ShownTable("Chain against independent training", tables.comparison_table(family), note))

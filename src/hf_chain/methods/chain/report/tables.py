@@ -11,7 +11,7 @@ from typing import Any
 from hf_chain.cost import human
 from hf_chain.cost.table import escaped, markdown_table
 from hf_chain.evaluation.metrics import metric_of
-from hf_chain.methods.chain.report import noise
+from hf_chain.methods.chain.report import noise, transfer
 from hf_chain.methods.chain.report.summary import FamilySummary, MemberSummary
 from hf_chain.report import words
 from hf_chain.report.sheet import Table
@@ -105,13 +105,17 @@ def to_markdown(family: FamilySummary) -> str:
     for split in splits(family):
         title = f"## Metrics on {escaped(split)}, before → after training{_unit(family, split)}"
         parts += [title, markdown_table(*metrics_table(family, split))]
+    if any(member.record.transfer for member in family.members):
+        table = transfer.transfer_table([member.record for member in family.members])
+        parts += [f"## {transfer.TITLE}, {transfer.NOTE}", markdown_table(*table)]
     if family.baseline:
         parts += ["## Chain against independent training", markdown_table(*comparison_table(family))]
     return "\n\n".join(parts) + "\n"
 
 
 def to_csv(family: FamilySummary) -> str:
-    """One row a member with plain numbers; metrics are columns named `<split>.<metric>.before` and `.after`."""
+    """One row a member with plain numbers; metrics are columns `<split>.<metric>.before` and `.after`, and those of a
+    suite `transfer.<data set>.<metric>`."""
     rows = [_plain(member) for member in family.members]
     columns = _ordered(column for row in rows for column in row)
     text = io.StringIO()
@@ -201,6 +205,8 @@ def _plain(member: MemberSummary) -> dict[str, Any]:
     row |= {f"growth_error.{tower}": value for tower, value in record.growth_error.items()}
     for when, measured in (("before", record.metrics_before), ("after", record.metrics_after)):
         row |= {f"{split}.{name}.{when}": v for split, values in measured.items() for name, v in values.items()}
+    for name, result in record.transfer.items():
+        row |= {f"transfer.{name}.{metric}": value for metric, value in result["metrics"].items()}
     return row
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import normalize
 from transformers import ViTMAEForPreTraining
@@ -17,8 +17,8 @@ from transformers.utils.generic import ModelOutput
 
 from hf_chain.data.randomness import sample_random
 from hf_chain.errors import HfChainError
-from hf_chain.models.chain_clip.stock_clip import MAP_SUFFIX, TEACHER_MAPS_NAME, only_maps
-from hf_chain.models.dual_encoder import TeacherMap
+from hf_chain.models.chain_clip.stock_clip import MAP_SUFFIX, TEACHER_MAPS_NAME
+from hf_chain.models.saved_as_stock import SavedAsStock, TeacherMap
 
 
 @dataclass
@@ -38,7 +38,7 @@ class ChainMAEOutput(ModelOutput):
     tokens_for_teacher: torch.Tensor | None = None
 
 
-class ChainMAEModel(ViTMAEForPreTraining):
+class ChainMAEModel(SavedAsStock, ViTMAEForPreTraining):
     """A `ViTMAEForPreTraining` with a linear map to its teacher's width, all of it inside one trainable module.
 
     Args:
@@ -51,7 +51,6 @@ class ChainMAEModel(ViTMAEForPreTraining):
         self.tokens_to_teacher: TeacherMap | None = None
         if teacher_size not in (None, config.hidden_size):
             self.tokens_to_teacher = TeacherMap(config.hidden_size, teacher_size, bias=False)
-        self._stock: tuple[ViTMAEForPreTraining, ...] = ()
 
     @classmethod
     def around(cls, stock: ViTMAEForPreTraining, teacher_size: int | None = None) -> ChainMAEModel:
@@ -68,7 +67,6 @@ class ChainMAEModel(ViTMAEForPreTraining):
             model.tokens_to_teacher.to_empty(device=stock.device)
             # Growth puts the predecessor's channels first.
             nn.init.eye_(model.tokens_to_teacher.weight)
-        # In a tuple it is no module within this one.
         model._stock = (stock,)
         model.training = stock.training
         return model
@@ -91,33 +89,6 @@ class ChainMAEModel(ViTMAEForPreTraining):
         if (to_teacher := self.tokens_to_teacher) is not None:
             tokens = to_teacher(tokens.to(to_teacher.weight.dtype))
         return ChainMAEOutput(output.loss, output.logits, output.mask, normalize(tokens.float(), dim=-1))
-
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike[str],
-        *args: Any,
-        state_dict: dict[str, torch.Tensor] | None = None,
-        is_main_process: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        """Writes a folder that `ViTMAEForPreTraining.from_pretrained` loads, and the map to the teacher beside it.
-
-        Args:
-            save_directory (`str` or `os.PathLike`): the folder.
-            args: as for `PreTrainedModel.save_pretrained`.
-            state_dict (`dict`, *optional*): full weights to write, for engines that shard the module's own.
-            is_main_process (`bool`): other processes write nothing.
-            kwargs: as for `PreTrainedModel.save_pretrained`.
-        """
-        state = self.state_dict() if state_dict is None else state_dict
-        own = {name: weight for name, weight in state.items() if MAP_SUFFIX not in name}
-        self._stock[0].save_pretrained(
-            save_directory, *args, state_dict=own, is_main_process=is_main_process, **kwargs
-        )
-        if is_main_process and (maps := only_maps(state)):
-            save_file(
-                {name: weight.contiguous() for name, weight in maps.items()}, Path(save_directory, TEACHER_MAPS_NAME)
-            )
 
     def load_teacher_map(self, folder: str | os.PathLike[str]) -> None:
         """Reads the map that `save_pretrained` put beside the stock weights, where the model has one.

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput, can_return_tuple
@@ -22,7 +20,8 @@ from hf_chain.errors import HfChainError
 from hf_chain.families import FAMILIES, Family, family_of
 from hf_chain.growth.pad import Isometric
 from hf_chain.loaded_weights import first_not_finite_of
-from hf_chain.models.chain_clip.stock_clip import MAP_SUFFIX, TEACHER_MAPS_NAME, maps_beside, only_maps
+from hf_chain.models.chain_clip.stock_clip import MAP_SUFFIX, TEACHER_MAPS_NAME, maps_beside
+from hf_chain.models.saved_as_stock import SavedAsStock, TeacherMap
 from hf_chain.models.token_dropping import dropped_tokens
 
 STOCK = {"clip": "CLIPModel", "siglip": "SiglipModel"}
@@ -49,13 +48,6 @@ class ChainCLIPOutput(ModelOutput):
     image_embeds_for_teacher: torch.Tensor | None = None
     text_embeds_for_teacher: torch.Tensor | None = None
     logit_bias: torch.Tensor | None = None
-
-
-class TeacherMap(nn.Linear):
-    """Linear map from the member's to the teacher's embedding size.
-
-    It starts by taking the leading coordinates, which is where growth puts the predecessor's embedding.
-    """
 
 
 class MappedDualEncoder(PreTrainedModel):
@@ -125,13 +117,11 @@ class MappedDualEncoder(PreTrainedModel):
         return {name for name in self.state_dict() if MAP_SUFFIX in name}
 
 
-class ChainDualEncoder(MappedDualEncoder):
+class ChainDualEncoder(SavedAsStock, MappedDualEncoder):
     """A stock dual encoder other than CLIP with what training in a chain needs, made by `around`.
 
     It is of the stock model's class too, and saved as it.
     """
-
-    _stock: tuple[PreTrainedModel, ...] = ()
 
     @classmethod
     def around(cls, stock: PreTrainedModel, teacher_size: int | None = None) -> ChainDualEncoder:
@@ -153,7 +143,6 @@ class ChainDualEncoder(MappedDualEncoder):
         kind: Any = type(stock)
         model.__class__ = _chain_class(kind)
         model._modules, model._parameters = dict(stock._modules), dict(stock._parameters)
-        # In a tuple it is no module within this one.
         model._stock = (stock,)
         family = family_of(stock.config)
         size = family.embedding_size(stock.config)
@@ -167,33 +156,6 @@ class ChainDualEncoder(MappedDualEncoder):
             setattr(model, name, new)
         made: ChainDualEncoder = model
         return made
-
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike[str],
-        *args: Any,
-        state_dict: dict[str, torch.Tensor] | None = None,
-        is_main_process: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        """Writes a folder that the stock class loads, and the maps to the teacher beside it.
-
-        Args:
-            save_directory (`str` or `os.PathLike`): the folder.
-            args: as for `PreTrainedModel.save_pretrained`.
-            state_dict (`dict`, *optional*): full weights to write, for engines that shard the module's own.
-            is_main_process (`bool`): other processes write nothing.
-            kwargs: as for `PreTrainedModel.save_pretrained`.
-        """
-        state = self.state_dict() if state_dict is None else state_dict
-        own = {name: weight for name, weight in state.items() if MAP_SUFFIX not in name}
-        self._stock[0].save_pretrained(
-            save_directory, *args, state_dict=own, is_main_process=is_main_process, **kwargs
-        )
-        if is_main_process and (maps := only_maps(state)):
-            save_file(
-                {name: weight.contiguous() for name, weight in maps.items()}, Path(save_directory, TEACHER_MAPS_NAME)
-            )
 
 
 @lru_cache

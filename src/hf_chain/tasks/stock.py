@@ -195,10 +195,13 @@ class StockParadigm(Paradigm):
         import torch
 
         kept: dict[int, int] = {}
+        # A matrix is kept turned, which is another tensor in the same storage.
+        weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
-            if not isinstance(tensor, torch.nn.Parameter):
-                kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+            storage = tensor.untyped_storage()
+            if storage._cdata not in weights:
+                kept[storage._cdata] = storage.nbytes()
             return tensor
 
         try:

@@ -158,6 +158,18 @@ def test_families_of_all_classifiers_are_planned(family: str, tmp_path: Path) ->
     assert [line.split()[1] for line in memory.splitlines()[2:]] == ["tiny", "small"]
 
 
+def test_weights_are_not_planned_as_activations(tmp_path: Path) -> None:
+    """Of one patch and a class token hardly anything is kept for the backward pass."""
+    recipe = image_recipe(
+        tmp_path,
+        model={"head_size": 64, "image_size": 16, "patch_size": 16},
+        members=[{"name": "wide", "hidden_size": 256, "num_hidden_layers": 2, "epochs": 1}],
+    )
+    config = recipe.paradigm.checked_config(recipe.members[0])
+    estimate = recipe.paradigm.memory(config, None, {"per_device_train_batch_size": 1})
+    assert 0 < estimate.activations < estimate.parameters / 10
+
+
 @pytest.mark.parametrize("name", ["vit_imagenet", "swin_imagenet"])
 def test_published_recipes_of_classifiers_are_planned(name: str) -> None:
     recipe = load_recipe(REPOSITORY / "examples" / "recipes" / f"{name}.yaml")

@@ -28,7 +28,8 @@ from hf_chain.models.chain_clip.stock_clip import (
     stock_config,
     stock_state,
 )
-from hf_chain.models.dual_encoder import ChainCLIPOutput, MappedDualEncoder, TeacherMap
+from hf_chain.models.dual_encoder import ChainCLIPOutput, MappedDualEncoder
+from hf_chain.models.saved_as_stock import TeacherMap
 
 __all__ = ["ChainCLIPModel", "ChainCLIPOutput"]
 

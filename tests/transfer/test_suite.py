@@ -98,6 +98,13 @@ def test_columns_classes_and_templates_are_found_or_read_from_files_beside_the_d
     datasets.concatenate_datasets([pictures(5), again], axis=1).save_to_disk(shades / "two")
     with pytest.raises(HfChainError, match="several columns of images, picture, again: set image_column"):
         load_set(TransferSet(name="two", source=str(shades / "two"), kind="zero_shot", split="train"))
+    pictures(6).cast_column("shade", datasets.Value("int64")).save_to_disk(shades / "numbers")
+    plain = {"name": "numbers", "source": str(shades / "numbers"), "label_column": "shade", "split": "train"}
+    assert load_set(TransferSet(**plain, kind="linear_probe")).class_names[2] == ("class 2",)
+    with pytest.raises(HfChainError, match="column 'shade' holds numbers without names: give class_names"):
+        load_set(TransferSet(**plain, kind="zero_shot"))
+    with pytest.raises(HfChainError, match="class_names has 2 names and column 'shade' 3 classes"):
+        load_set(TransferSet(**plain, kind="zero_shot", class_names=["a", "b"]))
     pictures(5).remove_columns("shade").save_to_disk(shades / "none")
     with pytest.raises(HfChainError, match="no column of classes, but 'picture': set label_column"):
         load_set(TransferSet(name="none", source=str(shades / "none"), kind="zero_shot", split="train"))

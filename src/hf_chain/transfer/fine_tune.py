@@ -145,6 +145,9 @@ def evaluate_fine_tuned(
         report_to="none",
         **TRAINING_DEFAULTS | {"save_total_limit": 1} | dict(training or {}),
     )
+    if args.n_gpu > 1:
+        # Without a launcher the Trainer would deal larger batches to all of them.
+        args._n_gpu = 1
     trainer = _FineTuner(
         classifier, args, train_dataset=columns, data_collator=lambda samples: _batch(ImageCollator(images), samples)
     )

@@ -147,15 +147,21 @@ def _class_names(
             return [names[:1] for names in own]
         if "zero_shot" in settings.kind:
             raise HfChainError(f"{where}: column {column!r} holds numbers without names: give class_names")
-        largest = max(max(rows.unique(column)) for rows in (test, train) if rows is not None)
-        return [(f"class {number}",) for number in range(1 + int(largest))]
+        return [(f"class {number}",) for number in range(_classes(column, test, train))]
     listed = _lines(settings, given) if isinstance(given, str) else given
     names = [(one,) if isinstance(one, str) else tuple(one) for one in listed]
-    if own is not None and len(own) != len(names):
+    has = len(own) if own is not None else _classes(column, test, train)
+    if has > len(names) or own is not None and has < len(names):
         raise HfChainError(
-            f"{where}: class_names has {len(names)} names and column {column!r} {len(own)} classes: give one for each"
+            f"{where}: class_names has {len(names)} names and column {column!r} {has} classes: give one for each"
         )
     return names
+
+
+def _classes(column: str, test: Dataset, train: Dataset | None) -> int:
+    """Classes of numbers without names: up to the largest number; what is no number is refused row by row."""
+    numbers = [value for rows in (test, train) if rows is not None for value in rows.unique(column)]
+    return 1 + max((int(value) for value in numbers if isinstance(value, (int, float))), default=0)
 
 
 def _lines(settings: TransferSet, file: str) -> list[str]:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as Pillow
 from transformers import ViTImageProcessorPil
 
-from hf_chain.data import DataSettings, ImageCollator, ImageDataset, ImageSettings, ImageStream, check_quality
+from hf_chain.data import (
+    DataSettings,
+    ImageCollator,
+    ImageDataset,
+    ImageSettings,
+    ImageStream,
+    MultiLabelSettings,
+    check_quality,
+)
 from hf_chain.data.dataset import ImageTextDataset
 from hf_chain.errors import HfChainError
 
@@ -33,6 +43,25 @@ def test_a_batch_has_class_numbers_and_a_bad_row_is_replaced() -> None:
     assert batch["pixel_values"].shape == (8, 3, 8, 8)
     assert batch["image_ids"][3] != 3 and torch.equal(batch["labels"], batch["image_ids"] % 2)
     assert images[0]["image"].tobytes() == ImageDataset(pictures(), images.settings)[0]["image"].tobytes()
+
+
+def test_lists_of_class_numbers_become_a_number_for_each_class() -> None:
+    def listed(feature: Any, last: int = 2, **settings: Any) -> ImageDataset:
+        values = [[2, 0], [], [0, last], [1], None, [2, 2], [1], []]
+        rows = pictures(broken=7).remove_columns("label").add_column("labels", values, feature=feature)
+        return ImageDataset(rows, MultiLabelSettings(source="pictures", max_bad_share=0.5, **settings))
+
+    names = ["cat", "dog", "owl"]
+    numbered = listed(List(Value("int64")), 3, class_names=names)
+    for images in (numbered, listed(List(ClassLabel(names=names)))):
+        labels = collate([images[row] for row in (0, 1, 3, 5)])["labels"]
+        assert labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 1]] and labels.dtype == torch.float32
+    # The third row has a fourth class, the fifth no list, and the last one no image.
+    assert list(check_quality(numbered.dataset, numbered.settings)) == [0, 1, 3, 5, 6]
+    with pytest.raises(HfChainError, match="label_column 'labels' holds numbers without names, .*: give class_names"):
+        listed(List(Value("int64")))
+    with pytest.raises(HfChainError, match="label_column 'label' holds int64, not a list of class numbers"):
+        ImageDataset(pictures(), MultiLabelSettings(source="pictures", label_column="label"))
 
 
 def test_images_alone_need_no_other_column() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Features, Image
+from datasets import ClassLabel, Dataset, Features, Image, List
 from PIL import Image as Pillow
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
@@ -52,6 +53,26 @@ def test_accuracies_are_those_of_a_hand_made_case(model: ByShade) -> None:
         evaluate_classifier(model, PROCESSOR, pictures([0, 5, 5, 5], [0, 1, 2, 5]), max_samples=2).metrics["top1"]
         == 0.5
     )
+
+
+def listed(shades: list[int], labels: list[Any]) -> Dataset:
+    rows = pictures(shades, [0] * len(shades))
+    features = Features({"image": Image(), "labels": List(ClassLabel(names=NAMES))})
+    return Dataset.from_dict({"image": rows["image"][:], "labels": labels}, features=features)
+
+
+def test_average_precisions_are_those_of_a_hand_made_case(model: ByShade) -> None:
+    model.config.problem_type = "multi_label_classification"
+    # For class 0 the order of the images is 0, then 1 and 1 at once, then 3; for class 3 it is 3, 1 and 1, 0.
+    rows = listed([0, 1, 1, 3], [[0], [], [3, 0], [0, 3]])
+    found = evaluate_classifier(model, PROCESSOR, rows, label_column="labels", batch_size=2)
+    expected = {"shade 0": (1 + 2 / 3 + 3 / 4) / 3, "shade 3": (1 + 2 / 3) / 2}
+    assert found.per_class == pytest.approx(expected)
+    assert found.metrics == {"mean_average_precision": pytest.approx(sum(expected.values()) / 2)}
+    assert found.chance == {"mean_average_precision": pytest.approx(5 / 8)} and not found.trials
+    for words, labels in {"row 1: label None is no list": [[0], None], "no row .* has a class": [[], []]}.items():
+        with pytest.raises(HfChainError, match=words):
+            evaluate_classifier(model, PROCESSOR, listed([0, 1], labels), label_column="labels")
 
 
 def test_what_cannot_be_evaluated_is_refused_in_a_line(model: ByShade) -> None:

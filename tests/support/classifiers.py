@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, PreTrainedModel, ViTMAEForPreTraining
 
+from hf_chain.tasks.classification.values import SEVERAL
 from hf_chain.trainer import ChainConfig, ChainTrainer
 from support.families import ROWS
 
@@ -27,10 +28,17 @@ def classifier(kind: str = "vit", seed: int = 0, **sizes: Any) -> PreTrainedMode
 
 
 def rows(model: PreTrainedModel, count: int = 32) -> list[dict[str, Any]]:
-    """Random images of the model's size, as the collator would make them one by one."""
+    """Random images of the model's size, as the collator would make them one by one: of one class, or up to three."""
     generator, side = torch.Generator().manual_seed(0), model.config.image_size
     pixels = torch.randn(count, 3, side, side, generator=generator)
-    return [{"pixel_values": image, "labels": row % CLASSES, "image_ids": row} for row, image in enumerate(pixels)]
+    several = getattr(model.config, "problem_type", None) == SEVERAL
+    labels = [[float(row >> c & 1) for c in range(CLASSES)] if several else row % CLASSES for row in range(count)]
+    return [{"pixel_values": pixels[row], "labels": labels[row], "image_ids": row} for row in range(count)]
+
+
+def multi_label_classifier(seed: int = 0, **sizes: Any) -> PreTrainedModel:
+    """A random ViT of three classes that do not exclude each other."""
+    return classifier(seed=seed, problem_type=SEVERAL, **sizes)
 
 
 def masked_model(seed: int = 0, **sizes: Any) -> ViTMAEForPreTraining:
@@ -46,7 +54,8 @@ def masked_model(seed: int = 0, **sizes: Any) -> ViTMAEForPreTraining:
 def trainer(folder: Path, model: Any = None, teacher: Any = None, **settings: Any) -> ChainTrainer:
     """A trainer on those: batches of 8, on the CPU."""
     model = model or classifier()
-    task = "masked_image" if isinstance(model, ViTMAEForPreTraining) else "classification"
+    task = "multi_label" if model.config.problem_type == SEVERAL else "classification"
+    task = "masked_image" if isinstance(model, ViTMAEForPreTraining) else task
     values = {"task": task, "per_device_train_batch_size": 8, "max_steps": 4, "learning_rate": 1e-2}
     values |= {"use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1} | settings
     args = ChainConfig(str(folder), **values)

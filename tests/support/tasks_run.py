@@ -13,7 +13,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support import siglips
-from support.classifiers import classifier, masked_model, trainer
+from support.classifiers import classifier, masked_model, multi_label_classifier, trainer
 from support.language_models import language_trainer, tiny_language_model
 
 BATCH = 8
@@ -29,6 +29,7 @@ TASKS: dict[str, tuple[Callable[..., Any], Callable[[], Any], Callable[[], Any]]
         lambda: masked_model(hidden_size=36, num_attention_heads=6),
         lambda: masked_model(seed=1),
     ),
+    "multi_label": (trainer, multi_label_classifier, lambda: multi_label_classifier(1, hidden_size=36)),
     # Micro-batches of pairs are embedded twice, so whole batches cost less.
     "sigmoid": (partial(siglips.trainer, micro_batch_size=4), lambda: siglips.siglip(24, 2), siglips.siglip),
 }

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from hf_chain.data.dataset import ImageDataset, ImageStream, ImageTextDataset, ImageTextStream
     from hf_chain.data.prompts import PROMPT_TEMPLATES, resolve_templates
     from hf_chain.data.quality import QualityReport, check_quality
-    from hf_chain.data.settings import AugmentationSettings, DataSettings, ImageSettings, ScenesSettings
+    from hf_chain.data.settings import (
+        AugmentationSettings,
+        DataSettings,
+        ImageSettings,
+        MultiLabelSettings,
+        ScenesSettings,
+    )
     from hf_chain.data.sources import load_splits, rows_in_memory
     from hf_chain.data.text_rows import PackedTextDataset, PackedTextStream, collate_rows
     from hf_chain.data.text_settings import TextSettings
@@ -33,6 +39,7 @@ _MODULES = {
     "ImageTextCollator": "collator",
     "ImageTextDataset": "dataset",
     "ImageTextStream": "dataset",
+    "MultiLabelSettings": "settings",
     "PackedTextDataset": "text_rows",
     "PackedTextStream": "text_rows",
     "QualityReport": "quality",
@@ -63,6 +70,7 @@ __all__ = [
     "ImageTextCollator",
     "ImageTextDataset",
     "ImageTextStream",
+    "MultiLabelSettings",
     "PackedTextDataset",
     "PackedTextStream",
     "QualityReport",

@@ -76,11 +76,6 @@ def with_stored_images(dataset: AnyDataset, image_column: str) -> AnyDataset:
     return dataset
 
 
-def reader_of(settings: ImageSettings, features: Features | None = None) -> LabelReader:
-    """Return what reads a row beside its image: class number, and captions where the settings are of such data."""
-    return CaptionReader(settings, features) if isinstance(settings, DataSettings) else LabelReader(settings, features)
-
-
 class LabelReader:
     """Finds the class number of a row.
 
@@ -98,9 +93,9 @@ class LabelReader:
     def __init__(self, settings: Any, features: Features | None = None) -> None:
         self.settings = settings
         self._feature = (features or {}).get(settings.label_column) if settings.label_column else None
-        if self._feature is not None and not _may_number_classes(self._feature):
+        if self._feature is not None and not may_number_classes(self._feature):
             raise HfChainError(
-                f"label_column {settings.label_column!r} holds {_kind(self._feature)}, not one class number a row; "
+                f"label_column {settings.label_column!r} holds {kind_of(self._feature)}, not one class number a row; "
                 f"number the classes with Dataset.class_encode_column{self._INSTEAD}"
             )
 
@@ -327,14 +322,15 @@ def _told_apart(names: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     return names
 
 
-def _may_number_classes(feature: Any) -> bool:
+def may_number_classes(feature: Any) -> bool:
     """Whether a column of this kind can hold class numbers; whether it does is seen row by row."""
     if isinstance(feature, ClassLabel):
         return True
     return isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "float", "bool", "null"))
 
 
-def _kind(feature: Any) -> str:
+def kind_of(feature: Any) -> str:
+    """What a column holds, in a word or a few."""
     return str(getattr(feature, "dtype", None) or shortened(feature))
 
 

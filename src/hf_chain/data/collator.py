@@ -31,7 +31,8 @@ class ImageCollator:
 
         Returns:
             `dict[str, torch.Tensor]`: `pixel_values` `[B, 3, H, W]` float32; `image_ids` and `views` `[B]`; `labels`
-            `[B]`, class numbers, where the samples have them.
+            `[B]`, class numbers, where the samples have them, or `[B, C]`, 1.0 for each class where they may have
+            several.
         """
         batch = {
             "pixel_values": self.pixel_values([sample["image"] for sample in samples]),

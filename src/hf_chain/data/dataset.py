@@ -14,9 +14,10 @@ from datasets import Dataset, IterableDataset
 from PIL import Image
 from torch.utils import data
 
-from hf_chain.data.captions import CaptionReader, LabelReader, check_columns, sample_captions, undecoded
+from hf_chain.data.captions import CaptionReader, check_columns, sample_captions, undecoded
 from hf_chain.data.quality import FIRST_JUDGEMENT, BadRow, RunningCount, read_row
 from hf_chain.data.randomness import sample_random
+from hf_chain.data.readers import reader_of
 from hf_chain.data.settings import AugmentationSettings, ImageSettings
 from hf_chain.data.streams import Epochs, RowStream
 from hf_chain.errors import HfChainError, reason
@@ -54,7 +55,6 @@ _DRAWS = 100
 class _Images(Epochs):
     """What data sets and streams share: turning a row into a sample of an epoch."""
 
-    _reader: type[LabelReader] = LabelReader
     _rows: Dataset | IterableDataset
 
     def __init__(
@@ -69,7 +69,7 @@ class _Images(Epochs):
         super().__init__()
         self.dataset = dataset
         self.settings = settings
-        self.reader = self._reader(settings, dataset.features)
+        self.reader = reader_of(settings, dataset.features)
         self.seed = seed
         self.augmented = training and settings.augmentation.enabled
         self.report_file = report_file
@@ -99,7 +99,6 @@ class _Images(Epochs):
 class _Captioned(_Images):
     """The captions of either kind."""
 
-    _reader = CaptionReader
     reader: CaptionReader
 
     @property

@@ -152,7 +152,7 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
 
 
 def _class_names(rows: Dataset, columns: Sequence[str]) -> bytes:
-    features = {column: rows.features[column] for column in columns}
+    features = {column: getattr(rows.features[column], "feature", rows.features[column]) for column in columns}
     named = {column: kind.names for column, kind in features.items() if isinstance(kind, ClassLabel)}
     return json.dumps(named).encode() if named else b""
 

@@ -22,8 +22,9 @@ from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from hf_chain.data.captions import LabelReader, check_columns, reader_of, undecoded, with_stored_images
+from hf_chain.data.captions import LabelReader, check_columns, undecoded, with_stored_images
 from hf_chain.data.files import image_files_key
+from hf_chain.data.readers import reader_of
 from hf_chain.data.settings import ImageSettings
 from hf_chain.errors import HfChainError, reason
 from hf_chain.images import decode_image, image_path

@@ -168,6 +168,12 @@ class ImageSettings(SourceSettings):
         return self
 
 
+class MultiLabelSettings(ImageSettings):
+    """Source, columns and augmentation of a data set of images with several classes each, or none."""
+
+    label_column: str = Field("labels", description="Column that holds a list of the class numbers of an image.")
+
+
 class DataSettings(ImageSettings):
     """Source, columns, captions and augmentation of one data set."""
 

@@ -29,6 +29,7 @@ METRICS = {
     **{f"text_to_image_r{k}": Metric(f"text → image R@{k}") for k in (1, 5, 10)},
     "top1": Metric("top-1"),
     "top5": Metric("top-5"),
+    "mean_average_precision": Metric("mAP"),
     "linear_probe_top1": Metric("linear-probe top-1"),
     "linear_probe_top5": Metric("linear-probe top-5"),
     "fine_tune_top1": Metric("fine-tuned top-1"),

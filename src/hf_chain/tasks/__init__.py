@@ -22,6 +22,7 @@ TASKS: dict[str, str | type[Task]] = {
     "classification": "ClassificationTask",
     "contrastive": "ContrastiveTask",
     "masked_image": "MaskedImageTask",
+    "multi_label": "MultiLabelTask",
     "sigmoid": "SigmoidTask",
 }
 """Name of a task -> its class, by name where its folder is here."""

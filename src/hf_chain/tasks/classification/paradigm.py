@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -33,7 +33,7 @@ class LabelledImageSettings(ImageSettings):
 class ClassificationParadigm(StockImageParadigm):
     """Images are told by their class."""
 
-    data_settings = LabelledImageSettings
+    data_settings: ClassVar[type[ImageSettings]] = LabelledImageSettings
     primary_metrics = ("top1",)
     hub_task = "image-classification"
     auto_class = "AutoModelForImageClassification"
@@ -61,9 +61,9 @@ class ClassificationParadigm(StockImageParadigm):
 
     def _names(self, rows: Any) -> list[str]:
         """Names of the classes of a split; where nothing gives them, as transformers calls such."""
-        from hf_chain.data.captions import LabelReader
+        from hf_chain.data.readers import reader_of
 
-        names = LabelReader(self.recipe.data, rows.features).names_by_class
+        names = reader_of(self.recipe.data, rows.features).names_by_class
         if names is not None:
             return [name for name, *_ in names]
         if not hasattr(rows, "unique"):
@@ -86,9 +86,9 @@ class ClassificationParadigm(StockImageParadigm):
         first = self.recipe.members[0]
         if self.recipe.is_taught(first):
             raise HfChainError(
-                f"members.{first.name} would be taught by {name}, which has {published.num_labels} classes and not "
-                f"the {config.num_labels} of the data: set feature_loss_weight: 0 in its training, and it begins with "
-                "that model's weights and a new head"
+                f"members.{first.name} would be taught by {name}, which has {published.num_labels} classes, and not "
+                f"those of the data, {config.num_labels}: set feature_loss_weight: 0 in its training, and it begins "
+                "with that model's weights and a new head"
             )
 
     def load(self, name: str, config: Any = None) -> PreTrainedModel:
@@ -134,5 +134,5 @@ def _give_head(model: Any, config: Any, seed: int) -> None:
         torch.nn.init.normal_(head.weight, std=config.initializer_range)
         torch.nn.init.zeros_(head.bias)
     setattr(model, HEAD, head)
-    model.num_labels = config.num_labels
+    model.num_labels, model.config.problem_type = config.num_labels, config.problem_type
     model.config.id2label, model.config.label2id = config.id2label, config.label2id

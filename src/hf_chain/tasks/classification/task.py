@@ -153,4 +153,7 @@ def _check_same(teacher: Any, student: Any) -> None:
         if has != needs:
             raise HfChainError(f"the teacher has {field}={has} and the model {needs}: both read the same data")
     if other_classes(teacher, student):
-        raise HfChainError("the teacher's id2label names other classes than the model's: give both the same")
+        raise HfChainError(
+            "the teacher's id2label names other classes than the model's, or its problem_type is another: give both "
+            "the same"
+        )

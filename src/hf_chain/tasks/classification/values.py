@@ -10,6 +10,8 @@ from hf_chain.tasks.image_values import check_image_values
 
 FEATURE_LOSS_WEIGHT = 1.0
 """Weight of the Kullback-Leibler divergence from the teacher's classes, which is as large as a cross-entropy."""
+SEVERAL = "multi_label_classification"
+"""The `problem_type` of models whose images may have several classes."""
 USED = ("label_smoothing_factor",)
 """Fields of `TrainingArguments` that most tasks do not follow."""
 
@@ -29,8 +31,11 @@ def check_values(values: Mapping[str, Any]) -> None:
 
 
 def other_classes(one: Any, other: Any) -> bool:
-    """Whether the models of two configurations tell other classes; by their number where one of them has no names."""
-    if one.num_labels != other.num_labels:
+    """Whether the models of two configurations tell other classes; by their number where one of them has no names.
+
+    So do two of which one alone takes classes to exclude each other.
+    """
+    if one.num_labels != other.num_labels or len({config.problem_type == SEVERAL for config in (one, other)}) == 2:
         return True
     unnamed = {f"LABEL_{number}" for number in range(one.num_labels)}
     named = all(set(config.id2label.values()) - unnamed for config in (one, other))

@@ -60,8 +60,8 @@ def checkpoints(interrupted: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_with_the_same_weights(tmp_path: Path) -> None:
-    whole = write_recipe(tmp_path / "whole.yaml", tiny_values(tmp_path / "whole", epochs=4, **RANDOM))
-    killed = write_recipe(tmp_path / "killed.yaml", tiny_values(tmp_path / "killed", epochs=4, **RANDOM))
+    whole = write_recipe(tmp_path / "whole.yaml", tiny_values(tmp_path / "whole", epochs=2, **RANDOM))
+    killed = write_recipe(tmp_path / "killed.yaml", tiny_values(tmp_path / "killed", epochs=2, **RANDOM))
     expected, found = tmp_path / "whole" / "tiny", tmp_path / "killed" / "tiny"
     run_to_the_end(whole)
     hits = run_killed(killed, found, kills=4, seed=0, seconds=0.7 * seconds_of_work(expected))

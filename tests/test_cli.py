@@ -38,9 +38,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(recipe: Path) -> Path:
     """The finished run of the recipe."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets.config.HF_DATASETS_CACHE", recipe.parent / "datasets_cache")
-        return run(load_recipe(recipe))
+    return run(load_recipe(recipe))
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], []])

@@ -54,12 +54,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps what `datasets` remembers out of the user's home."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets_cache"))
-
-
 def test_the_plan_of_a_graft_is_a_table(hf_chain: Command, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_graft_values(tmp_path))
     outcome = hf_chain("plan", recipe, "--tflops", "0.5")

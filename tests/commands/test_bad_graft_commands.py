@@ -39,12 +39,6 @@ def text(target: Path) -> Path:
     return file
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps what `datasets` remembers out of the user's home."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets_cache"))
-
-
 def refused(hf_chain: Command, output: Path, words: str, *arguments: object) -> None:
     """The command says so in one line and makes no folder."""
     before = set(output.parent.iterdir())

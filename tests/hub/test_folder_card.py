@@ -34,12 +34,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps what `datasets` remembers out of the user's home."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets_cache"))
-
-
 def card_in(folder: Path) -> ModelCard:
     """The card, in which nothing is left open and no path of this machine stands."""
     card = ModelCard.load(folder / "README.md")

@@ -21,12 +21,6 @@ pytestmark = pytest.mark.slow
 STAGES = ["surrogate", "encoder", "graft"]
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps what `datasets` remembers out of the user's home."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets_cache")
-
-
 def pushing_recipe(folder: Path, timeout: float = 60.0) -> GraftRecipe:
     """A target and an encoder that exist, and one stage on the surrogate before the graft."""
     values = streamed_graft_values(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 import yaml
 from PIL import Image
@@ -100,19 +98,16 @@ def tiny_graft_values(folder: Path, **changes: Any) -> dict[str, Any]:
     return values
 
 
-@contextmanager
-def planned_then_run(folder: Path, make: Callable[[Path], GraftRecipe]) -> Iterator[tuple[GraftPlan, Path]]:
-    """The plan of a recipe, made before it ran, and the folder of the run; `datasets` caches in `folder` too.
+def planned_then_run(folder: Path, make: Callable[[Path], GraftRecipe]) -> tuple[GraftPlan, Path]:
+    """The plan of a recipe, made before it ran, and the folder of the run.
 
     Args:
         folder (`Path`): where the recipe puts its files.
         make (`Callable`): makes the recipe there.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "datasets_cache")
-        recipe = make(folder)
-        plan = plan_graft(recipe)
-        yield plan, run_graft(recipe)
+    recipe = make(folder)
+    plan = plan_graft(recipe)
+    return plan, run_graft(recipe)
 
 
 def write_target(folder: Path, template: bool = True, **fields: Any) -> Path:

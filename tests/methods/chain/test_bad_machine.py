@@ -24,12 +24,6 @@ def recipe_for(tmp_path: Path, **changes: Any) -> Path:
     return write_recipe(tmp_path / "recipe.yaml", tiny_values(tmp_path / "runs", members=1, **changes))
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps what `datasets` and the quality scan remember out of the user's home."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets_cache")
-
-
 # Folders and disks
 
 

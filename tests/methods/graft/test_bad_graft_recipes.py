@@ -26,12 +26,6 @@ REFIT: dict[str, Any] = {"name": "translator", "decoder": "surrogate", "refit": 
 GRAFT: dict[str, Any] = {"name": "graft", "decoder": "target"}
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps what `datasets` remembers out of the user's home."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets_cache"))
-
-
 def recipe_for(folder: Path, **changes: Any) -> Path:
     """The tiny recipe with other values."""
     return write_recipe(folder / "recipe.yaml", tiny_graft_values(folder, **changes))

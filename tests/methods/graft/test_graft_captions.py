@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,10 +54,9 @@ def recipe_in(folder: Path) -> GraftRecipe:
 
 
 @pytest.fixture(scope="module")
-def planned_and_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[GraftPlan, Path]]:
+def planned_and_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[GraftPlan, Path]:
     """The plan, made before the run, and the folder of the run."""
-    with planned_then_run(tmp_path_factory.mktemp("captions"), recipe_in) as found:
-        yield found
+    return planned_then_run(tmp_path_factory.mktemp("captions"), recipe_in)
 
 
 def test_captions_are_scored_beside_questions(planned_and_run: tuple[GraftPlan, Path]) -> None:

@@ -31,9 +31,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"name": "lora", "decoder": "target", "parts": {"lora": 1e-2}, "training": {"lora": {"r": 2}}},
     ]
     values = streamed_graft_values(folder, ROWS, stages)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "datasets_cache")
-        return run_graft(GraftRecipe.model_validate(values))
+    return run_graft(GraftRecipe.model_validate(values))
 
 
 def test_an_epoch_of_a_stream_is_as_long_as_it_says(run_dir: Path) -> None:
@@ -67,8 +65,8 @@ def test_a_recipe_without_a_surrogate_is_planned_trained_and_told(tmp_path: Path
         {"name": "full", "decoder": "target", "parts": {"adapter": 1e-3, "decoder": 1e-3}},
     ]
     values = streamed_graft_values(tmp_path, 8, stages)
-    with planned_then_run(tmp_path, lambda folder: GraftRecipe.model_validate(values)) as (plan, run_dir):
-        assert plan.surrogate is None and [stage.name for stage in plan.stages] == ["join", "full"]
+    plan, run_dir = planned_then_run(tmp_path, lambda folder: GraftRecipe.model_validate(values))
+    assert plan.surrogate is None and [stage.name for stage in plan.stages] == ["join", "full"]
     family = read_family(run_dir)
     assert [(record.name, record.status) for record in family.members] == [("join", "saved"), ("full", "saved")]
     assert family.finished and sorted(path.name for path in run_dir.glob("0?-*")) == ["01-join", "02-full"]

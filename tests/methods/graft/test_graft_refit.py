@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,10 +43,9 @@ def recipe_in(folder: Path) -> GraftRecipe:
 
 
 @pytest.fixture(scope="module")
-def planned_and_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[GraftPlan, Path]]:
+def planned_and_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[GraftPlan, Path]:
     """The plan, made before the run, and the folder of the run."""
-    with planned_then_run(tmp_path_factory.mktemp("refit"), recipe_in) as found:
-        yield found
+    return planned_then_run(tmp_path_factory.mktemp("refit"), recipe_in)
 
 
 def weights(run_dir: Path, folder: str) -> dict[str, torch.Tensor]:

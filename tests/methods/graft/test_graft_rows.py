@@ -26,11 +26,6 @@ STAGES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets_cache")
-
-
 def values_in(folder: Path, streaming: bool = False, **data: Any) -> dict[str, Any]:
     values = streamed_graft_values(folder, 24, STAGES)
     values["data"]["images"] |= {"streaming": streaming} | data

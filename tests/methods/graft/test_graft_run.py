@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +40,9 @@ def recipe_in(folder: Path) -> GraftRecipe:
 
 
 @pytest.fixture(scope="module")
-def planned_and_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[GraftPlan, Path]]:
+def planned_and_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[GraftPlan, Path]:
     """The plan of the recipe, made before it ran, and the folder of the run."""
-    with planned_then_run(tmp_path_factory.mktemp("graft"), recipe_in) as found:
-        yield found
+    return planned_then_run(tmp_path_factory.mktemp("graft"), recipe_in)
 
 
 @pytest.fixture

@@ -59,9 +59,7 @@ def recipe_in(folder: Path, processes: int = 1) -> Path:
 def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that the others are compared with."""
     folder = tmp_path_factory.mktemp("one")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "datasets_cache")
-        return run_graft(load_graft_recipe(recipe_in(folder)))
+    return run_graft(load_graft_recipe(recipe_in(folder)))
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:

@@ -44,8 +44,9 @@ def test_every_weight_is_trained_and_saved_as_the_stock_class(task: str, tmp_pat
     trained = trainer(tmp_path, model, small, task=task, max_steps=2)
     trained.train()
     idle = {name for name in before if name.endswith("k_proj.bias")}
-    # A bias of all logits changes no softmax.
+    # A bias of all logits changes no softmax, and engines expect a gradient of all that is trained.
     idle |= {"logit_bias"} if task == "contrastive" else set()
+    assert model.logit_bias.requires_grad is (task == "sigmoid")
     assert before.keys() - changed(model, before) <= idle and not changed(small, taught)
     trained.save_model(str(tmp_path / "end"))
     saved, report = AutoModel.from_pretrained(tmp_path / "end", output_loading_info=True)

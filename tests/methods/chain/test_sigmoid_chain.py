@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoProcessor, SiglipModel
 
 from hf_chain.commands.methods import CHAIN
 from hf_chain.errors import HfChainError
+from hf_chain.growth.shapes import check_shapes
 from hf_chain.methods.chain.planning import check_growth, family_cost, memory_plan
 from hf_chain.methods.chain.recipe import ChainRecipe, load_recipe, recipe_class
 from hf_chain.methods.chain.runner import run
@@ -140,6 +141,14 @@ def test_chains_of_siglips_are_planned(task: str, tmp_path: Path) -> None:
     small, large = family_cost(recipe).members
     assert small.parameters < large.parameters and small.forward < large.forward
     assert [line.split()[1] for line in memory_plan(recipe).splitlines()[2:]] == ["tiny", "small"]
+
+
+def test_a_published_siglip_may_name_other_marks_than_its_tokenizer(tmp_path: Path) -> None:
+    """Google's do: no weight depends on them, as texts are read at their last place."""
+    recipe = pair_recipe(tmp_path)
+    old, new = (recipe.paradigm.checked_config(member) for member in recipe.members)
+    old.text_config.eos_token_id, new.text_config.eos_token_id = 49407, 1
+    check_shapes(old, new, keep_heads=True)
 
 
 def test_what_no_siglip_has_is_refused_in_a_line(tmp_path: Path) -> None:

@@ -97,7 +97,8 @@ class ClassificationParadigm(StockImageParadigm):
 
         model, found = self._read(name)
         head = {weight for weight in found["missing_keys"] if weight.startswith(f"{HEAD}.")}
-        new = name == self.recipe.published and bool(head or other_classes(model.config, config))
+        published = config is not None and name == self.recipe.published
+        new = published and bool(head or other_classes(model.config, config))
         if new:
             self._check_untaught(name, model.config, config)
             _give_head(model, config, self.recipe.seed)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
-from datasets import ClassLabel, Dataset, Features, Image
-from PIL import Image as Pillow
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
@@ -16,6 +14,7 @@ from hf_chain.evaluation.image_features import image_tower
 from hf_chain.growth.measure import random_inputs
 from support.classifiers import classifier
 from support.families import ROWS
+from support.shades import NAMES, pictures
 
 TOWERS = ("clip", "siglip", "clip_vision_model", "siglip_vision_model", "vit", "deit", "vit_mae", "dinov2", "swin")
 TOWERS += ("swinv2", "convnext")
@@ -92,11 +91,8 @@ def test_models_without_a_vision_tower_are_refused() -> None:
 
 
 def test_a_probe_of_pictures_counts_what_it_embeds() -> None:
-    names = ["dark", "dull", "light"]
-    features = Features({"image": Image(), "label": ClassLabel(names=names)})
-    images = [Pillow.new("RGB", (16, 16), (80 * (row % 3) + row,) * 3) for row in range(45)]
-    pictures = Dataset.from_dict({"image": images, "label": [row % 3 for row in range(45)]}, features=features)
-    train, validation = pictures.select(range(30)), pictures.select(range(30, 45))
+    names, shades = NAMES, pictures(45).rename_columns({"picture": "image", "shade": "label"})
+    train, validation = shades.select(range(30)), shades.select(range(30, 45))
     model = classifier().train()
     side = model.config.image_size
     processor = transformers.ViTImageProcessorPil(size={"height": side, "width": side})

@@ -8,20 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
-from PIL import Image as Pillow
+from datasets import DatasetDict
 from transformers import ViTImageProcessorPil
 
 from support.classifiers import classifier
-
-NAMES = ["dark", "dull", "light"]
-
-
-def pictures(count: int, names: list[str] = NAMES) -> Dataset:
-    """Grey pictures, each class of its own shade."""
-    features = Features({"picture": Image(), "shade": ClassLabel(names=names)})
-    images = [Pillow.new("RGB", (16, 16), (80 * (row % 3) + row % 9,) * 3) for row in range(count)]
-    return Dataset.from_dict({"picture": images, "shade": [row % 3 for row in range(count)]}, features=features)
+from support.shades import pictures
 
 
 @pytest.fixture

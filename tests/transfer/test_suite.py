@@ -18,7 +18,7 @@ from hf_chain.transfer.rows import load_set
 from hf_chain.transfer.settings import TransferSet, load_suite
 from support.command_line import Command
 from support.recipes import REPOSITORY
-from transfer.conftest import pictures
+from support.shades import pictures
 
 SuiteOf = Callable[..., Path]
 

@@ -148,7 +148,7 @@ def _transfer_results(member: MemberRecord) -> list[EvalResult]:
 
 def _transfer(member: MemberRecord) -> str:
     header, rows = transfer_table([member])
-    return markdown_table(header, [[escaped(cell) for cell in row] for row in rows]) if rows else ""
+    return markdown_table(header, [[escaped(name), *cells] for name, *cells in rows]) if rows else ""
 
 
 def metric_title(metric: str) -> str:

@@ -107,7 +107,7 @@ def to_markdown(family: FamilySummary) -> str:
         parts += [title, markdown_table(*metrics_table(family, split))]
     if any(member.record.transfer for member in family.members):
         table = transfer.transfer_table([member.record for member in family.members])
-        parts += [f"## {transfer.TITLE}, {transfer.NOTE}", markdown_table(*table)]
+        parts += [f"## {transfer.TITLE}", f"{transfer.NOTE[0].upper()}{transfer.NOTE[1:]}.", markdown_table(*table)]
     if family.baseline:
         parts += ["## Chain against independent training", markdown_table(*comparison_table(family))]
     return "\n\n".join(parts) + "\n"

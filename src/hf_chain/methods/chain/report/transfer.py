@@ -11,7 +11,7 @@ from hf_chain.report.sheet import Table
 from hf_chain.runs.ledger import MemberRecord
 
 TITLE = "Transfer"
-NOTE = "on data sets that the run did not name, by hf-chain eval --suite; in per cent, with 95 % intervals (Wilson)"
+NOTE = "on the data sets of a suite, by hf-chain eval --suite; in per cent, with 95 % intervals (Wilson)"
 
 
 def transfer_table(members: Sequence[MemberRecord]) -> Table:

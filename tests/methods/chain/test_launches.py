@@ -82,6 +82,8 @@ def kill_once(recipe: Path, *overrides: str, **variables: str) -> None:
     arguments = [EXAMPLE, "--config", recipe, "--set", *overrides]
     killed_once(run_dir, "checkpoints/02-small/*/rng_state_1.pth", *arguments, **variables)
     assert read_family(run_dir).member("small").status != "saved"
+    # DeepSpeed has files of its own, which nothing else writes: it is what trained.
+    assert any(run_dir.glob("checkpoints/02-small/*/global_step*")) == ("ACCELERATE_USE_DEEPSPEED" in variables)
 
 
 def run_killed_once(recipe: Path, *overrides: str, **variables: str) -> Path:

@@ -12,6 +12,7 @@ from hf_chain.methods.chain.family_data import PROCESSOR_FOLDER
 from hf_chain.methods.chain.recipe import load_recipe
 from hf_chain.methods.chain.runner import run
 from hf_chain.runs.ledger import FamilyRecord, Ledger, read_family
+from hf_chain.runs.resume import RunRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,26 +52,31 @@ def run_variant(
     recipe = recipe.model_copy(update={"name": name, "members": recipe.members[:members]})
     if first_member_of is not None:
         first, folder = recipe.members[0].name, recipe.folder_name(0)
-        take_over(first_member_of, recipe.run_dir, [first], [folder, PROCESSOR_FOLDER])
+        take_over(first_member_of, recipe, [first], [folder, PROCESSOR_FOLDER])
     run(recipe)
     return read_family(recipe.run_dir)
 
 
-def take_over(source: Path, run_dir: Path, members: Sequence[str], folders: Sequence[str]) -> None:
+def take_over(source: Path, recipe: RunRecipe, members: Sequence[str], folders: Sequence[str]) -> None:
     """Begins a run with finished members of another: the same seed, data and settings give the same weights.
 
     Args:
         source (`Path`): the other run.
-        run_dir (`Path`): the new run; nothing happens where it has begun already.
+        recipe (`RunRecipe`): that of the new run; nothing happens where it has begun already.
         members (`Sequence[str]`): members, or stages of a graft, whose ledger lines are copied.
         folders (`Sequence[str]`): folders of the run to copy.
     """
+    run_dir = recipe.run_dir
     if run_dir.exists():
         return
+    begun = read_family(source)
+    start = {"event": "run_started", "time": begun.started, "recipe": recipe.model_dump(mode="json")}
+    start |= {"plan": begun.plan, "environment": begun.environment}
     staging = run_dir.with_name(f".{run_dir.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     for part in folders:
         shutil.copytree(source / part, staging / part)
-    lines = [json.dumps(entry) for entry in Ledger(source).entries() if entry.get("member") in members]
+    entries = [start, *(entry for entry in Ledger(source).entries() if entry.get("member") in members)]
+    lines = [json.dumps(entry) for entry in entries]
     (staging / "ledger.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     staging.rename(run_dir)

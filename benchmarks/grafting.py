@@ -68,7 +68,7 @@ def _begin_with_target(recipe: GraftRecipe, source: GraftRecipe) -> None:
     folders = [record.folder for record in done if record.name == TARGET]
     if not folders:
         raise HfChainError(f"{recipe.name} needs the target of {source.run_dir}: run {source.name} first")
-    take_over(source.run_dir, recipe.run_dir, [TARGET], folders)
+    take_over(source.run_dir, recipe, [TARGET], folders)
 
 
 def _share_of_baseline(recipe: GraftRecipe) -> float:

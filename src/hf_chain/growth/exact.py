@@ -180,10 +180,10 @@ class StreamGrowth:
         self.normed = {weight.axes[0]: weight.role for weight in own if weight.role in ("unit_gain", "head_gain")}
 
     def weight(self, name: str, slot: Slot) -> torch.Tensor:
-        """A weight of the successor, float64."""
+        """A weight of the successor, float64, in any layout in memory."""
         spec, origin = slot.weight, None if slot.block is None else self.origins[slot.block]
         if origin and origin.inserted and self._starts_at_zero(spec):
-            return torch.zeros(self.growth.shape(name), dtype=torch.float64)
+            return torch.zeros((), dtype=torch.float64).expand(self.growth.shape(name))
         source = self.stream.in_block(name, origin.block if origin else None)
         old = self.growth.weight(source)
         if spec.role in ("keep", "head_gain"):
@@ -204,7 +204,7 @@ class StreamGrowth:
             grown = (grown + offset) * self.width.head_scale / self.embedding_factor - offset
         if origin and origin.inserted:
             self._silence_block(grown, spec, origin.inserted)
-        return grown.contiguous()
+        return grown
 
     def _starts_at_zero(self, spec: Weight) -> bool:
         """Whether a weight of a new block is zero, so that the block adds nothing to the stream."""

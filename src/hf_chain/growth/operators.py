@@ -120,7 +120,7 @@ def grow(
     else:
         successor = fresh_model(config, kind, seed, torch.float32)
     growth = Growth(family, predecessor, successor, config, seed)
-    weights = {name: weight.to(predecessor.dtype) for name, weight in OPERATORS[operator](growth)}
+    weights = {name: weight.to(predecessor.dtype).contiguous() for name, weight in OPERATORS[operator](growth)}
     successor.load_state_dict(weights, strict=False, assign=True)
     successor.tie_weights()
     _take_buffer_types(successor, predecessor)

@@ -52,7 +52,8 @@ def grow_optimizer_state(growth: Growth, state: Mapping[str, Any], depth: DepthR
             groups[of_group[source]]["params"].append(name)
         if source in held:
             step = torch.as_tensor(held[source]["step"])
-            grown[name] = {moment: walk.grown(name).to(held[source][moment]) for moment, walk in walks.items()}
+            moments = {moment: walk.grown(name).to(held[source][moment]) for moment, walk in walks.items()}
+            grown[name] = {moment: value.contiguous() for moment, value in moments.items()}
             grown[name]["step"] = torch.zeros_like(step) if inserted else step.clone()
     return {"state": grown, "param_groups": groups}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hf_chain.growth.width import normal, root_mean_square
+from hf_chain.growth.width import joined, normal, root_mean_square
 
 
 class Padded:
@@ -41,7 +41,7 @@ class Padded:
         return self.scale(weight) * self.epsilon_scale**0.5
 
     def shift(self, weight: torch.Tensor) -> torch.Tensor:
-        return torch.cat([weight, weight.new_zeros(self.extra, *weight.shape[1:])])
+        return joined(weight, weight.new_zeros(self.extra, *weight.shape[1:]))
 
     def depthwise(self, weight: torch.Tensor) -> torch.Tensor:
         return self.shift(weight)
@@ -97,7 +97,7 @@ class MeanFilled(Padded):
             # It is 0 in a block that is new and was not trained.
             of_new = scale.abs().mean().clamp_min(torch.finfo(scale.dtype).tiny)
             mean = torch.tensordot(scale, weight, dims=1) / (len(weight) * of_new)
-        return torch.cat([weight, mean.expand(self.extra, *mean.shape)])
+        return joined(weight, mean.expand(self.extra, *mean.shape))
 
     def depthwise(self, weight: torch.Tensor) -> torch.Tensor:
         # The norm behind it subtracts what all channels have.

@@ -78,6 +78,14 @@ def times(weight: torch.Tensor, factor: float) -> torch.Tensor:
     return weight if factor == 1 else weight * factor
 
 
+def joined(*parts: torch.Tensor) -> torch.Tensor:
+    """Parts one after the other along the first axis, in memory as the first of them: an embedding is on its side."""
+    first = parts[0]
+    if first.dim() == 2 and first.T.is_contiguous() and not first.is_contiguous():
+        return torch.cat([part.T for part in parts], dim=1).T
+    return torch.cat(parts)
+
+
 # Relative size of the random part that tells the k copies of a channel apart; at 1 a grown read has the spread of a
 # fresh one with its fan-in. The parts of the k copies add up to zero, so the function does not depend on the number.
 SYMMETRY_NOISE = 1.0
@@ -108,7 +116,7 @@ class Tiled:
         self.generator = generator
 
     def embed(self, weight: torch.Tensor) -> torch.Tensor:
-        return torch.cat([weight] * self.copies)
+        return joined(*[weight] * self.copies)
 
     probe = gain = shift = scale = depthwise = first_gain = first_shift = embed
 

@@ -105,8 +105,9 @@ def run_suite(
                 else:
                     evaluations.append(_frozen(suite, kind, model, processor, data))
             except HfChainError as error:
-                outcome.skipped[key] = f"{kind}: {one_line(error)}"
-                logger.warning(f"{key} is skipped: {outcome.skipped[key]}")
+                reason = f"{kind}: {one_line(error)}"
+                outcome.skipped[key] = "; ".join(filter(None, (outcome.skipped.get(key), reason)))
+                logger.warning(f"{key} is skipped: {reason}")
         if evaluations:
             whole = len(evaluations) == len(data.settings.kind)
             outcome.results[key] = _result(data, evaluations, settings if whole else {})

@@ -48,7 +48,8 @@ for code in sys.argv[1:]:
     if not child:
         exec(code)
         os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    # At once, as the next child would print what is held back as well.
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 CLASSES = ["CLIPModel", "CLIPProcessor", "AutoConfig", "AutoModel", "AutoImageProcessor", "AutoTokenizer", "Trainer"]
 KNOWN = """

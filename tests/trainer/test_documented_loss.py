@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,10 @@ import pytest
 import torch
 
 from hf_chain.trainer import ChainTrainer
+from support.method_page import formulas, quotes
 from support.pairs import RandomPairs, collate, tiny_clip, tiny_trainer
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "method.md").read_text(encoding="utf-8")
 STEPS, ALPHA, TAU = 10, 500.0, 0.6
-
-
-def quotes(formula: str) -> None:
-    """Holds that the page gives this formula, whose translation stands below it."""
-    assert "".join(formula.split()) in "".join(PAGE.split()), f"docs/method.md has another formula than {formula}"
 
 
 def documented_task(u: torch.Tensor, v: torch.Tensor, s: float, c: list[list[Any]]) -> float:
@@ -140,5 +134,4 @@ def test_the_whole_loss_is_the_one_of_the_page(tmp_path: Path, embedding: int, s
 
 def test_no_formula_of_the_two_losses_is_left_out() -> None:
     """The page gives the five that are quoted above, and one about unit vectors that follows from them."""
-    text = PAGE[PAGE.index("## The task") : PAGE.index("(cost-model)=")]
-    assert len(re.findall(r"^\$\$$", text, re.MULTILINE)) == 2 * 6
+    assert formulas("## The task", "(other-tasks)=") == 6

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -26,9 +25,8 @@ from hf_chain.methods.chain.recipe import ChainRecipe, load_recipe, recipe_class
 from hf_chain.methods.chain.runner import run
 from hf_chain.runs.ledger import FamilyRecord, read_family
 from hf_chain.tasks import find_paradigm
-from hf_chain.trainer import ChainTrainer
+from support.chains import run_interrupted, weights_of
 from support.recipes import REPOSITORY
-from support.stops import interrupt
 
 
 def image_recipe(folder: Path, **changes: Any) -> ChainRecipe:
@@ -63,10 +61,6 @@ def image_recipe(folder: Path, **changes: Any) -> ChainRecipe:
     return recipe_class(values).model_validate(values)
 
 
-def weights(family: FamilyRecord) -> dict[str, torch.Tensor]:
-    return load_file(family.run_dir / family.member("small").folder / "model.safetensors")
-
-
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> FamilyRecord:
     return read_family(run(image_recipe(tmp_path_factory.mktemp("images"))))
@@ -92,20 +86,15 @@ def test_members_are_grown_trained_evaluated_and_told_of_as_classifiers(family: 
 
 @pytest.mark.slow
 def test_an_interrupted_chain_ends_with_the_same_weights(family: FamilyRecord, tmp_path: Path) -> None:
-    recipe = image_recipe(tmp_path)
-    for step in (3, 5):
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            interrupt(patch, ChainTrainer, step=step)
-            run(recipe)
-    found = weights(read_family(run(recipe)))
-    assert all(torch.equal(found[name], value) for name, value in weights(family).items())
+    found = weights_of(run_interrupted(image_recipe(tmp_path), 3, 5))
+    assert all(torch.equal(found[name], value) for name, value in weights_of(family).items())
 
 
 @pytest.mark.slow
 def test_a_cached_teacher_is_the_live_one(family: FamilyRecord, tmp_path: Path) -> None:
     cached = read_family(run(image_recipe(tmp_path, cache_teacher_features=True)))
-    found = weights(cached)
-    for name, value in weights(family).items():
+    found = weights_of(cached)
+    for name, value in weights_of(family).items():
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
     assert cached.member("small").training_macs["teacher"] == cached.plan["members"][1]["teacher_macs"]
 

@@ -17,9 +17,8 @@ from hf_chain.methods.chain.recipe import ChainRecipe, load_recipe, recipe_class
 from hf_chain.methods.chain.runner import run
 from hf_chain.runs.ledger import FamilyRecord, read_family
 from hf_chain.tasks import find_paradigm
-from hf_chain.trainer import ChainTrainer
+from support.chains import run_interrupted
 from support.recipes import REPOSITORY
-from support.stops import interrupt
 
 
 def language_values(folder: Path, **changes: Any) -> dict[str, Any]:
@@ -113,12 +112,7 @@ def test_members_generate_as_stock_models(family: FamilyRecord) -> None:
 
 @pytest.mark.slow
 def test_an_interrupted_chain_ends_with_the_same_weights(family: FamilyRecord, tmp_path: Path) -> None:
-    recipe = language_recipe(tmp_path)
-    for step in (5, 4):
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            interrupt(patch, ChainTrainer, step=step)
-            run(recipe)
-    found = weights(read_family(run(recipe)))
+    found = weights(run_interrupted(language_recipe(tmp_path), 5, 4))
     for name, expected in weights(family).items():
         assert all(torch.equal(found[name][key], value) for key, value in expected.items()), name
 

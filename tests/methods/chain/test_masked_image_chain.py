@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForPreTraining
 
 from hf_chain.errors import HfChainError
@@ -16,9 +15,8 @@ from hf_chain.methods.chain.recipe import ChainRecipe, load_recipe, recipe_class
 from hf_chain.methods.chain.runner import run
 from hf_chain.runs.ledger import FamilyRecord, read_family
 from hf_chain.runs.recipe_file import validated
-from hf_chain.trainer import ChainTrainer
+from support.chains import run_interrupted, weights_of
 from support.recipes import REPOSITORY
-from support.stops import interrupt
 
 DECODER = {"decoder_hidden_size": 16, "decoder_num_attention_heads": 2, "decoder_num_hidden_layers": 1}
 
@@ -52,10 +50,6 @@ def masked_recipe(folder: Path, **changes: Any) -> ChainRecipe:
     return validated(recipe_class(values), values, "recipe")
 
 
-def weights(family: FamilyRecord) -> dict[str, torch.Tensor]:
-    return load_file(family.run_dir / family.member("small").folder / "model.safetensors")
-
-
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> FamilyRecord:
     return read_family(run(masked_recipe(tmp_path_factory.mktemp("masked"))))
@@ -79,13 +73,8 @@ def test_members_are_grown_trained_evaluated_and_told_of(family: FamilyRecord) -
 
 @pytest.mark.slow
 def test_an_interrupted_chain_ends_with_the_same_weights(family: FamilyRecord, tmp_path: Path) -> None:
-    recipe = masked_recipe(tmp_path)
-    for step in (3, 3):
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            interrupt(patch, ChainTrainer, step=step)
-            run(recipe)
-    found = weights(read_family(run(recipe)))
-    assert all(torch.equal(found[name], value) for name, value in weights(family).items())
+    found = weights_of(run_interrupted(masked_recipe(tmp_path), 3, 3))
+    assert all(torch.equal(found[name], value) for name, value in weights_of(family).items())
 
 
 def test_a_cache_is_refused_as_masks_change(tmp_path: Path) -> None:

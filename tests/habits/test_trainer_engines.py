@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
 from support.forks import Fork
+from support.launches import needs_deepspeed
 
 PROGRAM = """
 import sys
@@ -39,7 +39,7 @@ print("as it should be")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
+@needs_deepspeed
 def test_the_users_own_model_is_trained_under_zero_2(tmp_path: Path) -> None:
     world = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     process = Fork("-c", PROGRAM, tmp_path, Path(__file__).resolve().parents[1], variables=world)

@@ -5,14 +5,18 @@ The launchers themselves, `accelerate launch` for every engine and `torchrun`, a
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 import time
 from pathlib import Path
+
+import pytest
 
 from support.forks import Fork
 from support.recipes import REPOSITORY
 
 PROCESSES = 2
+needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
 
 
 def zero(stage: int) -> dict[str, str]:

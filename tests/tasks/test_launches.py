@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from support.launches import Launch
+from support.launches import Launch, needs_deepspeed
 from support.recipes import REPOSITORY
 from support.tasks_run import BATCH, TASKS, run
 
@@ -19,7 +18,6 @@ pytestmark = pytest.mark.slow
 
 HALF: dict[str, Any] = {"per_device_train_batch_size": BATCH // 2, "micro_batch_size": 2}
 ZERO_3 = HALF | {"deepspeed": str(REPOSITORY / "examples/accelerate_configs/zero3.json")}
-needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
 
 
 @pytest.fixture(scope="module")

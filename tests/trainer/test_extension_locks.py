@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from torch.utils.file_baton import FileBaton
 from hf_chain.arguments import extension_locks
 from hf_chain.arguments.extension_locks import guard_builds, holders, remove_if_left
 from hf_chain.errors import HfChainError
+from support.launches import needs_deepspeed
 
 BUILD = """
 import sys, time
@@ -99,7 +99,7 @@ def test_a_wait_has_an_end(lock: Path, build: subprocess.Popen[str], monkeypatch
         FileBaton(str(lock)).wait()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
+@needs_deepspeed
 def test_what_training_does_not_use_is_not_built_on_a_cpu(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from deepspeed import ops
     from deepspeed.accelerator import get_accelerator

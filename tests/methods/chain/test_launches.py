@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from hf_chain.data import DataSettings, ScenesSettings, load_splits
 from hf_chain.methods.chain.recipe import load_recipe
 from hf_chain.methods.chain.runner import run
 from hf_chain.runs.ledger import read_family
-from support.launches import PROCESSES, Launch, killed_once, zero
+from support.launches import PROCESSES, Launch, killed_once, needs_deepspeed, zero
 from support.recipes import EXAMPLE, GLOBAL_BATCH, accelerate_config, launch, tiny_values, write_recipe
 
 pytestmark = pytest.mark.slow
@@ -24,8 +23,6 @@ HALF = f"training.per_device_train_batch_size={GLOBAL_BATCH // PROCESSES}"
 MICRO = f"training.micro_batch_size={GLOBAL_BATCH // PROCESSES // 2}"
 MEMBERS = ("01-tiny", "02-small")
 """The second one has a teacher with another embedding size, and so maps to the teacher."""
-
-needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
 
 
 def configured(name: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 from pathlib import Path
@@ -14,14 +13,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from support.graft_run import ACCUMULATION, GLOBAL_BATCH, SETTINGS, STEPS, run
-from support.launches import Launch, killed_once
+from support.launches import Launch, killed_once, needs_deepspeed
 from support.recipes import REPOSITORY, environment
 
 pytestmark = pytest.mark.slow
 
 SCRIPT = str(REPOSITORY / "tests" / "support" / "graft_run.py")
 HALF = {"per_device_train_batch_size": GLOBAL_BATCH // ACCUMULATION // 2}
-needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
 
 
 @pytest.fixture(scope="module")

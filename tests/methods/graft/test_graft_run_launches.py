@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 from pathlib import Path
@@ -17,7 +16,7 @@ from hf_chain.methods.graft.recipe import load_graft_recipe
 from hf_chain.methods.graft.runner import run_graft
 from hf_chain.runs.ledger import read_family
 from support.graft_recipes import CHAIN, tiny_graft_values
-from support.launches import PROCESSES, Launch
+from support.launches import PROCESSES, Launch, needs_deepspeed
 from support.recipes import REPOSITORY, accelerate_config, environment, write_recipe
 
 pytestmark = pytest.mark.slow
@@ -27,7 +26,6 @@ GLOBAL_BATCH = 8
 EVEN = {"adam_epsilon": 1e-4, "bf16": False, "disable_tqdm": True, "logging_steps": 1}
 STAGES = ["target", "surrogate", "adapter", "translator", "encoder", "graft", "decoder"]
 TRAINED = ["target", "adapter", "encoder", "decoder"]
-needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
 
 
 def recipe_in(folder: Path, processes: int = 1) -> Path:

@@ -1,0 +1,1 @@
+"""What chains cost against twins at equal quality, from the ledgers of runs alone."""

@@ -50,6 +50,8 @@ class Step(Protocol):
         """Does what is left to do; the result is the same wherever an earlier attempt ended."""
 
 
+TRUNKS_FOLDER = "trunks"
+
 AnyRecipe = TypeVar("AnyRecipe", bound=MethodRecipe)
 
 
@@ -81,6 +83,10 @@ class RunContext(Generic[AnyRecipe]):
     def folder(self, step: str) -> Path:
         """Where the result of a step is, such as `02-small`."""
         return self.recipe.run_dir / f"{self.index(step) + 1:02d}-{step}"
+
+    def trunk(self, step: str) -> Path:
+        """Where the trunk of a step is, from which others grow."""
+        return self.recipe.run_dir / TRUNKS_FOLDER / self.folder(step).name
 
     def checkpoints(self, step: str) -> Path:
         """Where a step keeps its checkpoints while it is trained."""

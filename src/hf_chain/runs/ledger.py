@@ -146,6 +146,9 @@ class MemberRecord:
     """Whether parameters of the language model were trained, or LoRA; `None` where nothing was, or a graft is old."""
     training_macs: dict[str, int] = field(default_factory=dict)
     """`total`, and what it is the sum of: `student` (3 forwards) and `teacher`, or `cut` and `translator`."""
+    trunk: dict[str, Any] = field(default_factory=dict)
+    """Empty, or what it has come to before its rate falls: `steps`, `samples`, `training_macs` in all up to there, and
+    `manifest_sha256` of its folder in `trunks`. A successor grows from it."""
     evaluation_macs: int = 0
     seconds: float = 0.0
     images_per_second: float = 0.0

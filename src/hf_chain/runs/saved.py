@@ -20,7 +20,7 @@ def saved_fields(folder: Path) -> dict[str, str]:
     return {
         "folder": folder.name,
         "weights_sha256": weights_sha256(folder),
-        "manifest_sha256": file_sha256(folder / MANIFEST_NAME),
+        "manifest_sha256": manifest_sha256(folder),
         "card_sha256": file_sha256(folder / CARD_NAME),
     }
 
@@ -45,6 +45,25 @@ def check_saved(record: MemberRecord, folder: Path) -> None:
         if weights_sha256(folder) != record.weights_sha256:
             raise HfChainError(f"{folder} is damaged (its weights have changed): {REMEDY}")
         return
+    check_manifest(folder, record.manifest_sha256, record.name)
+
+
+def manifest_sha256(folder: Path) -> str:
+    """Hash of the manifest of a folder that is whole."""
+    return file_sha256(folder / MANIFEST_NAME)
+
+
+def check_manifest(folder: Path, expected: str, name: str) -> None:
+    """Refuses a folder that is not what its manifest says, or another one than the ledger means.
+
+    Args:
+        folder (`Path`): the folder.
+        expected (`str`): hash of its manifest, of the ledger.
+        name (`str`): what was saved there.
+
+    Raises:
+        HfChainError: naming the folder, what differs and the remedy.
+    """
     check_whole(folder, REMEDY)
-    if file_sha256(folder / MANIFEST_NAME) != record.manifest_sha256:
-        raise HfChainError(f"{folder} is not what {record.name} was saved as, but another whole folder: {REMEDY}")
+    if manifest_sha256(folder) != expected:
+        raise HfChainError(f"{folder} is not what {name} was saved as, but another whole folder: {REMEDY}")

@@ -47,6 +47,9 @@ class UsualFields:
     micro_batch_size: int | None = None
     image_token_keep: float = 1.0
     unmasked_tail: float = 0.1
+    trunk_decay: float | None = None
+    trunk_merge: int = 0
+    new_weights_warmup: float = 0.0
     bf16: bool | str = False
 
 
@@ -68,8 +71,19 @@ def check_values_of(config: Any, values: dict[str, Any]) -> None:
         raise HfChainError(f"feature_loss_schedule={schedule!r} is unknown: use one of {', '.join(SCHEDULES)}")
     if not 0 < (share := values.get("feature_loss_until", 1)) <= 1:
         raise HfChainError(f"feature_loss_until={share} must be above 0 and at most 1")
+    _check_trunk(values)
     check_task_values(task, values)
     batch = values.get("per_device_train_batch_size", config.per_device_train_batch_size)
     micro = values.get("micro_batch_size")
     if micro is not None and (micro < 1 or batch % micro):
         raise HfChainError(f"micro_batch_size={micro} must divide per_device_train_batch_size={batch}")
+
+
+def _check_trunk(values: dict[str, Any]) -> None:
+    decay, merge = values.get("trunk_decay"), values.get("trunk_merge", 0)
+    if decay is not None and not 0 < decay < 1:
+        raise HfChainError(f"trunk_decay={decay} must be above 0 and below 1: 0.1 to 0.15 are usual")
+    if merge and (decay is None or merge < 2):
+        raise HfChainError(f"trunk_merge={merge} merges states over the share trunk_decay: give that, and 2 or more")
+    if not 0 <= (share := values.get("new_weights_warmup", 0)) < 1:
+        raise HfChainError(f"new_weights_warmup={share} must be at least 0 and below 1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import SchedulerType, TrainingArguments
 
 from hf_chain.arguments.checkpointing import take_new_names
 from hf_chain.arguments.extension_locks import guard_builds
@@ -37,6 +37,13 @@ class ChainConfig(TrainingArguments):
         image_token_keep (`float`): share of the patch tokens, in (0, 1], kept at random while training. Source: FLIP
             (arXiv 2212.00794).
         unmasked_tail (`float`): share of the training, in [0, 1], at its end that sees all tokens.
+        trunk_decay (`float`, *optional*): share of the training, in (0, 1), at its end that is a branch for delivery:
+            up to it the learning rate is stable after its warm-up, then it falls to 0. What is there before it falls
+            is kept as the trunk, from which successors grow. Sources: arXiv 2404.06395, arXiv 2511.04981.
+        trunk_merge (`int`): where above 0, nothing falls: delivered is the mean of so many states over that share.
+            Source: WSM (arXiv 2507.17634).
+        new_weights_warmup (`float`): share of the training in which what growth has added warms up, where the
+            optimizer's state has grown too; what is inherited goes on at the full rate.
         bf16 (`bool` or `str`): whether to compute in bfloat16; `"auto"` where the device has instructions for it.
 
     Raises:
@@ -60,6 +67,11 @@ class ChainConfig(TrainingArguments):
     )
     image_token_keep: float = field(default=1.0, metadata={"help": "Share of patch tokens kept while training."})
     unmasked_tail: float = field(default=0.1, metadata={"help": "Share of the training, at its end, with all tokens."})
+    trunk_decay: float | None = field(
+        default=None, metadata={"help": "Share of the training, at its end, in which the stable rate falls to 0."}
+    )
+    trunk_merge: int = field(default=0, metadata={"help": "States that are merged instead of a decay."})
+    new_weights_warmup: float = field(default=0.0, metadata={"help": "Share in which what growth added warms up."})
     bf16: SwitchOrAuto = field(
         default=False,
         metadata={"help": "Computes in bfloat16; auto: where the device has it.", "nargs": "?", "const": True},
@@ -79,6 +91,9 @@ class ChainConfig(TrainingArguments):
         super().__post_init__()
         check_accelerator(self)
         check_values({name: getattr(self, name) for name in CHECKED})
+        if self.trunk_decay is not None:
+            # What a trunk is; its branch begins in `ChainTrainer.create_scheduler`.
+            self.lr_scheduler_type = SchedulerType.CONSTANT_WITH_WARMUP
         self.feature_loss_weight = feature_loss_weight(
             {"task": self.task, "feature_loss_weight": self.feature_loss_weight}
         )
@@ -93,6 +108,9 @@ CHECKED = (
     "image_token_keep",
     "unmasked_tail",
     "micro_batch_size",
+    "trunk_decay",
+    "trunk_merge",
+    "new_weights_warmup",
     *CHECKED_UNUSED,
     "label_names",
     "neftune_noise_alpha",

@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 from transformers import PreTrainedModel
 
@@ -27,8 +28,10 @@ from hf_chain.tasks import find_task
 from hf_chain.tasks.accumulation import backward_added_up, backward_through_features
 from hf_chain.tasks.task import Features, Handed
 from hf_chain.trainer.chain_config import ChainConfig
+from hf_chain.trainer.inherited_state import NamedState, NewWeightsWarmup, inherit
 from hf_chain.trainer.meters import Meters
 from hf_chain.trainer.stage_trainer import StageTrainer, require_columns
+from hf_chain.trainer.trunk import Trunk, TrunkRate
 
 
 class ChainTrainer(StageTrainer):
@@ -45,6 +48,8 @@ class ChainTrainer(StageTrainer):
             labels are.
         teacher (`PreTrainedModel` or `FeatureSource`, *optional*): the predecessor, which is frozen, or a cache of its
             features.
+        optimizer_state (`Mapping`, *optional*): AdamW's state by the names of the model's weights, which the training
+            begins with: what `grow` has made of the predecessor's.
         kwargs: as for `Trainer`: `train_dataset`, `data_collator`, `processing_class`, `callbacks`, `optimizers`, … .
 
     Raises:
@@ -61,6 +66,7 @@ class ChainTrainer(StageTrainer):
         model: PreTrainedModel | None = None,
         args: ChainConfig | None = None,
         teacher: PreTrainedModel | FeatureSource | None = None,
+        optimizer_state: NamedState | None = None,
         **kwargs: Any,
     ) -> None:
         check_arguments(type(self), model, args, ChainConfig, kwargs)
@@ -88,6 +94,15 @@ class ChainTrainer(StageTrainer):
         if isinstance(source, LiveTeacher):
             source.model = engine.place_teacher(source.model, self.task.readers(source.model))
         self.teacher = source
+        self.inherited_state = optimizer_state
+        self.trunk = Trunk(self, args) if args.trunk_decay is not None else None
+        if self.trunk is not None:
+            if kwargs.get("optimizers", (None, None))[1] is not None:
+                raise HfChainError("optimizers holds a schedule, and trunk_decay is one: leave one of them out")
+            self.add_callback(self.trunk)
+        if engine.is_deepspeed and (optimizer_state or args.trunk_merge):
+            given = "an optimizer_state" if optimizer_state else "trunk_merge"
+            raise HfChainError(f"DeepSpeed keeps weights and AdamW's state itself, and takes no {given}: leave it out")
         self.meters: Meters | None = None
         self._loss_parts: dict[str, torch.Tensor] = {}
 
@@ -110,6 +125,32 @@ class ChainTrainer(StageTrainer):
         """Limits what the task limits, such as a logit scale."""
         for parameter, largest in self.task.limits(self._unwrapped):
             self.engine.clamp(parameter, largest)
+
+    # What the optimizer begins with, and how its rate goes
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The Trainer's, with the state that was grown."""
+        new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if new and self.inherited_state is not None:
+            inherit(optimizer, self._unwrapped, self.inherited_state)
+            if self.args.new_weights_warmup:
+                NewWeightsWarmup(optimizer, self._unwrapped, self.inherited_state, self._warmth_of_new_weights)
+        return optimizer
+
+    def _warmth_of_new_weights(self) -> float:
+        return (self.state.global_step + 1) / (self.args.new_weights_warmup * self.state.max_steps)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """The Trainer's, or that of a trunk."""
+        if self.trunk is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        self.trunk.rate = TrunkRate.of(self.args, num_training_steps)
+        schedule: Any = LambdaLR(optimizer or self.optimizer, self.trunk.rate)
+        self.lr_scheduler, self._created_lr_scheduler = schedule, True
+        return schedule
 
     # What a step costs and how far the training is
 

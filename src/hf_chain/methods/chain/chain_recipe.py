@@ -62,6 +62,9 @@ class ChainRecipe(Settings):
         None, description="Hub name or folder of a published model that the first member grows from."
     )
     operator: Operator = Field("exact", description="Growth operator of all members after the first.")
+    optimizer_state: bool = Field(
+        True, description="Let AdamW's state grow with the weights of a predecessor that has a trunk."
+    )
     training: dict[str, Any] = Field({}, description="`ChainConfig` fields, the same for all members.")
     cache_teacher_features: bool = Field(False, description="Store the teacher's features on disk before training.")
     independent: bool = Field(False, description="Train every member from scratch, as the baseline of a chain.")

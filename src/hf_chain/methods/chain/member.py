@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from hf_chain.engine import build_whole_again
 from hf_chain.evaluation import Evaluation
 from hf_chain.files import whole_folder, write_json
 from hf_chain.growth import grow, growth_error
+from hf_chain.growth.shapes import EXACT_IN_WIDTH
 from hf_chain.methods.chain.chain_recipe import ChainRecipe
 from hf_chain.methods.chain.family_data import FamilyData
 from hf_chain.methods.context import RunContext
 from hf_chain.runs.environment import check_engine
 from hf_chain.runs.ledger import MemberRecord
-from hf_chain.runs.saved import saved_fields
+from hf_chain.runs.saved import check_manifest, manifest_sha256, saved_fields
 from hf_chain.runs.training_run import (
     TRAINING_DEFAULTS,
     logging_steps,
@@ -34,6 +36,8 @@ from hf_chain.runs.training_run import (
 from hf_chain.tasks import find_task
 from hf_chain.tasks.paradigm import Paradigm
 from hf_chain.trainer import ChainConfig, ChainTrainer
+from hf_chain.trainer.inherited_state import NamedState
+from hf_chain.trainer.trunk import read_state
 
 logger = logging.get_logger(__name__)
 
@@ -93,13 +97,13 @@ class MemberStage:
             self.context.remove_checkpoints(self.name)
             return
         self._note_start()
-        predecessor, model = self._build()
+        model, state = self._build()
         self._evaluate_before(model)
         # Wrapped before the engine starts: ZeRO-3 would build it in pieces.
-        teacher = predecessor if self.recipe.is_taught(self.member) else None
+        teacher = self._predecessor() if self.recipe.is_taught(self.member) else None
         wrapped = self.paradigm.wrap(model, teacher)
         with self.context.tracked(self.name).told():
-            trainer = self._trainer(wrapped, teacher)
+            trainer = self._trainer(wrapped, teacher, state)
             train_or_resume(trainer, self.context.main_process)
         self._save(trainer)
         trainer.accelerator.wait_for_everyone()
@@ -138,21 +142,44 @@ class MemberStage:
         """Configuration of the member, with the special tokens of the run's tokenizer."""
         return self.paradigm.config(self.member, self.data)
 
-    def _build(self) -> tuple[PreTrainedModel | None, PreTrainedModel]:
-        """The frozen predecessor, if there is one, and the member as it enters training. The same in every process."""
+    def _build(self) -> tuple[PreTrainedModel, NamedState | None]:
+        """The member as it enters training, and the optimizer's state that grew along; the same in every process."""
         config, seed = self.config(), self.recipe.seed + self.index
         if self._operator is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                return None, self.paradigm.new(config)
-        before = self._parent_name or ""
-        inside = self.recipe.parent_of(self.member) is not None
-        self.context.check_saved(before)
-        predecessor = self.paradigm.load(str(self.context.folder(before) if inside else before), config)
-        model = grow(predecessor, config, operator=self._operator, seed=seed)
+                return self.paradigm.new(config), None
+        trunk = self._trunk_before()
+        predecessor = self._predecessor() if trunk is None else self.paradigm.load(str(trunk), config)
+        state = read_state(trunk) if trunk is not None and self._inherits_state else None
+        grown: Any = grow(predecessor, config, self._operator, seed, **({"optimizer_state": state} if state else {}))
+        model, state = grown if state else (grown, None)
         if self.context.main_process and not self.record.growth_error:
             self.context.note("grown", self.name, growth_error=growth_error(predecessor, model))
-        return predecessor, model
+        return model, state and state["state"]
+
+    def _predecessor(self) -> PreTrainedModel:
+        """As it was delivered."""
+        before = self._parent_name or ""
+        self.context.check_saved(before)
+        inside = self.recipe.parent_of(self.member) is not None
+        return self.paradigm.load(str(self.context.folder(before) if inside else before), self.config())
+
+    def _trunk_before(self) -> Path | None:
+        """The trunk of the predecessor, where it has one."""
+        parent = self.recipe.parent_of(self.member)
+        if parent is None or self.recipe.training_of(parent).get("trunk_decay") is None:
+            return None
+        folder = self.context.trunk(parent.name)
+        if self.context.main_process:
+            check_manifest(
+                folder, self.context.record(parent.name).trunk["manifest_sha256"], f"trunk of {parent.name}"
+            )
+        return folder
+
+    @property
+    def _inherits_state(self) -> bool:
+        return self.recipe.optimizer_state and self._operator in EXACT_IN_WIDTH
 
     def _evaluate_before(self, model: PreTrainedModel) -> None:
         if self.context.main_process and not self.record.metrics_before:
@@ -163,7 +190,9 @@ class MemberStage:
 
     # Train
 
-    def _trainer(self, model: PreTrainedModel, teacher: PreTrainedModel | None) -> ChainTrainer:
+    def _trainer(
+        self, model: PreTrainedModel, teacher: PreTrainedModel | None, state: NamedState | None
+    ) -> ChainTrainer:
         tracked = self.context.tracked(self.name).fields
         args = ChainConfig(
             output_dir=str(self.context.checkpoints(self.name)),
@@ -205,11 +234,14 @@ class MemberStage:
             model,
             args,
             source,
+            state,
             train_dataset=self.data.train,
             data_collator=self.data.collator,
             processing_class=self.data.processor,
         )
         check_engine(args.world_size, args.n_gpu, trainer.engine.is_deepspeed)
+        if trainer.trunk is not None:
+            trainer.trunk.folder = self.context.trunk(self.name)
         return trainer
 
     # Save
@@ -241,6 +273,8 @@ class MemberStage:
                 (folder / leftover).unlink(missing_ok=True)
             self.context.describe(self.name, folder)
         self.context.note("saved", self.name, **saved_fields(self.folder))
+        if trainer.trunk is not None:
+            shutil.rmtree(trainer.trunk.states, ignore_errors=True)
         self.context.remove_checkpoints(self.name)
 
     def _training_figures(self, trainer: ChainTrainer) -> dict[str, Any]:
@@ -258,9 +292,19 @@ class MemberStage:
                 seconds, before = entry["train_runtime"], steps
         # The steps after the last log entry went at the same speed.
         seconds *= steps / max(1, before)
+        trunk = {}
+        if trainer.trunk is not None and trainer.trunk.rate is not None:
+            grown_from = trainer.trunk.rate.trunk
+            trunk = {
+                "steps": grown_from,
+                "samples": grown_from * cost.samples_per_step,
+                "training_macs": cost.total_macs(grown_from) + self._cache_macs,
+                "manifest_sha256": manifest_sha256(trainer.trunk.folder),
+            }
         return {
             "samples": steps * cost.samples_per_step,
             "training_macs": {"student": student, "teacher": teacher, "total": student + teacher},
+            "trunk": trunk,
             "seconds": round(seconds, 1),
             unit: round(steps * cost.samples_per_step * units / seconds, 1) if seconds else 0.0,
         }

@@ -35,6 +35,9 @@ logger = logging.get_logger(__name__)
 BYTES_PER_PARAMETER = 4 + 2 * 12
 """On disk at a time: the member, and two checkpoints with weights and both moments of AdamW, in float32."""
 
+BYTES_PER_TRUNK_PARAMETER = 4 + 2 * 4
+"""Weights and both moments, kept for successors."""
+
 
 def check_recipe(recipe: ChainRecipe, cost: FamilyCost) -> None:
     """Checks what can be known from the recipe and the machine alone.
@@ -56,6 +59,9 @@ def check_recipe(recipe: ChainRecipe, cost: FamilyCost) -> None:
             planned.steps,
         )
     needed = BYTES_PER_PARAMETER * cost.largest.parameters + 4 * sum(member.parameters for member in cost.members)
+    for member, planned in zip(recipe.members, cost.members, strict=True):
+        if recipe.training_of(member).get("trunk_decay") is not None:
+            needed += BYTES_PER_TRUNK_PARAMETER * planned.parameters
     check_disk(recipe.run_dir, needed)
     if recipe.hub.push:
         check_login(recipe.hub.prefix)

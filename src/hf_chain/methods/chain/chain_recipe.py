@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from hf_chain.hub.settings import HubSettings
+from hf_chain.methods.chain.rates import RateRules
 from hf_chain.runs.training_fields import check_training
 from hf_chain.settings import LARGEST_SEED, MOST_EPOCHS, FolderName, Settings, expanded
 from hf_chain.tasks import feature_loss_weight, find_paradigm
@@ -66,6 +67,7 @@ class ChainRecipe(Settings):
         True, description="Let AdamW's state grow with the weights of a predecessor that has a trunk."
     )
     training: dict[str, Any] = Field({}, description="`ChainConfig` fields, the same for all members.")
+    rates: RateRules = Field(RateRules(), description="Rules for the learning rates and warm-ups of members.")
     cache_teacher_features: bool = Field(False, description="Store the teacher's features on disk before training.")
     independent: bool = Field(False, description="Train every member from scratch, as the baseline of a chain.")
     baseline_epochs: float | None = Field(
@@ -220,8 +222,9 @@ class ChainRecipe(Settings):
         return self.training_of(self.members[self.step_names.index(name)])
 
     def training_of(self, member: Any) -> dict[str, Any]:
-        """`ChainConfig` fields of a member: the recipe's, then its own."""
-        return {**self.training, **member.training}
+        """`ChainConfig` fields of a member: the recipe's, those of its rules for rates, then its own."""
+        ruled = self.rates.fields(self.training, self.members[0], member, self.operator_of(member) is not None)
+        return {**self.training, **ruled, **member.training}
 
     def is_taught(self, member: Any) -> bool:
         """Whether a member has a teacher."""

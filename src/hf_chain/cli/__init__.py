@@ -1,4 +1,4 @@
-"""The command line: `hf-chain plan | run | grow | convert | eval | push | report | surrogate | graft | export | chat`.
+"""The command line: `hf-chain plan | run | grow | convert | eval | push | report | compare | surrogate | graft …`.
 
 Rooms are imported inside the commands, so that `--help` starts neither torch nor the network.
 """
@@ -10,7 +10,7 @@ import sys
 import typer
 
 from hf_chain.cli.exits import exit_cleanly
-from hf_chain.cli.families import convert, grow, push, report
+from hf_chain.cli.families import compare, convert, grow, push, report
 from hf_chain.cli.grafts import chat, export, graft, surrogate
 from hf_chain.cli.recipes import evaluate, plan, run
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (plan, run, grow, convert, evaluate, push, report, surrogate, graft, export, chat):
+for command in (plan, run, grow, convert, evaluate, push, report, compare, surrogate, graft, export, chat):
     app.command("eval" if command is evaluate else command.__name__)(command)
 
 

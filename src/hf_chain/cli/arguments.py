@@ -21,6 +21,11 @@ def home(path: Any) -> Any:
     return type(path)(os.path.expanduser(path))
 
 
+def homes(paths: list[Any]) -> list[Any]:
+    """The same of several."""
+    return [home(path) for path in paths]
+
+
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", callback=home)]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/scenes.", callback=home)]
 NewFolder = Annotated[Path, typer.Argument(help="Folder of the result, which must not exist yet.", callback=home)]

@@ -1,4 +1,4 @@
-"""Commands on models and runs of a chain: `grow`, `convert`, `push` and `report`."""
+"""Commands on models and runs of a chain: `grow`, `convert`, `push`, `report` and `compare`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hf_chain.cli.arguments import NewFolder, RunFolder, home
+from hf_chain.cli.arguments import NewFolder, RunFolder, home, homes
 from hf_chain.errors import HfChainError
 
 
@@ -91,3 +91,24 @@ def report(
     from hf_chain.commands.report import write_report
 
     typer.echo(write_report(run_dir, baseline))
+
+
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs: chains, and twins.", callback=homes)
+    ],
+    metric: Annotated[str | None, typer.Option(help="Metric to compare by; default: the task's main one.")] = None,
+    split: Annotated[str, typer.Option(help="Split that it was measured on.")] = "validation",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for compare.md, .json, .png and .svg.", callback=home)
+    ] = None,
+) -> None:
+    """Say what chains cost against twins of the same sizes at equal quality, from the ledgers of runs."""
+    import json
+
+    from hf_chain.commands.compare import compare_runs
+    from hf_chain.methods.chain.comparison.table import to_markdown
+
+    found = compare_runs(runs, metric, split, output)
+    typer.echo(json.dumps(found.to_json(), indent=2) if as_json else to_markdown(found), nl=as_json)

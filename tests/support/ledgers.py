@@ -24,6 +24,7 @@ class Trained:
         trunk (`int`, *optional*): MACs up to the state that others grow from.
         seconds (`float`, *optional*): By default a tenth of the MACs.
         trials (`int`): What the metric is a mean over.
+        teacher (`int`): The teacher's part of the MACs.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Trained:
     trunk: int | None = None
     seconds: float | None = None
     trials: int = 0
+    teacher: int = 0
 
 
 def write_ledger(
@@ -54,7 +56,8 @@ def write_ledger(
         ledger.append(
             "started", one.name, index=index, parent=one.parent, parameters=parameters, macs_per_sample=parameters
         )
-        costs: dict[str, Any] = {"training_macs": {"student": one.macs, "teacher": 0, "total": one.macs}}
+        student = one.macs - one.teacher
+        costs: dict[str, Any] = {"training_macs": {"student": student, "teacher": one.teacher, "total": one.macs}}
         if one.trunk is not None:
             costs["trunk"] = {"steps": 1, "training_macs": one.trunk}
         ledger.append("trained", one.name, seconds=one.macs / 10 if one.seconds is None else one.seconds, **costs)

@@ -74,6 +74,14 @@ def test_without_trunks_whole_trainings_are_paid(tmp_path: Path) -> None:
     assert found.chains[0].family.cost["macs"].mean == 1050
 
 
+def test_who_is_taught_pays_for_what_was_delivered(tmp_path: Path) -> None:
+    """A teacher is its predecessor as it was delivered, decay branch and all."""
+    members = [CHAIN[0], Trained("s", 330, 3.3, "xs", trunk=300, teacher=30), CHAIN[2]]
+    found = compare([write_ledger(tmp_path / "chain", *members), *write_twins(tmp_path)])
+    assert [one.cost["macs"].mean for one in found.chains[0].members] == [220, 220 + 330, 220 + 300 + 500]
+    assert found.chains[0].family.cost["macs"].mean == 1050
+
+
 def test_a_star_pays_for_its_trunk_once(tmp_path: Path) -> None:
     star = [CHAIN[0], CHAIN[1], Trained("m", 500, 2.7, "xs")]
     found = compare([write_ledger(tmp_path / "star", *star), *write_twins(tmp_path)])
@@ -168,7 +176,7 @@ def test_of_one_seed_shares_have_the_error_of_their_samples(tmp_path: Path) -> N
 def test_the_continued_predecessor_grows_out_of_the_chain(tmp_path: Path, place: str) -> None:
     """The chain's second member trained on: 600 from its trunk at 200 + 300, so 3.1 for 1,100; 3.2 is near 1,000."""
     parent = {"the same run": "s", "a run that was moved": "elsewhere/chain/02-s"}.get(place)
-    parent = parent or str(tmp_path / "chain" / "02-s") + ("/trunk" if place == "a trunk" else "")
+    parent = parent or str(tmp_path / "chain" / ("trunks/02-s" if place == "a trunk" else "02-s"))
     control = Trained("s-on", 600, 3.1, parent)
     inside = place == "the same run"
     runs = [write_ledger(tmp_path / "chain", *CHAIN, *([control] if inside else [])), *write_twins(tmp_path)]

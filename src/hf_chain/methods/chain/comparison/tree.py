@@ -18,6 +18,9 @@ Unit = Literal["macs", "seconds"]
 UNITS: tuple[Unit, ...] = ("macs", "seconds")
 Kind = Literal["alone", "grown", "trained on"]
 
+TRUNKS_FOLDER = "trunks"
+"""Of a run, beside the folders of its members."""
+
 
 @dataclass(eq=False)
 class Delivery:
@@ -31,7 +34,8 @@ class Delivery:
         trials (`int`, *optional*): What that is a mean over.
         parent (`Delivery`, *optional*): What it has grown from.
         published (`str`, *optional*): The published model that it has grown from instead.
-        from_delivered (`bool`): Whether it has grown from what its parent delivered, though that has a trunk.
+        from_delivered (`bool`): Whether it needed what its parent delivered, and not the trunk alone: it was taught by
+            it, or has grown from its folder.
     """
 
     run: FamilyRecord
@@ -158,6 +162,7 @@ def grow_tree(runs: Sequence[FamilyRecord], split: str, metric: str) -> list[lis
             key = (record.weights_sha256, record.parameters, record.training_macs.get("total"))
             size = sizes[place, record.name]
             new = Delivery(run, record, size, quality, trials if metric_of(metric).is_share else None)
+            new.from_delivered = record.training_macs.get("teacher", 0) > 0
             found[-1].append(unique.setdefault(key if record.weights_sha256 else (place, record.name), new))
     folders = {
         delivery.run.run_dir.resolve() / delivery.record.folder: delivery
@@ -181,9 +186,9 @@ def _link(delivery: Delivery, inside: dict[str, Delivery], folders: dict[Path, D
         raise HfChainError(f"{run.run_dir} does not say what {name} cost, before {delivery.name}: restore its ledger")
     else:
         path = Path(name).resolve()
-        # A trunk lies inside of its member's folder.
-        delivered, inner = _in(folders, path), _in(folders, path.parent)
-        delivery.parent, delivery.from_delivered = delivered or inner, delivered is not None
+        of_trunk = path.parent.name == TRUNKS_FOLDER
+        delivery.parent = _in(folders, path.parent.parent / path.name if of_trunk else path)
+        delivery.from_delivered |= not of_trunk
         if delivery.parent is None:
             for folder in (path.parent, path.parent.parent):
                 if (folder / LEDGER_NAME).exists():

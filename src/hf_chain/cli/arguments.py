@@ -21,9 +21,9 @@ def home(path: Any) -> Any:
     return type(path)(os.path.expanduser(path))
 
 
-def homes(paths: list[Any]) -> list[Any]:
+def homes(paths: list[Any] | None) -> list[Any]:
     """The same of several."""
-    return [home(path) for path in paths]
+    return [home(path) for path in paths or []]
 
 
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", callback=home)]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hf_chain.cli.arguments import Overrides, RecipePath, home
+from hf_chain.cli.arguments import Overrides, RecipePath, home, homes
 from hf_chain.errors import HfChainError
 
 
@@ -16,14 +16,37 @@ def plan(
     set_: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     tflops: Annotated[float | None, typer.Option(help="TFLOP/s you expect, to plan hours.")] = None,
+    curves: Annotated[
+        list[Path] | None,
+        typer.Option(help="Run to learn a law of loss from, and to propose epochs by. Repeatable.", callback=homes),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="With --curves: what the family may cost: 500T (MACs), 20h or 100USD.")
+    ] = None,
+    quality: Annotated[
+        float | None, typer.Option(help="With --curves: what the largest member shall reach, in the metric's unit.")
+    ] = None,
+    price: Annotated[float | None, typer.Option(help="Price of an hour, for a --budget of money.")] = None,
+    metric: Annotated[str | None, typer.Option(help="With --curves: its metric; the task's by default.")] = None,
+    margin: Annotated[
+        float, typer.Option(help="With --curves: how far members have to be ahead of the one before, trained on.")
+    ] = 0.0,
 ) -> None:
-    """Say what a recipe costs, before anything is trained."""
+    """Say what a recipe costs, before anything is trained; or, with --curves, how long to train its members."""
     import json
 
     from hf_chain.commands.run import RunArguments
 
     arguments = RunArguments(str(recipe), set_ or [])
-    values, text = arguments.method.plan(arguments.recipe(), tflops)
+    if not curves:
+        if budget is not None or quality is not None:
+            raise HfChainError("--budget and --quality need a law of loss: give --curves of a run that has pilots")
+        values, text = arguments.method.plan(arguments.recipe(), tflops)
+    else:
+        from hf_chain.commands.forecast import Wish, forecast
+
+        wish = Wish([str(run) for run in curves], budget, quality, tflops, price, metric, margin=margin)
+        values, text = forecast(arguments.chain_recipe("--curves"), wish)
     typer.echo(json.dumps(values, indent=2) if as_json else text)
 
 

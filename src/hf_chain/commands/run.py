@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hf_chain.commands.methods import GRAFT, MethodCommands, method_of
+from hf_chain.commands.methods import CHAIN, GRAFT, MethodCommands, method_of
 from hf_chain.errors import HfChainError
 from hf_chain.runs.recipe_file import read_values
 
@@ -67,6 +67,20 @@ class RunArguments(RecipeArguments):
         """
         recipe = self.method.load(self.config, self.overrides())
         return self.method.independent(recipe) if self.independent else recipe
+
+    def chain_recipe(self, flag: str) -> ChainRecipe:
+        """The recipe, which has to be a chain's.
+
+        Args:
+            flag (`str`): what is for chains alone.
+
+        Raises:
+            HfChainError: when it is a graft's, or does not fit.
+        """
+        recipe: Any = self.recipe()
+        if self.method is not CHAIN:
+            raise HfChainError(f"{flag} is for chains, and {self.config} is the recipe of a graft: leave it out")
+        return recipe
 
 
 @dataclass

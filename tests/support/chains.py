@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -25,3 +28,35 @@ def run_interrupted(recipe: ChainRecipe, *steps: int) -> FamilyRecord:
             interrupt(patch, ChainTrainer, step=step)
             run(recipe)
     return read_family(run(recipe))
+
+
+def language_values(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A recipe of two Llamas, and a third that branches off the first."""
+    values = {
+        "name": "tiny",
+        "task": "causal_lm",
+        "family": "llama",
+        "output_dir": str(folder),
+        "tokenizer": {"vocab_size": 400},
+        "data": {
+            "source": "stories",
+            "row_tokens": 32,
+            "stories": {"train": 60, "validation": 8, "test": 4, "compositional": 4},
+            "test_splits": [],
+        },
+        "model": {"head_size": 8, "tie_word_embeddings": True, "max_position_embeddings": 32},
+        "members": [
+            {"name": "tiny", "hidden_size": 16, "num_hidden_layers": 1, "epochs": 0.2},
+            {"name": "small", "hidden_size": 32, "num_hidden_layers": 2, "epochs": 0.1},
+            {"name": "deep", "hidden_size": 16, "num_hidden_layers": 3, "epochs": 0.05, "grown_from": "tiny"},
+        ],
+        "training": {
+            "per_device_train_batch_size": 16,
+            "learning_rate": 1e-2,
+            "adam_epsilon": 1e-6,
+            "logging_steps": 1,
+            "save_steps": 3,
+            "disable_tqdm": True,
+        },
+    }
+    return values | changes

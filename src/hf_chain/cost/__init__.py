@@ -11,7 +11,14 @@ from hf_chain.cost.clip import (
 from hf_chain.cost.dual import dual_encoder_macs
 from hf_chain.cost.family import FamilyCost, MemberCost
 from hf_chain.cost.macs import classifier_macs, masked_image_macs
-from hf_chain.cost.steps import MemoryEstimate, StepCost, TowerMACs, forward_passes, training_steps
+from hf_chain.cost.steps import (
+    MemoryEstimate,
+    StepCost,
+    TowerMACs,
+    branch_steps,
+    forward_passes,
+    training_steps,
+)
 from hf_chain.cost.table import GraftComparison, comparison_table, hours, human, memory_table, plan_table
 
 __all__ = [
@@ -21,6 +28,7 @@ __all__ = [
     "MemoryEstimate",
     "StepCost",
     "TowerMACs",
+    "branch_steps",
     "classifier_macs",
     "clip_evaluation_macs",
     "clip_macs",

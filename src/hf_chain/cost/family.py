@@ -33,6 +33,8 @@ class MemberCost:
         teacher_share (`float`): Share of the training in which the teacher is needed.
         cache_macs (`int`): MACs that fill a cache of the teacher's features before the training.
         evaluation_macs (`int`): All evaluations of this member, paid by the independent twin as well.
+        until_macs (`int`): Those at most that say when it has reached what it is trained for.
+        may_stop (`bool`): Whether it may end before its epochs are over, so that its costs are upper bounds.
         details (`Mapping[str, Any]`): What else the plan says of it, by name, such as MACs of each tower.
     """
 
@@ -49,6 +51,8 @@ class MemberCost:
     teacher_share: float = 1.0
     cache_macs: int = 0
     evaluation_macs: int = 0
+    until_macs: int = 0
+    may_stop: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -143,7 +147,7 @@ class FamilyCost:
     @property
     def chain_macs(self) -> int:
         """MACs of the chain, teachers and evaluation included."""
-        return sum(member.training_macs["total"] + member.evaluation_macs for member in self.members)
+        return sum(self.in_chain(member) for member in self.members)
 
     @property
     def independent_macs(self) -> int:
@@ -164,6 +168,22 @@ class FamilyCost:
     def largest_alone_ratio(self) -> float:
         """Cost of the whole chain divided by that of its largest member alone (published: 0.28 for T→S→B→L)."""
         return self.chain_macs / self.alone(self.largest)
+
+    def in_chain(self, member: MemberCost) -> int:
+        """MACs of training and evaluating `member` in the chain.
+
+        Args:
+            member (`MemberCost`): One of the family.
+
+        Returns:
+            `int`: Multiply-accumulate operations.
+        """
+        return member.training_macs["total"] + member.evaluation_macs + member.until_macs
+
+    @property
+    def may_stop(self) -> bool:
+        """Whether a member may end before its epochs are over, so that the chain's costs are upper bounds."""
+        return any(member.may_stop for member in self.members)
 
     def alone(self, member: MemberCost) -> int:
         """MACs of training and evaluating `member` from scratch for the baseline epochs.
@@ -203,6 +223,7 @@ class FamilyCost:
             "training_macs": training["total"],
             "student_macs": training["student"],
             "teacher_macs": training["teacher"],
-            "evaluation_macs": member.evaluation_macs,
+            "evaluation_macs": member.evaluation_macs + member.until_macs,
+            **({"until_macs": member.until_macs} if member.may_stop else {}),
             "independent_training_macs": member.independent_training_macs(self.independent_epochs),
         }

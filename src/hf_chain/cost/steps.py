@@ -80,6 +80,19 @@ def training_steps(epochs: float, samples_per_epoch: int, batch_size: int, strea
     return math.ceil(epochs * (samples_per_epoch // batch_size))
 
 
+def branch_steps(trunk_decay: float | None, steps: int) -> int:
+    """Steps of the branch that delivers a member whose training has a trunk.
+
+    Args:
+        trunk_decay (`float`, *optional*): Its share of the training; there is no branch without one.
+        steps (`int`): Of the whole training.
+
+    Returns:
+        `int`: Steps.
+    """
+    return 0 if trunk_decay is None else max(1, round(trunk_decay * steps))
+
+
 def forward_passes(micro_batch_size: int | None, gradient_checkpointing: bool) -> int:
     """Student forwards in a step: a second one to cache features, and one more to recompute activations.
 

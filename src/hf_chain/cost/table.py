@@ -72,9 +72,9 @@ def plan_table(family: FamilyCost, tflops_per_second: float | None = None) -> st
             human(member.parameters),
             human(member.macs_per_sample),
             *([f"{member.details['text_share']:.0%}"] if texts else []),
-            f"{member.epochs:g}",
+            f"{'≤ ' if member.may_stop else ''}{member.epochs:g}",
             human(member.training_macs["teacher"]),
-            human(member.training_macs["total"] + member.evaluation_macs),
+            human(family.in_chain(member)),
             human(family.alone(member)),
         ]
         for member in family.members
@@ -87,15 +87,19 @@ def plan_table(family: FamilyCost, tflops_per_second: float | None = None) -> st
         human(family.chain_macs),
         human(family.independent_macs),
     ]
+    most, least = ("at most ", "at least ") if family.may_stop else ("", "")
     sentences = [
-        f"The chain costs {100 * family.largest_alone_ratio:.1f} % of training the largest member "
+        f"The chain costs {most}{100 * family.largest_alone_ratio:.1f} % of training the largest member "
         f"({family.largest.name}) alone for {family.independent_epochs:g} epochs.",
-        f"Training every member independently costs {family.family_ratio:.2f} times as much as the chain.",
+        f"Training every member independently costs {least}{family.family_ratio:.2f} times as much as the chain.",
     ]
+    if stops := [member.name for member in family.members if member.may_stop]:
+        sentences.append(f"{', '.join(stops)}: at most so many epochs, until what is asked for is reached.")
     if tflops_per_second is not None:
         chain, alone = (hours(macs, tflops_per_second) for macs in (family.chain_macs, family.independent_macs))
         sentences.append(
-            f"At {tflops_per_second:g} TFLOP/s the chain takes {chain:.3g} hours and independent training {alone:.3g}."
+            f"At {tflops_per_second:g} TFLOP/s the chain takes {most}{chain:.3g} hours and independent training "
+            f"{alone:.3g}."
         )
     return markdown_table(header, [*rows, total]) + "\n\n" + "\n".join(sentences)
 

@@ -149,6 +149,14 @@ class MemberRecord:
     trunk: dict[str, Any] = field(default_factory=dict)
     """Empty, or what it has come to before its rate falls: `steps`, `samples`, `training_macs` in all up to there, and
     `manifest_sha256` of its folder in `trunks`. A successor grows from it."""
+    until: dict[str, Any] = field(default_factory=dict)
+    """Empty, or what it is trained for: `metric`, `split`, `target`, and `words` that say where that comes from."""
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    """Evaluations on the way, in order: `step`, `samples` and `training_macs` up to there, `split`, `metrics`, and
+    `evaluation_macs`, which `evaluation_macs` of the member contain."""
+    stopped: dict[str, Any] = field(default_factory=dict)
+    """Empty, or how it ended: `why` (`reached`, `patience` or `cap`), `step` at which that was decided, `steps` done
+    in all, and `cap`, the most there could have been."""
     evaluation_macs: int = 0
     seconds: float = 0.0
     images_per_second: float = 0.0
@@ -178,6 +186,11 @@ class MemberRecord:
     def saved(self) -> bool:
         """Whether it was saved; `RunContext.is_saved` asks for its folder too."""
         return self.status == "saved"
+
+    @property
+    def until_macs(self) -> int:
+        """MACs of the evaluations that said when to stop."""
+        return sum(point["evaluation_macs"] for point in self.curve)
 
     @property
     def counted(self) -> bool:
@@ -216,8 +229,8 @@ def read_family(run_dir: str | Path) -> FamilyRecord:
     """Folds the ledger of `run_dir` into the present state of its family.
 
     Events are `run_started` and `run_finished` for the run, and `planned`, `started`, `grown`, `evaluated_before`,
-    `trained`, `evaluated`, `saved`, `transferred`, `card_finished`, `card_written`, `pushed` and `push_failed` for a
-    member.
+    `aimed`, `measured`, `trained`, `evaluated`, `saved`, `transferred`, `card_finished`, `card_written`, `pushed` and
+    `push_failed` for a member.
 
     Raises:
         HfChainError: when there is no ledger in `run_dir`, or it does not say any more what was run.
@@ -235,6 +248,8 @@ _REQUIRED: dict[str, set[str]] = {
     "run_started": {"recipe", "plan", "environment"},
     "run_finished": set(),
     **dict.fromkeys(("planned", "started", "grown", "evaluated_before", "trained", "evaluated"), {"member"}),
+    "aimed": {"member", "until"},
+    "measured": {"member", "step", "samples", "training_macs", "split", "metrics", "evaluation_macs"},
     "saved": {"member", "weights_sha256"},
     "transferred": {"member", "transfer"},
     "card_finished": {"member"},
@@ -255,6 +270,9 @@ def _types(event: str) -> dict[str, TypeAdapter[Any]]:
     elif event in _PUSH_EVENTS:
         hints |= dict.fromkeys(("member", "repo_id", "weights_sha256", "url", "revision", "error"), str)
         hints["attempts"] = int
+    elif event == "measured":
+        hints |= {"member": str, "split": str, "metrics": dict[str, float]}
+        hints |= dict.fromkeys(("step", "samples", "training_macs", "evaluation_macs"), int)
     else:
         hints |= {"member": str} | get_type_hints(MemberRecord)
     return {name: TypeAdapter(hint) for name, hint in hints.items()}
@@ -302,14 +320,24 @@ def _apply(family: FamilyRecord, entry: dict[str, Any]) -> None:
             record.card_finished = True
             record.push = record.push and record.push | {"outdated": True}
             return
+        if event == "measured":
+            _add_point(record, entry)
+            return
         if event == "started":
             record.card_finished, record.transfer = False, {}
         if event == "transferred":
             record.push = record.push and record.push | {"outdated": True}
-        if event not in ("evaluated_before", "transferred", "card_written"):
+        if event not in ("evaluated_before", "aimed", "transferred", "card_written"):
             record.status = event
         for name in entry.keys() & _types(event).keys():
             setattr(record, name, entry[name])
+
+
+def _add_point(record: MemberRecord, point: dict[str, Any]) -> None:
+    """A step that was repeated after a kill counts once."""
+    if all(known["step"] != point["step"] for known in record.curve):
+        record.curve = sorted([*record.curve, point], key=lambda known: known["step"])
+        record.evaluation_macs += point["evaluation_macs"]
 
 
 CHECK = "check"

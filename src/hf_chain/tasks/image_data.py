@@ -34,12 +34,12 @@ class ImageData(Paradigm):
             return {"train": data.samples_per_epoch}
         return {name: len(rows) for name, rows in self.splits().items()}
 
-    def planned_images(self) -> tuple[int, int]:
-        """Training images an epoch, and images that are evaluated, by settings and splits."""
+    def planned_images(self) -> tuple[int, dict[str, int]]:
+        """Training images an epoch, and those of each split that are evaluated, by settings and splits."""
         sizes, data, most = self.split_sizes(), self.recipe.data, self.recipe.evaluation.max_samples
         samples = data.samples_per_epoch or min(sizes["train"], data.max_train_samples or sizes["train"])
-        evaluated = (sizes.get(name, 0) for name in self.recipe.evaluated_splits)
-        return samples, sum(min(images, most or images) for images in evaluated)
+        evaluated = {name: sizes.get(name, 0) for name in self.recipe.evaluated_splits}
+        return samples, {name: min(images, most or images) for name, images in evaluated.items()}
 
     def fingerprint(self, rows: Any, split: str) -> Mapping[str, Any]:
         """Of images, and what is read beside them."""

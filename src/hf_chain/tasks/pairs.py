@@ -34,18 +34,18 @@ class PairData(ImageData):
     def planned_size(self) -> DataSize:
         """With one caption for each image that is evaluated."""
         samples, images = self.planned_images()
-        return DataSize(samples, self.recipe.tokenizer.vocab_size, evaluated=images, evaluated_texts=images)
+        splits = {name: (number, number) for name, number in images.items()}
+        return DataSize(samples, self.recipe.tokenizer.vocab_size, splits=splits)
 
     def size(self, data: Any) -> DataSize:
         """Captions of a cache are counted only where there is one."""
         from hf_chain.evaluation import evaluation_size
 
-        sizes = [evaluation_size(split, **data.evaluation_options) for split in data.evaluation.values()]
+        splits = {name: evaluation_size(rows, **data.evaluation_options) for name, rows in data.evaluation.items()}
         return DataSize(
             samples_per_epoch=data.samples_per_epoch,
             vocab_size=len(data.processor.tokenizer),
-            evaluated=sum(images for images, _ in sizes),
-            evaluated_texts=sum(texts for _, texts in sizes),
+            splits=splits,
             distinct_captions=len(set(data.train.all_captions())) if self.recipe.cache_teacher_features else None,
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,17 +32,31 @@ class DataSize:
         samples_per_epoch (`int`): training samples an epoch: images, or rows of tokens.
         vocab_size (`int`): size of the tokenizer, where there is one.
         classes (`int`): number of classes, where samples have one.
-        evaluated (`int`): samples that a member is evaluated on.
-        evaluated_texts (`int`): captions and class prompts that it is, beside them.
+        splits (`Mapping[str, tuple[int, int]]`): split that a member is evaluated on to its samples, and to captions
+            and class prompts beside them.
         distinct_captions (`int`, *optional*): different captions of the training images, where they are counted.
     """
 
     samples_per_epoch: int
     vocab_size: int = 0
     classes: int = 0
-    evaluated: int = 0
-    evaluated_texts: int = 0
+    splits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     distinct_captions: int | None = None
+
+    @property
+    def evaluated(self) -> int:
+        """Samples that a member is evaluated on."""
+        return sum(samples for samples, _ in self.splits.values())
+
+    @property
+    def evaluated_texts(self) -> int:
+        """Captions and class prompts that it is, beside them."""
+        return sum(texts for _, texts in self.splits.values())
+
+    def only(self, split: str, most: int | None = None) -> DataSize:
+        """With one split alone, of which at most so many samples are taken; all texts count."""
+        samples, texts = self.splits.get(split, (0, 0))
+        return replace(self, splits={split: (min(samples, most or samples), texts)})
 
 
 class Paradigm(ABC):
@@ -237,6 +251,15 @@ class Paradigm(ABC):
             size (`DataSize`): the data.
             training (`Mapping`): fields of `ChainConfig`.
             batch_size (`int`): samples of the global batch.
+        """
+
+    @abstractmethod
+    def evaluation_macs(self, config: Any, size: DataSize) -> int:
+        """MACs of one evaluation.
+
+        Args:
+            config: of the member, as `planned_config` gives it.
+            size (`DataSize`): what it is evaluated on.
         """
 
     @abstractmethod

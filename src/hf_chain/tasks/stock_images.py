@@ -25,13 +25,13 @@ class StockImageParadigm(ImageData, StockParadigm):
     def planned_size(self) -> DataSize:
         """By settings and splits."""
         samples, evaluated = self.planned_images()
-        return DataSize(samples, evaluated=evaluated)
+        return DataSize(samples, splits={name: (images, 0) for name, images in evaluated.items()})
 
     def size(self, data: Any) -> DataSize:
         """Images of every split."""
         most = self.recipe.evaluation.max_samples
-        evaluated = sum(min(len(rows), most or len(rows)) for rows in data.evaluation.values())
-        return DataSize(data.samples_per_epoch, evaluated=evaluated)
+        splits = {name: (min(len(rows), most or len(rows)), 0) for name, rows in data.evaluation.items()}
+        return DataSize(data.samples_per_epoch, splits=splits)
 
     def train_set(self, rows: Any, processor: Any, report_file: Path | None = None) -> Any:
         """`ImageDataset`, or `ImageStream`."""

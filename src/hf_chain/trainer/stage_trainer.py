@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy, rotate_checkpoints
 
 from hf_chain.engine import Engine, is_sharded
 from hf_chain.errors import HfChainError
@@ -86,7 +86,7 @@ class StageTrainer(Trainer):
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # Resumed from the checkpoint of the last step, the Trainer would take one more where an epoch is not over.
-        if self.state.global_step >= self.state.max_steps:
+        if self.control.should_training_stop or self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*args, **kwargs)
@@ -233,6 +233,17 @@ class _StageCallback(TrainerCallback):
 
     def on_train_end(self, *_: Any, **kwargs: Any) -> None:
         self.trainer.on_end()
+
+
+def stop(args: TrainingArguments, control: TrainerControl) -> None:
+    """Ends a training after the step it is in, with a checkpoint, as the last of all steps has one.
+
+    Args:
+        args (`TrainingArguments`): the trainer's.
+        control (`TrainerControl`): the trainer's.
+    """
+    control.should_training_stop = True
+    control.should_save = control.should_save or args.save_strategy == SaveStrategy.STEPS
 
 
 def require_columns(batch: Mapping[str, Any], names: Iterable[str], collator: str) -> None:

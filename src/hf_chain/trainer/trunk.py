@@ -16,9 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl
 
+from hf_chain.cost import branch_steps
 from hf_chain.errors import HfChainError
 from hf_chain.files import sync, whole_folder
 from hf_chain.growth.optimizer_state import MOMENTS
+from hf_chain.trainer.stage_trainer import stop
 
 if TYPE_CHECKING:
     from hf_chain.trainer.chain_config import ChainConfig
@@ -56,7 +58,7 @@ class TrunkRate:
             HfChainError: when no step is left for the trunk.
         """
         assert args.trunk_decay is not None
-        decay = 0 if args.trunk_merge else max(1, round(args.trunk_decay * steps))
+        decay = 0 if args.trunk_merge else branch_steps(args.trunk_decay, steps)
         if decay >= steps:
             raise HfChainError(
                 f"trunk_decay is {args.trunk_decay} and the training has {steps} steps, which leaves no trunk: train "
@@ -101,6 +103,11 @@ class Trunk(TrainerCallback):
         share, count = args.trunk_decay * rate.end, args.trunk_merge
         return sorted({rate.end - round(share * number / max(1, count - 1)) for number in range(count)})
 
+    def on_train_begin(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
+        """Takes no step more where the checkpoint is that of the last one."""
+        if self.rate is not None and state.global_step >= self.rate.end:
+            control.should_training_stop = True
+
     def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
         """Saves what is to be kept of this step, and ends a training that was told to end soon."""
         assert self.rate is not None
@@ -108,8 +115,14 @@ class Trunk(TrainerCallback):
             self._keep_state(state.global_step)
         if state.global_step == self.rate.trunk:
             self._save()
-        if state.global_step >= self.rate.end:
-            control.should_training_stop = True
+        if self.rate.end <= state.global_step < state.max_steps:
+            stop(args, control)
+
+    def end_at(self, step: int) -> None:
+        """Ends the trunk at the step that is done, where the branch begins; keeps it as it is."""
+        assert self.rate is not None and self.args.trunk_decay is not None
+        self.rate.end_soon(step, self.args.trunk_decay)
+        self._save()
 
     def on_train_end(self, args: Any, *_: Any, **kwargs: Any) -> None:
         """Puts the mean of the kept states into the model."""

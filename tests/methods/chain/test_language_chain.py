@@ -17,40 +17,8 @@ from hf_chain.methods.chain.recipe import ChainRecipe, load_recipe, recipe_class
 from hf_chain.methods.chain.runner import run
 from hf_chain.runs.ledger import FamilyRecord, read_family
 from hf_chain.tasks import find_paradigm
-from support.chains import run_interrupted
+from support.chains import language_values, run_interrupted
 from support.recipes import REPOSITORY
-
-
-def language_values(folder: Path, **changes: Any) -> dict[str, Any]:
-    """Two Llamas, and a third that branches off the first."""
-    values = {
-        "name": "tiny",
-        "task": "causal_lm",
-        "family": "llama",
-        "output_dir": str(folder),
-        "tokenizer": {"vocab_size": 400},
-        "data": {
-            "source": "stories",
-            "row_tokens": 32,
-            "stories": {"train": 60, "validation": 8, "test": 4, "compositional": 4},
-            "test_splits": [],
-        },
-        "model": {"head_size": 8, "tie_word_embeddings": True, "max_position_embeddings": 32},
-        "members": [
-            {"name": "tiny", "hidden_size": 16, "num_hidden_layers": 1, "epochs": 0.2},
-            {"name": "small", "hidden_size": 32, "num_hidden_layers": 2, "epochs": 0.1},
-            {"name": "deep", "hidden_size": 16, "num_hidden_layers": 3, "epochs": 0.05, "grown_from": "tiny"},
-        ],
-        "training": {
-            "per_device_train_batch_size": 16,
-            "learning_rate": 1e-2,
-            "adam_epsilon": 1e-6,
-            "logging_steps": 1,
-            "save_steps": 3,
-            "disable_tqdm": True,
-        },
-    }
-    return values | changes
 
 
 def language_recipe(folder: Path, **changes: Any) -> ChainRecipe:

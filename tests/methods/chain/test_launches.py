@@ -139,6 +139,17 @@ def test_two_processes_fill_a_cache_with_what_the_live_teacher_says(tmp_path: Pa
     assert_same_run(tmp_path / "cached" / "tiny", live, 1e-5)
 
 
+def test_two_processes_stop_where_one_does(tmp_path: Path) -> None:
+    values = tiny_values(tmp_path / "one", members=2, until={"target": 0.0, "every": 0.6})
+    recipe = write_recipe(tmp_path / "recipe.yaml", values)
+    one = run(load_recipe(recipe))
+    two = run_killed_once(recipe, f"output_dir={tmp_path / 'two'}", HALF)
+    assert_same_run(two, one, 1e-5)
+    for ours, theirs in zip(read_family(two).members, read_family(one).members, strict=True):
+        assert ours.stopped == theirs.stopped == {"why": "reached", "step": 5, "steps": 5, "cap": 8}
+        assert ours.training_macs == theirs.training_macs and ours.evaluation_macs == theirs.evaluation_macs
+
+
 def test_a_launch_that_would_train_in_one_process_only_is_refused(recipe: Path) -> None:
     launcher = ["accelerate", "launch", "--cpu", "--num_processes", "2"]
     result = launch(launcher, recipe, f"output_dir={recipe.parent / 'alone'}")

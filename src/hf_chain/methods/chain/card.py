@@ -14,6 +14,7 @@ from hf_chain.errors import HfChainError
 from hf_chain.evaluation.metrics import metric_of
 from hf_chain.hub.card import CardSheet, ancestors, model_card, public_name, write_card
 from hf_chain.hub.settings import HubSettings
+from hf_chain.methods.chain.report.outcomes import outcomes
 from hf_chain.methods.chain.report.transfer import transfer_table
 from hf_chain.runs.ledger import FamilyRecord, MemberRecord
 from hf_chain.tasks import find_paradigm
@@ -91,6 +92,7 @@ def member_card(
             "counted": {name: human(macs) for name, macs in member.training_macs.items() if macs},
             "evaluation": human(member.evaluation_macs) if member.evaluation_macs else None,
             "planned": _planned(family, member),
+            "stopped": next(outcomes([member]), None),
             "environment": family.environment,
             "recipe": recipe_yaml.strip(),
         },
@@ -194,7 +196,7 @@ def _planned(family: FamilyRecord, member: MemberRecord) -> dict[str, str] | Non
         return None
     row = rows[names.index(member.name)]
     chain = sum(r["training_macs"] + r["evaluation_macs"] for r in rows[: names.index(member.name) + 1])
-    alone = row["independent_training_macs"] + row["evaluation_macs"]
+    alone = row["independent_training_macs"] + row["evaluation_macs"] - row.get("until_macs", 0)
     return {
         "chain": human(chain),
         "alone": human(alone),

@@ -14,6 +14,7 @@ from typing_extensions import Self
 
 from hf_chain.hub.settings import HubSettings
 from hf_chain.methods.chain.rates import RateRules
+from hf_chain.methods.chain.until import UntilSettings, check_until
 from hf_chain.runs.training_fields import check_training
 from hf_chain.settings import LARGEST_SEED, MOST_EPOCHS, FolderName, Settings, expanded
 from hf_chain.tasks import feature_loss_weight, find_paradigm
@@ -41,6 +42,9 @@ class MemberSettings(Settings):
     epochs: float = Field(gt=0, le=MOST_EPOCHS, description="Passes over the training data.")
     grown_from: str | None = Field(None, description="Member it grows from; null takes the one before it.")
     operator: Operator | None = Field(None, description="Growth operator; null takes the one of the recipe.")
+    until: UntilSettings | None = Field(
+        None, description="What ends its training before its epochs are over; null takes the one of the recipe."
+    )
     training: dict[str, Any] = Field({}, description="`ChainConfig` fields of this member, over those of the recipe.")
     training_alone: dict[str, Any] = Field(
         {}, description="Further `ChainConfig` fields where it is trained from scratch, which suits higher rates."
@@ -65,6 +69,9 @@ class ChainRecipe(Settings):
     operator: Operator = Field("exact", description="Growth operator of all members after the first.")
     optimizer_state: bool = Field(
         True, description="Let AdamW's state grow with the weights of a predecessor that has a trunk."
+    )
+    until: UntilSettings | None = Field(
+        None, description="What ends the training of members that name none of their own."
     )
     training: dict[str, Any] = Field({}, description="`ChainConfig` fields, the same for all members.")
     rates: RateRules = Field(RateRules(), description="Rules for the learning rates and warm-ups of members.")
@@ -140,6 +147,11 @@ class ChainRecipe(Settings):
                     f"evaluation.splits has {split!r}; use train, validation or one of data.test_splits "
                     f"({', '.join(self.data.test_splits) or 'which is empty'})"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _targets_can_be_measured(self) -> ChainRecipe:
+        check_until(self)
         return self
 
     @model_validator(mode="after")
@@ -226,22 +238,28 @@ class ChainRecipe(Settings):
         ruled = self.rates.fields(self.training, self.members[0], member, self.operator_of(member) is not None)
         return {**self.training, **ruled, **member.training}
 
+    def until_of(self, member: Any) -> UntilSettings | None:
+        """What ends the training of a member before its epochs are over: its own, or the recipe's."""
+        until: UntilSettings | None = member.until or self.until
+        return until
+
     def is_taught(self, member: Any) -> bool:
         """Whether a member has a teacher."""
         weight = feature_loss_weight({"task": self.task, **self.training_of(member)})
         return self.operator_of(member) is not None and weight > 0
 
     def as_independent(self) -> Self:
-        """The baseline of this chain: same members, data and training, each from scratch for the baseline epochs."""
+        """The baseline of this chain: same members, data and training, each from scratch for all baseline epochs."""
         epochs = self.baseline_epochs or self.members[0].epochs
         members = [
             member.model_copy(
                 update={"epochs": epochs, "training": member.training | member.training_alone, "training_alone": {}}
+                | {"until": None}
             )
             for member in self.members
         ]
         update = {"name": f"{self.name}-independent", "independent": True, "predecessor": None, "members": members}
-        return self.model_copy(update=update)
+        return self.model_copy(update=update | {"until": None})
 
     def to_yaml(self) -> str:
         """The recipe as YAML, without fields that have their default value."""

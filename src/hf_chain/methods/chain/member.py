@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from hf_chain.growth import grow, growth_error
 from hf_chain.growth.shapes import EXACT_IN_WIDTH
 from hf_chain.methods.chain.chain_recipe import ChainRecipe
 from hf_chain.methods.chain.family_data import FamilyData
+from hf_chain.methods.chain.report.outcomes import outcomes
+from hf_chain.methods.chain.stopping import StopWhenReached, aim, check_metrics, outcome
 from hf_chain.methods.context import RunContext
 from hf_chain.runs.environment import check_engine
-from hf_chain.runs.ledger import MemberRecord
+from hf_chain.runs.ledger import MemberRecord, read_family
 from hf_chain.runs.saved import check_manifest, manifest_sha256, saved_fields
 from hf_chain.runs.training_run import (
     TRAINING_DEFAULTS,
@@ -99,11 +102,13 @@ class MemberStage:
         self._note_start()
         model, state = self._build()
         self._evaluate_before(model)
+        self._aim()
         # Wrapped before the engine starts: ZeRO-3 would build it in pieces.
         teacher = self._predecessor() if self.recipe.is_taught(self.member) else None
         wrapped = self.paradigm.wrap(model, teacher)
         with self.context.tracked(self.name).told():
             trainer = self._trainer(wrapped, teacher, state)
+            self._stop_when_reached(trainer, model)
             train_or_resume(trainer, self.context.main_process)
         self._save(trainer)
         trainer.accelerator.wait_for_everyone()
@@ -124,7 +129,8 @@ class MemberStage:
             config_hash=hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:16],
             parameters=parameters,
             macs_per_sample=macs,
-            epochs=self.member.epochs,
+            # Fewer where it has been trained and stopped.
+            epochs=self.record.epochs or self.member.epochs if self.context.main_process else 0.0,
         )
 
     # Build
@@ -185,10 +191,35 @@ class MemberStage:
         if self.context.main_process and not self.record.metrics_before:
             evaluations = self._evaluate(model, trained=self._operator not in (None, "random"))
             metrics = {name: evaluation.metrics for name, evaluation in evaluations.items()}
-            macs = sum(evaluation.macs for evaluation in evaluations.values())
+            macs = sum(evaluation.macs for evaluation in evaluations.values()) + self.record.until_macs
             self.context.note("evaluated_before", self.name, metrics_before=metrics, evaluation_macs=macs)
 
     # Train
+
+    def _aim(self) -> None:
+        """Records what it is trained for, once: what that is compared with may change."""
+        if not self.context.main_process:
+            return
+        check_metrics(self.recipe, self.record.metrics_before)
+        if self.recipe.until_of(self.member) is not None and not self.record.until:
+            until = aim(self.recipe, self.member, read_family(self.recipe.run_dir))
+            self.context.note("aimed", self.name, until=until)
+
+    def _stop_when_reached(self, trainer: ChainTrainer, model: PreTrainedModel) -> None:
+        if (until := self.recipe.until_of(self.member)) is None:
+            return
+        rows, options = self.data.evaluation[until.split], self._evaluation_options()
+        if until.max_samples is not None:
+            options["max_samples"] = until.max_samples
+        callback = StopWhenReached(
+            trainer,
+            until,
+            lambda: self.paradigm.evaluate(model, self.data.processor, rows, **options),
+            lambda: self.record,
+            partial(self.context.ledger.append, member=self.name) if self.context.main_process else None,
+            self._cache_macs,
+        )
+        trainer.add_callback(callback)
 
     def _trainer(
         self, model: PreTrainedModel, teacher: PreTrainedModel | None, state: NamedState | None
@@ -257,6 +288,8 @@ class MemberStage:
             build_whole_again()
             if not self.record.training_macs:
                 self.context.note("trained", self.name, **self._training_figures(trainer))
+                for sentence in outcomes([self.record]):
+                    logger.warning(sentence)
             model: Any = self.paradigm.load(str(folder), self.config())
             evaluations = self._evaluate(model.to(trainer.args.device))
             # A restart between here and the end comes to the same result, which is recorded once.
@@ -280,7 +313,9 @@ class MemberStage:
     def _training_figures(self, trainer: ChainTrainer) -> dict[str, Any]:
         """Samples, MACs and seconds of the whole training, attempts before a restart included."""
         steps, unit = trainer.state.global_step, f"{trainer.task.unit}_per_second"
-        units, cost = trainer.task.units(trainer.train_dataset), trainer.step_cost(steps)
+        # Shares of a training are those of all steps that it might have had.
+        cap = trainer.state.max_steps
+        units, cost = trainer.task.units(trainer.train_dataset), trainer.step_cost(cap)
         teacher = cost.teacher_macs(steps) + self._cache_macs
         student = cost.student_macs(steps)
         seconds, before = 0.0, 0
@@ -301,7 +336,12 @@ class MemberStage:
                 "training_macs": cost.total_macs(grown_from) + self._cache_macs,
                 "manifest_sha256": manifest_sha256(trainer.trunk.folder),
             }
+        until, stopped = self.recipe.until_of(self.member), {}
+        if until is not None:
+            stopped = outcome(self.record, until, steps, cap)
         return {
+            "epochs": self.member.epochs if steps == cap else round(self.member.epochs * steps / cap, 4),
+            "stopped": stopped,
             "samples": steps * cost.samples_per_step,
             "training_macs": {"student": student, "teacher": teacher, "total": student + teacher},
             "trunk": trunk,
@@ -311,9 +351,12 @@ class MemberStage:
 
     # Evaluate and record
 
-    def _evaluate(self, model: PreTrainedModel, trained: bool = True) -> dict[str, Evaluation]:
+    def _evaluation_options(self, trained: bool = True) -> dict[str, Any]:
         bf16 = uses_bfloat16(self.recipe.training_of(self.member).get("bf16", False))
-        options = self.data.evaluation_options | {"trained": trained, "bf16": bf16}
+        return self.data.evaluation_options | {"trained": trained, "bf16": bf16}
+
+    def _evaluate(self, model: PreTrainedModel, trained: bool = True) -> dict[str, Evaluation]:
+        options = self._evaluation_options(trained)
         return {
             name: self.paradigm.evaluate(model, self.data.processor, split, **options)
             for name, split in self.data.evaluation.items()

@@ -32,6 +32,10 @@ def family_cost(recipe: ChainRecipe, size: DataSize | None = None) -> FamilyCost
         training, batch = recipe.training_of(member), global_batch(recipe, member)
         config = configs[member.name]
         cost = paradigm.member_cost(member, config, teacher, size, training, batch)
+        if (until := recipe.until_of(member)) is not None:
+            macs = paradigm.evaluation_macs(config, size.only(until.split, until.max_samples))
+            evaluations = len(until.steps(cost.steps, training.get("trunk_decay")))
+            cost = replace(cost, until_macs=evaluations * macs, may_stop=True)
         costs.append(replace(cost, details={"shape": paradigm.shape(member, config), **cost.details}))
     return FamilyCost(costs, recipe.baseline_epochs or recipe.members[0].epochs)
 

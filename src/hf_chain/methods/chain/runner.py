@@ -20,6 +20,7 @@ from hf_chain.methods.chain.family_data import FamilyData, fingerprints, load_fa
 from hf_chain.methods.chain.member import CACHE_FOLDER, MemberStage
 from hf_chain.methods.chain.planning import check_growth, family_cost
 from hf_chain.methods.chain.report.sheet import chain_sheet
+from hf_chain.methods.chain.stopping import check_curves
 from hf_chain.methods.context import RunContext
 from hf_chain.methods.runner import Method, run_method
 from hf_chain.report import Sheet
@@ -140,6 +141,7 @@ class Chain(Method):
         if main_process:
             cost = family_cost(recipe, recipe.paradigm.size(self._data))
             warn_of_idle_training(recipe, cost)
+            check_curves(recipe, {member.name: member.parameters for member in cost.members})
             logger.warning(f"{recipe.name}: the plan\n\n{plan_table(cost)}\n")
             self.note_start(begun, plan=cost.to_json(), data=self._data.fingerprints)
 

@@ -56,16 +56,19 @@ class CausalLMParadigm(StockParadigm):
             raise HfChainError("data.streaming is true without data.samples_per_epoch: say how many rows an epoch has")
         splits = self.splits()
         tokenizer = self.new_processor(splits["train"])
-        evaluated = sum(self._evaluated(self._rows(splits[name], tokenizer)) for name in self.recipe.evaluated_splits)
-        return DataSize(len(self.train_set(splits["train"], tokenizer)), len(tokenizer), evaluated=evaluated)
+        rows = len(self.train_set(splits["train"], tokenizer))
+        evaluated = {name: splits[name] for name in self.recipe.evaluated_splits}
+        return DataSize(rows, len(tokenizer), splits=self._evaluated(evaluated, tokenizer))
 
     def size(self, data: Any) -> DataSize:
         """Rows of every split."""
-        evaluated = sum(self._evaluated(self._rows(rows, data.processor)) for rows in data.evaluation.values())
-        return DataSize(data.samples_per_epoch, len(data.processor), evaluated=evaluated)
+        splits = self._evaluated(data.evaluation, data.processor)
+        return DataSize(data.samples_per_epoch, len(data.processor), splits=splits)
 
-    def _evaluated(self, rows: Any) -> int:
-        return min(len(rows), self.recipe.evaluation.max_samples or len(rows))
+    def _evaluated(self, splits: Mapping[str, Any], tokenizer: Any) -> dict[str, tuple[int, int]]:
+        most = self.recipe.evaluation.max_samples
+        sizes = {name: len(self._rows(rows, tokenizer)) for name, rows in splits.items()}
+        return {name: (min(size, most or size), 0) for name, size in sizes.items()}
 
     def splits(self, only: list[str] | None = None) -> dict[str, Any]:
         """Documents as `load_splits` gives them."""

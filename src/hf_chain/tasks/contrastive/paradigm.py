@@ -129,8 +129,12 @@ class ContrastiveParadigm(PairData):
             teacher_share=training.get("feature_loss_until", 1.0),
             cached_views=max(1, data.image_views) if self.recipe.cache_teacher_features else None,
             cached_captions=size.distinct_captions,
-            evaluation_macs=EVALUATIONS * clip_evaluation_macs(config, size.evaluated, size.evaluated_texts),
+            evaluation_macs=EVALUATIONS * self.evaluation_macs(config, size),
         )
+
+    def evaluation_macs(self, config: Any, size: DataSize) -> int:
+        """Images, captions and prompts, each once."""
+        return clip_evaluation_macs(config, size.evaluated, size.evaluated_texts)
 
     def memory(self, config: Any, teacher: Any, training: Mapping[str, Any]) -> MemoryEstimate:
         """Of one micro-batch."""

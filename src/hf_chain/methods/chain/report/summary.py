@@ -145,7 +145,7 @@ def _summary(
         alone = None
     else:
         # The runner evaluates a member before and after training, whether it is grown or trained alone.
-        alone = plan["independent_training_macs"] + record.evaluation_macs
+        alone = plan["independent_training_macs"] + record.evaluation_macs - record.until_macs
     return MemberSummary(record, plan.get("shape") or _towers(recipe, record.name), alone, twin)
 
 

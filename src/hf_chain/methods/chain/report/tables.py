@@ -12,6 +12,7 @@ from hf_chain.cost import human
 from hf_chain.cost.table import escaped, markdown_table
 from hf_chain.evaluation.metrics import metric_of
 from hf_chain.methods.chain.report import noise, transfer
+from hf_chain.methods.chain.report.outcomes import outcomes
 from hf_chain.methods.chain.report.summary import FamilySummary, MemberSummary
 from hf_chain.report import words
 from hf_chain.report.sheet import Table
@@ -92,6 +93,7 @@ def sentences(family: FamilySummary) -> list[str]:
             f"{family.acceleration_ratio:.1f} times as much. What members trained alone reach was not measured: "
             "run the recipe with --independent, then hf-chain report with --baseline and the folder of that run."
         )
+    lines += outcomes([member.record for member in family.members])
     if family.primary:
         lines += noise.worse(family.records, family.primary[1])
     lines.append(f"Measured time of training: {words.duration(family.seconds)}.")

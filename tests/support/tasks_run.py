@@ -12,7 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support import siglips
+from support import siglips, vision_text
 from support.classifiers import classifier, masked_model, multi_label_classifier, trainer
 from support.language_models import language_trainer, tiny_language_model
 
@@ -24,6 +24,11 @@ TASKS: dict[str, tuple[Callable[..., Any], Callable[[], Any], Callable[[], Any]]
         lambda: tiny_language_model("gpt2", 1),
     ),
     "classification": (trainer, classifier, lambda: classifier(seed=1)),
+    "contrastive": (
+        partial(vision_text.trainer, micro_batch_size=4),
+        lambda: vision_text.two_towers(24, 2),
+        vision_text.two_towers,
+    ),
     "masked_image": (
         trainer,
         lambda: masked_model(hidden_size=36, num_attention_heads=6),

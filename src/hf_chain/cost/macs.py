@@ -86,7 +86,7 @@ def encoder_macs(config: Any, *, layers: Iterable[int] | None = None, tokens: in
     """
     vision = getattr(config, "vision_config", config)
     if hasattr(vision, "depths"):
-        return _counted(_key(vision))
+        return counted_macs(vision)
     macs = _encoder(_key(vision))
     return image_patches(config) * macs.entry + macs.of_blocks(tokens or image_tokens(config), layers)
 
@@ -104,6 +104,19 @@ def classifier_macs(config: Any) -> tuple[int, int]:
         HfChainError: when no family describes it, or it is no image classifier.
     """
     return encoder_macs(config), _head(_key(config))
+
+
+def counted_macs(config: Any, tokens: int | None = None) -> int:
+    """Counts the forward MACs of a tower as a whole, pooling included, while it runs without weights.
+
+    Args:
+        config (`PreTrainedConfig`): That of the tower itself.
+        tokens (`int`, *optional*): Length of the text that it reads; an image without.
+
+    Returns:
+        `int`: Multiply-accumulate operations.
+    """
+    return _counted(_key(config), tokens)
 
 
 def masked_image_macs(config: Any) -> tuple[int, int]:
@@ -298,16 +311,18 @@ def _head(key: tuple[type, str]) -> int:
     return sum(weight.numel() for weight in model.classifier.parameters() if weight.ndim > 1)
 
 
-@lru_cache(maxsize=64)
-def _counted(key: tuple[type, str]) -> int:
-    """MACs of a model of stages, whose layers see fewer and fewer places: counted while it runs without weights."""
+@lru_cache(maxsize=256)
+def _counted(key: tuple[type, str], tokens: int | None) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import MODEL_MAPPING
 
     config, model = _built(MODEL_MAPPING, key)
+    inputs: dict[str, Any] = {"input_ids": torch.zeros(1, tokens or 1, dtype=torch.long, device="meta")}
+    if tokens is None:
+        inputs = {"pixel_values": torch.empty(1, config.num_channels, *_pair(config.image_size), device="meta")}
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(pixel_values=torch.empty(1, config.num_channels, *_pair(config.image_size), device="meta"))
+        model(**inputs)
     return int(counter.get_total_flops()) // 2
 
 

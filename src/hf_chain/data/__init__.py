@@ -26,7 +26,13 @@ if TYPE_CHECKING:
     from hf_chain.data.text_rows import PackedTextDataset, PackedTextStream, collate_rows
     from hf_chain.data.text_settings import TextSettings
     from hf_chain.data.text_tokenizer import load_text_tokenizer, train_text_tokenizer
-    from hf_chain.data.tokenizer import build_processor, load_tokenizer, padded_processor, train_tokenizer
+    from hf_chain.data.tokenizer import (
+        build_processor,
+        load_tokenizer,
+        padded_processor,
+        towers_processor,
+        train_tokenizer,
+    )
 
 _MODULES = {
     "PROMPT_TEMPLATES": "prompts",
@@ -55,6 +61,7 @@ _MODULES = {
     "padded_processor": "tokenizer",
     "resolve_templates": "prompts",
     "rows_in_memory": "sources",
+    "towers_processor": "tokenizer",
     "train_text_tokenizer": "text_tokenizer",
     "train_tokenizer": "tokenizer",
 }
@@ -86,6 +93,7 @@ __all__ = [
     "padded_processor",
     "resolve_templates",
     "rows_in_memory",
+    "towers_processor",
     "train_text_tokenizer",
     "train_tokenizer",
 ]

@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     SiglipImageProcessorPil,
     SiglipProcessor,
+    VisionTextDualEncoderProcessor,
 )
 from transformers.tokenization_utils_base import LARGE_INTEGER
 from transformers.utils import logging
@@ -72,14 +73,15 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int = 4096, max_length:
 
 
 def load_tokenizer(
-    name_or_path: str | Path, max_length: int | None = None, reads_padding: bool = False
+    name_or_path: str | Path, max_length: int | None = None, needs_end: bool = True
 ) -> PreTrainedTokenizerBase:
-    """Load a tokenizer and try whether CLIP, or SigLIP, can use it.
+    """Load a tokenizer and try whether CLIP, or another text tower, can use it.
 
     Args:
         name_or_path (`str` or `pathlib.Path`): A folder or a Hub name.
         max_length (`int`, *optional*): Context length in tokens; by default the tokenizer's own, or 77.
-        reads_padding (`bool`): Whether a model reads it that pools at the last place, padding or not, as SigLIP.
+        needs_end (`bool`): Whether the model pools at the end mark, as CLIP; SigLIP does at the last place, padding or
+            not, and BERT at the first.
 
     Returns:
         `transformers.PreTrainedTokenizerBase`: The tokenizer, which pads and cuts on the right, as CLIP reads.
@@ -94,12 +96,12 @@ def load_tokenizer(
             f"tokenizer {name_or_path} cannot be loaded, {reason(error)}; give a folder or a Hub name"
         ) from error
     tokenizer.padding_side = tokenizer.truncation_side = "right"
-    check_tokenizer(tokenizer, max_length, str(name_or_path), reads_padding)
+    check_tokenizer(tokenizer, max_length, str(name_or_path), needs_end)
     return tokenizer
 
 
 def check_tokenizer(
-    tokenizer: PreTrainedTokenizerBase, max_length: int | None = None, name: str = "", reads_padding: bool = False
+    tokenizer: PreTrainedTokenizerBase, max_length: int | None = None, name: str = "", needs_end: bool = True
 ) -> None:
     """Encode captions that are short, unusual and too long, and look where CLIP would read its text tower.
 
@@ -107,7 +109,7 @@ def check_tokenizer(
         tokenizer (`transformers.PreTrainedTokenizerBase`): Any tokenizer.
         max_length (`int`, *optional*): Context length in tokens; by default the tokenizer's own, or 77.
         name (`str`, *optional*): What it is called in an error.
-        reads_padding (`bool`): Whether a model reads it that pools at the last place, so that end marks need no place.
+        needs_end (`bool`): Whether the model pools at the end mark.
 
     Raises:
         `HfChainError`: Where it has no end mark or no padding token, has ids beyond its size, or ends a caption so
@@ -116,21 +118,21 @@ def check_tokenizer(
     own = tokenizer.model_max_length
     # A tokenizer without a context length has one of astronomical size.
     length = max_length or (own if own < LARGE_INTEGER else CLIP_CONTEXT)
-    if (problem := _problem(tokenizer, length, reads_padding)) is not None:
+    if (problem := _problem(tokenizer, length, needs_end)) is not None:
         name = f"tokenizer {name}" if name else "the tokenizer"
         raise HfChainError(f"{name} {problem}; use a CLIP tokenizer, or let one be trained")
 
 
-def _problem(tokenizer: PreTrainedTokenizerBase, length: int, reads_padding: bool) -> str | None:
+def _problem(tokenizer: PreTrainedTokenizerBase, length: int, needs_end: bool) -> str | None:
     end = tokenizer.eos_token_id
-    if end is None and not reads_padding:
+    if end is None and needs_end:
         return "has no end-of-text token, which CLIP pools at"
     if tokenizer.pad_token_id is None:
         return "has no padding token; give it its end mark as pad_token, as CLIP does"
     highest = max(tokenizer.get_vocab().values())
     if highest >= len(tokenizer):
         return f"has {len(tokenizer)} tokens, but ids up to {highest}: its vocabulary has gaps"
-    if end == LEGACY_END and highest != end and not reads_padding:
+    if end == LEGACY_END and highest != end and needs_end:
         return f"has an end mark with id {end}, for which CLIP reads its text tower at the token with the highest id"
     try:
         encoded = tokenizer(list(PROBES), padding="max_length", truncation=True, max_length=length)
@@ -141,7 +143,7 @@ def _problem(tokenizer: PreTrainedTokenizerBase, length: int, reads_padding: boo
         what = f"{text[:20]!r}{' …' if len(text) > 20 else ''}"
         if len(ids) != length:
             return f"writes {what} in {len(ids)} tokens, not in {length}"
-        if reads_padding:
+        if not needs_end:
             continue
         if mask != sorted(mask, reverse=True):
             return "pads on the left; set its padding_side to right"
@@ -167,10 +169,9 @@ def check_readings(captions: Iterable[str], tokenizer: PreTrainedTokenizerBase) 
         `HfChainError`: Where different captions become the same tokens, all of them.
     """
     captions = list(captions)
-    if cut := sum(tokenizer.eos_token in caption for caption in captions):
-        logger.warning(
-            f"{cut:,} of {len(captions):,} captions hold the end mark {tokenizer.eos_token!r}: what follows it is lost"
-        )
+    end = tokenizer.eos_token
+    if end and (cut := sum(end in caption for caption in captions)):
+        logger.warning(f"{cut:,} of {len(captions):,} captions hold the end mark {end!r}: what follows it is lost")
     texts = list(dict.fromkeys(" ".join(caption.lower().split()) for caption in captions))
     if len(texts) < 2:
         return
@@ -198,10 +199,31 @@ def build_processor(tokenizer: PreTrainedTokenizerBase, image_size: int) -> CLIP
         `HfChainError`: Where CLIP cannot use the tokenizer.
     """
     check_tokenizer(tokenizer, name=str(tokenizer.name_or_path))
-    image_processor = CLIPImageProcessorPil(
-        size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
-    )
-    return CLIPProcessor(image_processor=image_processor, tokenizer=tokenizer)
+    return CLIPProcessor(image_processor=_clip_images(image_size), tokenizer=tokenizer)
+
+
+def towers_processor(
+    tokenizer: PreTrainedTokenizerBase, image_size: int, needs_end: bool = True
+) -> VisionTextDualEncoderProcessor:
+    """Build the processor of a `VisionTextDualEncoder`, with a tokenizer that was tried.
+
+    Args:
+        tokenizer (`transformers.PreTrainedTokenizerBase`): Tokenizer of the family.
+        image_size (`int`): Height and width in pixels that the image tower takes.
+        needs_end (`bool`): Whether the text tower pools at the end mark, as CLIP's.
+
+    Returns:
+        `transformers.VisionTextDualEncoderProcessor`: It treats images as CLIP's does.
+
+    Raises:
+        `HfChainError`: Where the text tower cannot use the tokenizer.
+    """
+    check_tokenizer(tokenizer, name=str(tokenizer.name_or_path), needs_end=needs_end)
+    return VisionTextDualEncoderProcessor(image_processor=_clip_images(image_size), tokenizer=tokenizer)
+
+
+def _clip_images(size: int) -> CLIPImageProcessorPil:
+    return CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
 
 
 def padded_processor(tokenizer: PreTrainedTokenizerBase, image_size: int) -> SiglipProcessor:
@@ -214,7 +236,7 @@ def padded_processor(tokenizer: PreTrainedTokenizerBase, image_size: int) -> Sig
     Returns:
         `transformers.SiglipProcessor`: Resizes images to a square (bicubic) and normalises as SigLIP does.
     """
-    check_tokenizer(tokenizer, name=str(tokenizer.name_or_path), reads_padding=True)
+    check_tokenizer(tokenizer, name=str(tokenizer.name_or_path), needs_end=False)
     # Both, as only what it was made with is saved.
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids"]
     size = {"height": image_size, "width": image_size}

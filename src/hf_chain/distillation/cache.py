@@ -202,7 +202,8 @@ def _fill(filling: Filling, bf16: bool) -> None:
         rows = len(dataset)
         meta = {"rows": rows, "macs": filling.views * rows * teacher.storing_macs(dataset)}
         if isinstance(filling, PairFilling):
-            texts = dual_encoder_macs(teacher.model.config).text * filling.captions
+            tokens = getattr(filling.collator, "max_length", None)
+            texts = dual_encoder_macs(teacher.model.config, tokens).text * filling.captions
             meta |= {"embedding_size": teacher.embedding_size, "captions": filling.captions}
             meta["macs"] += texts
         write_json(filling.folder / META, meta)

@@ -36,7 +36,9 @@ class Embedder:
     def __init__(self, model: Any, processor: Any, batch_size: int, device: torch.device, bf16: bool) -> None:
         self.model, self.processor = model, processor
         self.batch_size, self.device, self.bf16 = batch_size, device, bf16
-        self.context_length = model.config.text_config.max_position_embeddings
+        # A BERT has places for longer texts than it was trained on, and a RoBERTa two that no token takes.
+        positions = model.config.text_config.max_position_embeddings
+        self.context_length = min(positions, processor.tokenizer.model_max_length)
         self.reads_padding = model.config.model_type != "chain_clip" and family_of(model.config).reads_padding
         self.macs = 0
         """Multiply-accumulate operations of all forwards so far."""

@@ -71,7 +71,7 @@ def evaluate_clip(
     Runs without gradients and leaves every module in the mode it was in.
 
     Args:
-        model (`PreTrainedModel`): `CLIPModel` or `SiglipModel`.
+        model (`PreTrainedModel`): `CLIPModel`, `SiglipModel` or `VisionTextDualEncoderModel`.
         processor (`ProcessorMixin`): The processor saved with the model.
         dataset (`datasets.Dataset`): The split; its images are read as in training.
         image_column (`str`): Column of images.

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from hf_chain.data.prompts import checked_templates
 from hf_chain.errors import HfChainError
 from hf_chain.evaluation.retrieval import hits_at
+from hf_chain.families import VISION_TEXT
 
 ClassName = str | Sequence[str]
 """One name of a class, or all the names it goes by."""
@@ -115,8 +116,10 @@ def check_evaluation(
     for method in ("get_image_features", "get_text_features"):
         if not hasattr(model, method):
             raise HfChainError(f"the model is a {type(model).__name__} without {method}: give a CLIPModel or its like")
-    if model.config.model_type not in ("clip", "chain_clip", "siglip"):
-        raise HfChainError(f"the model is a {type(model).__name__}: give a CLIPModel or a SiglipModel")
+    if model.config.model_type not in ("clip", "chain_clip", "siglip", VISION_TEXT):
+        raise HfChainError(
+            f"the model is a {type(model).__name__}: give a CLIPModel, SiglipModel or VisionTextDualEncoderModel"
+        )
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None or not hasattr(processor, "image_processor"):
         raise HfChainError(

@@ -24,7 +24,7 @@ from hf_chain.families.phi import PHI, PHI_3
 from hf_chain.families.siglip import SIGLIP, SIGLIP_TEXT, SIGLIP_VISION
 from hf_chain.families.swin import SWIN
 from hf_chain.families.swinv2 import SWIN_V2
-from hf_chain.families.vision_text import NORMS_ON_THE_STREAM, TOWERS, dual_encoder
+from hf_chain.families.vision_text import NORMS_ON_THE_STREAM, TOWERS, VISION_TEXT, dual_encoder
 from hf_chain.families.vit import DEIT, MAE, VIT
 
 FAMILIES: dict[str, Family] = {
@@ -86,12 +86,17 @@ COMPOSITES: dict[str, Composite] = {
 }
 """`model_type` of models that hold a decoder beside other towers -> where; the decoder has a family of its own."""
 
-POST_NORM = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet")
+BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+"""Text encoders that count positions from the one behind the padding token's id."""
+
+POST_NORM = ("bert", *BEHIND_PADDING)
 """Text encoders with norms on the stream itself: they cannot grow, and may stand beside an image tower that does."""
 
 __all__ = [
+    "BEHIND_PADDING",
     "COMPOSITES",
     "FAMILIES",
+    "VISION_TEXT",
     "Composite",
     "Family",
     "Heads",
@@ -99,6 +104,7 @@ __all__ = [
     "Stream",
     "Weight",
     "family_of",
+    "tower_family",
     "value_of",
 ]
 
@@ -115,23 +121,31 @@ def family_of(config: Any) -> Family:
     Raises:
         HfChainError: When no family describes it.
     """
-    if config.model_type == "vision-text-dual-encoder":
-        return dual_encoder(*(_tower(config, part) for part in TOWERS))
+    if config.model_type == VISION_TEXT:
+        towers = {part: getattr(config, part) for part in TOWERS}
+        return dual_encoder(*(tower_family(part, tower.model_type).of(tower) for part, tower in towers.items()))
     found = FAMILIES.get(config.model_type)
     if found is None:
         raise _unknown("model_type", config.model_type, FAMILIES)
     return found.of(config)
 
 
-def _tower(config: Any, part: str) -> Family:
-    """The family of one tower of a dual encoder."""
-    of_texts, model_type = part == "text_config", getattr(config, part).model_type
+def tower_family(part: str, model_type: str) -> Family:
+    """The family of one tower of a `VisionTextDualEncoder`.
+
+    Args:
+        part (`str`): `vision_config` or `text_config`.
+        model_type (`str`): The kind of the tower.
+
+    Raises:
+        HfChainError: When towers of this kind cannot stand there, naming those that can.
+    """
     known = {name: family for name, family in FAMILIES.items() if family.pooled and name != "clip_text_model"}
-    if of_texts:
+    if part == "text_config":
         known = {"clip_text_model": CLIP_TEXT} | dict.fromkeys(POST_NORM, NORMS_ON_THE_STREAM)
     if model_type not in known:
         raise _unknown(f"{part}.model_type", model_type, known)
-    return known[model_type].of(getattr(config, part))
+    return known[model_type]
 
 
 def _unknown(field: str, model_type: str, known: Iterable[str]) -> HfChainError:

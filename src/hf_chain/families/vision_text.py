@@ -6,6 +6,9 @@ from dataclasses import replace
 
 from hf_chain.families.family import Family, Role, Stream, Weight
 
+VISION_TEXT = "vision-text-dual-encoder"
+"""Its `model_type`."""
+
 TOWERS = {"vision_config": ("vision_model", "visual_projection"), "text_config": ("text_model", "text_projection")}
 """Part of the configuration -> module of the tower, and its projection."""
 

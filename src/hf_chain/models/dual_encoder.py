@@ -17,14 +17,14 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 from hf_chain.adapters import check_no_adapter
 from hf_chain.engine import builds_in_pieces
 from hf_chain.errors import HfChainError
-from hf_chain.families import FAMILIES, Family, family_of
+from hf_chain.families import FAMILIES, VISION_TEXT, Family, family_of
 from hf_chain.growth.pad import Isometric
 from hf_chain.loaded_weights import first_not_finite_of
 from hf_chain.models.chain_clip.stock_clip import MAP_SUFFIX, TEACHER_MAPS_NAME, maps_beside
 from hf_chain.models.saved_as_stock import SavedAsStock, TeacherMap
 from hf_chain.models.token_dropping import dropped_tokens
 
-STOCK = {"clip": "CLIPModel", "siglip": "SiglipModel"}
+STOCK = {"clip": "CLIPModel", "siglip": "SiglipModel", VISION_TEXT: "VisionTextDualEncoderModel"}
 """`model_type` of the dual encoders that are trained -> their class in transformers."""
 
 

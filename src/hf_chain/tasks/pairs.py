@@ -62,19 +62,19 @@ class PairData(ImageData):
 
         return ImageTextCollator(processor)
 
-    def tokenizer(self, rows: Any, context: int, reads_padding: bool = False) -> Any:
+    def tokenizer(self, rows: Any, context: int, needs_end: bool = True) -> Any:
         """The tokenizer that the recipe names, the published predecessor's, or one that is trained on the captions.
 
         Args:
             rows: the training split.
             context (`int`): its context in tokens.
-            reads_padding (`bool`): whether texts are read at their last place, so that end marks need no place.
+            needs_end (`bool`): whether texts are read at their end mark.
         """
         from hf_chain.data import load_tokenizer, train_tokenizer
 
         recipe, named = self.recipe, self.recipe.tokenizer.name_or_path
         if named is not None:
-            tokenizer = load_tokenizer(named, context, reads_padding)
+            tokenizer = load_tokenizer(named, context, needs_end)
             if recipe.published is not None:
                 self._check_vocabulary(recipe.published, named, len(tokenizer))
         else:
@@ -91,13 +91,13 @@ class PairData(ImageData):
                 f"{known}: give the predecessor's own tokenizer"
             )
 
-    def check_named_tokenizer(self, context: int, reads_padding: bool = False) -> None:
+    def check_named_tokenizer(self, context: int, needs_end: bool = True) -> None:
         """Loads the tokenizer that the recipe names; a published predecessor needs one."""
         from hf_chain.data import load_tokenizer
 
         recipe, named = self.recipe, self.recipe.tokenizer.name_or_path
         if named is not None:
-            load_tokenizer(named, context, reads_padding)
+            load_tokenizer(named, context, needs_end)
         elif recipe.published is not None:
             raise HfChainError(
                 f"predecessor {recipe.published} has a vocabulary of its own: set tokenizer.name_or_path to "

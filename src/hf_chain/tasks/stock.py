@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,7 +12,7 @@ from hf_chain.arguments.precision import uses_bfloat16
 from hf_chain.cost import MemberCost, MemoryEstimate
 from hf_chain.cost.steps import ADAMW_MOMENTS, BFLOAT16, FLOAT32
 from hf_chain.errors import HfChainError, reason
-from hf_chain.families import FAMILIES, Stream, family_of
+from hf_chain.families import VISION_TEXT, Stream, family_of, tower_family
 from hf_chain.tasks.paradigm import EVALUATIONS, DataSize, Paradigm
 
 if TYPE_CHECKING:
@@ -72,9 +72,10 @@ class StockParadigm(Paradigm):
     def _config(self, member: Any, decided: Mapping[str, Any]) -> PreTrainedConfig:
         recipe, shared = self.recipe, self.recipe.model
         where = f"members.{member.name}"
-        _check_fields(_kind_of(recipe.family), shared.model_extra or {}, "model")
-        _check_fields(_kind_of(recipe.family), member.model_extra or {}, where)
         fields = _merged(shared.model_extra or {}, decided, member.model_extra or {})
+        blank = _blank(recipe.family, fields)
+        _check_fields(blank, shared.model_extra or {}, "model")
+        _check_fields(blank, member.model_extra or {}, where)
         config = stock_config(recipe.family, fields, shared.head_size, shared.mlp_ratio, where)
         if shared.attn_implementation is not None:
             config._attn_implementation = shared.attn_implementation
@@ -218,9 +219,7 @@ class StockParadigm(Paradigm):
 
     def shape(self, member: Any, config: Any) -> dict[str, str]:
         """Width × layers, or what stages have of either."""
-        streams = family_of(config).streams
-        widths = "/".join(str(stream.width_of(config)) for stream in streams)
-        return {"width × layers": f"{widths} × {'/'.join(str(stream.depth_of(config)) for stream in streams)}"}
+        return {"width × layers": width_by_layers(family_of(config).streams, config)}
 
     @classmethod
     def card_values(cls, config: Any, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,14 +227,31 @@ class StockParadigm(Paradigm):
         return {"auto_class": cls.auto_class}
 
 
+def width_by_layers(streams: Iterable[Stream], config: Any) -> str:
+    """Width × layers of a stream, or of several with a slash between them."""
+    sizes = [(str(stream.width_of(config)), str(stream.depth_of(config))) for stream in streams]
+    return " × ".join(map("/".join, zip(*sizes, strict=True)))
+
+
 _PARTS = {"vision": "vision_config", "text": "text_config"}
 """What recipes call a tower -> its field in configurations of two."""
 
 
-def _kind_of(family: str) -> Any:
+def _blank(family: str, fields: Mapping[str, Any]) -> PreTrainedConfig:
+    """A configuration of a family of which nothing is said but the kinds of its towers, where it joins any two."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    return CONFIG_MAPPING[family]
+    kinds: dict[str, Any] = {}
+    if family == VISION_TEXT:
+        for part in _PARTS.values():
+            tower = fields.get(part)
+            given = tower.get("model_type") if isinstance(tower, Mapping) else None
+            if given is None:
+                raise HfChainError(f"model.{part.removesuffix('_config')}.model_type is not set: name a kind of tower")
+            tower_family(part, given)
+            kinds[part] = {"model_type": given}
+    blank: PreTrainedConfig = CONFIG_MAPPING[family](**kinds)
+    return blank
 
 
 def _merged(*given: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,13 +265,14 @@ def _merged(*given: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _check_fields(kind: Any, fields: Mapping[str, Any], where: str) -> None:
+def _check_fields(blank: Any, fields: Mapping[str, Any], where: str) -> None:
     """Refuses fields that a configuration does not have, also those of its towers."""
-    known, blank = set(kind.__dataclass_fields__), kind()
+    kind: Any = type(blank)
+    known = set(kind.__dataclass_fields__)
     for name, value in fields.items():
         part = getattr(blank, _PARTS.get(name, name), None)
         if isinstance(value, Mapping) and hasattr(part, "to_dict"):
-            _check_fields(type(part), value, f"{where}.{name}")
+            _check_fields(part, value, f"{where}.{name}")
         if _PARTS.get(name, name) not in known and not hasattr(blank, _PARTS.get(name, name)):
             close = difflib.get_close_matches(name, known, n=1)
             raise HfChainError(
@@ -279,16 +296,15 @@ def stock_config(
     Raises:
         HfChainError: for values that no model can have, or a width without whole heads.
     """
-    kind = _kind_of(family)
-    aliases = getattr(kind, "attribute_map", {})
-    given = {aliases.get(name, _PARTS.get(name, name)): value for name, value in fields.items()}
-    blank = kind()
-    for stream in FAMILIES[family].streams:
-        own = given
+    blank = _blank(family, fields)
+    kind, described = type(blank), family_of(blank)
+    given = {blank.attribute_map.get(name, _PARTS.get(name, name)): value for name, value in fields.items()}
+    for stream in described.streams:
+        own, part = given, stream.config_of(blank)
         if stream.part:
             own = given[stream.part] = dict(given.get(stream.part) or {})
-        _follow_width(stream, own, stream.config_of(blank), aliases, head_size, mlp_ratio, where)
-    for name, other in FAMILIES[family].linked:
+        _follow_width(stream, own, part, head_size, mlp_ratio, where)
+    for name, other in described.linked:
         _link(given, name, other)
     try:
         config: PreTrainedConfig = kind(**given)
@@ -309,12 +325,12 @@ def _follow_width(
     stream: Stream,
     own: dict[str, Any],
     blank: Any,
-    aliases: Mapping[str, str],
     head_size: int | None,
     mlp_ratio: float,
     where: str,
 ) -> None:
     """Adds heads and the MLP of a stream where its fields name none."""
+    aliases = getattr(blank, "attribute_map", {})
     width_name, heads, groups, size, mlp = (
         aliases.get(name, name)
         for name in (stream.width, stream.heads, stream.key_value_heads, stream.head_size, stream.mlp)

@@ -50,6 +50,9 @@ class Task(ABC):
     FEATURE_LOSS_WEIGHT: ClassVar[float] = 1.0
     """Weight of the feature loss where none is given; a task with a folder says it there, as plans start no torch."""
 
+    text_tokens: int | None = None
+    """Tokens that batches pad texts to; what the model takes, where the collator does not say it."""
+
     def __init__(self, args: Any) -> None:
         self.args = args
 

@@ -84,6 +84,7 @@ class ChainTrainer(StageTrainer):
         if not all(parameter.requires_grad for parameter in model.parameters()):
             check_checkpointing(model)
         super().__init__(model=model, args=args, **kwargs)
+        self.task.text_tokens = getattr(self.data_collator, "max_length", None)
         # Means over samples are averaged over accumulated batches, by the Trainer too.
         self.loss_is_scaled_for_ga = not self.task.additive
         engine = self.engine

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, create_model
 
 from hf_chain.errors import HfChainError
-from hf_chain.families import FAMILIES
+from hf_chain.families import FAMILIES, VISION_TEXT
 from hf_chain.methods.chain.chain_recipe import ChainRecipe, MemberSettings
 from hf_chain.runs.recipe_file import suggestion
 from hf_chain.settings import Settings
@@ -26,6 +26,14 @@ class FamilyModelSettings(Settings):
     mlp_ratio: float = Field(4.0, gt=0, description="Width of the MLP over that of the stream, where none is named.")
     attn_implementation: str | None = Field(
         None, description="`eager`, `sdpa`, `flash_attention_2`, …; null lets transformers choose."
+    )
+
+
+class TowersSettings(FamilyModelSettings):
+    """The same of a dual encoder of any two towers, whose kinds stand in `vision.model_type` and `text.model_type`."""
+
+    max_text_tokens: int | None = Field(
+        None, ge=3, le=1_000_000, description="Length of captions in tokens; null takes all that the text tower can."
     )
 
 
@@ -48,15 +56,15 @@ def family_recipe(task: str, family: str) -> type[FamilyRecipe]:
 
     Args:
         task (`str`): one of `tasks.TASKS`.
-        family (`str`): one of `families.FAMILIES`.
+        family (`str`): one of `families.FAMILIES`, or `families.VISION_TEXT`.
 
     Raises:
         HfChainError: for one that is not known, or a family that the task does not train.
     """
     if str(task) not in TASKS:
         raise HfChainError(f"task is {task!r}, which is unknown{suggestion(str(task), list(TASKS))}")
-    if str(family) not in FAMILIES:
-        raise HfChainError(f"family is {family!r}, which is unknown{suggestion(str(family), list(FAMILIES))}")
+    if str(family) not in (families := [*FAMILIES, VISION_TEXT]):
+        raise HfChainError(f"family is {family!r}, which is unknown{suggestion(str(family), families)}")
     paradigm = find_paradigm(task)
     if family not in paradigm.families():
         raise HfChainError(
@@ -68,4 +76,7 @@ def family_recipe(task: str, family: str) -> type[FamilyRecipe]:
         paradigm.evaluation_settings,
         Field(paradigm.evaluation_settings(), description="What is evaluated, on which splits."),
     )
-    return create_model("FamilyRecipe", __base__=FamilyRecipe, data=data, evaluation=evaluated)
+    sections = {"data": data, "evaluation": evaluated}
+    if family == VISION_TEXT:
+        sections["model"] = (TowersSettings, Field(TowersSettings(), description="What all members share."))
+    return create_model("FamilyRecipe", __base__=FamilyRecipe, **sections)

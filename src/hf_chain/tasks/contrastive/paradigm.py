@@ -17,6 +17,7 @@ from hf_chain.cost import (
     clip_parameters,
     forward_passes,
 )
+from hf_chain.families import VISION_TEXT
 from hf_chain.tasks.pairs import PairData
 from hf_chain.tasks.paradigm import EVALUATIONS, DataSize, Paradigm
 from hf_chain.tasks.stock_pairs import StockPairs
@@ -36,7 +37,7 @@ class ContrastiveParadigm(PairData):
     @classmethod
     def families(cls) -> frozenset[str]:
         """CLIP, and dual encoders that are built of the fields of their configuration."""
-        return frozenset(("clip", "siglip"))
+        return frozenset(("clip", "siglip", VISION_TEXT))
 
     @classmethod
     def of(cls, family: str) -> type[Paradigm]:

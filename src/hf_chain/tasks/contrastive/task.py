@@ -30,7 +30,7 @@ from hf_chain.tasks.task import Batch, Features, Handed, Task
 
 
 class ContrastiveTask(Task):
-    """Trains a `CLIPModel` or a `SiglipModel`, within a module that shares its modules, on images and their captions.
+    """Trains a dual encoder of a class in `STOCK`, within a module that shares its modules, on images and captions.
 
     The teacher hands on image and text embeddings. Predictions for `compute_metrics` are image embeddings `[N, D]` and
     text embeddings `[N, K, D]`, both L2-normalised, and labels the batch's `caption_ids` `[N, K]`.
@@ -46,7 +46,7 @@ class ContrastiveTask(Task):
     labels = "caption_ids"
     unbatched = ("logit_scale", "logit_bias")
     undecayed = ("logit_scale", "logit_bias")
-    trained: ClassVar[tuple[str, ...]] = ("clip", "siglip")
+    trained: ClassVar[tuple[str, ...]] = tuple(STOCK)
     """`model_type` of the models that it trains."""
 
     def teacher(self, given: Any, student: nn.Module) -> FeatureSource:
@@ -115,9 +115,9 @@ class ContrastiveTask(Task):
             passes - (BACKWARD_FORWARDS + again) * (not any(weight.requires_grad for weight in tower.parameters()))
             for tower in (model.vision_model, model.text_model)
         )
-        student = [dual_encoder_macs(model.config, image_token_keep=share) for share in (keep, 1.0)]
-        taught = (
-            [dual_encoder_macs(teacher.config, image_token_keep=share) for share in (keep, 1.0)] if teacher else []
+        student, taught = (
+            [dual_encoder_macs(each.config, self.text_tokens, share) for share in (keep, 1.0)] if each else []
+            for each in (model, teacher)
         )
         return StepCost(
             samples_per_step=args.per_device_train_batch_size * args.world_size,
@@ -177,11 +177,11 @@ class ContrastiveTask(Task):
         return [(model.logit_scale, MAX_LOGIT_SCALE)]
 
     def readers(self, model: PreTrainedModel) -> list[Reader]:
-        """The text embeddings read the length of the table of positions, attention pooling what is in a layer."""
-        embeddings = model.text_model.embeddings
+        """CLIP's text embeddings read the length of the table of positions, attention pooling what is in a layer."""
+        texts = (module for module in model.text_model.modules() if hasattr(module, "position_embedding"))
         pooling = (module for module in model.modules() if isinstance(module, nn.MultiheadAttention))
         own = [(module, parameter) for module in pooling for parameter in module.out_proj.parameters()]
-        return [(embeddings, embeddings.position_embedding.weight), *own]
+        return [*((module, module.position_embedding.weight) for module in texts), *own]
 
     def is_beside(self, name: str) -> bool:
         """The maps to the teacher are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +16,15 @@ from PIL import Image
 from hf_chain.commands.compare import compare_runs
 from hf_chain.errors import HfChainError
 from hf_chain.methods.chain.comparison.plot import comparison_plot
+from hf_chain.methods.chain.comparison.table import to_markdown
 from hf_chain.methods.chain.recipe import ChainRecipe, recipe_class
 from hf_chain.methods.chain.runner import run
 from hf_chain.runs.ledger import Ledger, read_family
 from hf_chain.theme import LIGHT
 from support.command_line import Command
-from support.ledgers import Trained, write_ledger
+from support.ledgers import Trained, write_example, write_ledger
 from support.plots import fixtures_without_plots, without_plots  # noqa: F401
+from support.recipes import REPOSITORY
 
 
 def recipe(folder: Path) -> ChainRecipe:
@@ -128,8 +131,14 @@ def test_the_text_says_what_the_figures_mean(tmp_path: Path, hf_chain: Command) 
     assert "no twin says what m would cost alone" in text
     assert "m does not use its size: it is not ahead of its predecessor, trained on for the same MACs." in text
     # 3.435 for 400, half way in logarithms from 200 to 800, is 0.135 and 0.115 behind.
-    row = next(line for line in text.splitlines() if line.startswith("| s "))
+    *_, row = [line for line in text.splitlines() if line.startswith("| s ")]
     assert [cell.strip() for cell in row.split("|")][-4:-1] == ["3.435 ± 0.000", "+0.125 ± 0.010", "yes"]
+
+
+def test_the_example_of_the_page_is_what_the_command_says(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "compare.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```text\n(## Sizes alone\n.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert shown in to_markdown(compare_runs(write_example(tmp_path)))
 
 
 def test_runs_without_a_chain_are_twins_alone(tmp_path: Path, hf_chain: Command) -> None:

@@ -68,3 +68,31 @@ def write_ledger(
         ledger.append("saved", one.name, folder=f"{index + 1:02d}-{one.name}", weights_sha256=sha)
     ledger.append("run_finished")
     return folder
+
+
+def write_example(folder: Path) -> list[Path]:
+    """Two seeds of a chain, of the twins of its members and of a control, with figures that are made up."""
+    runs = []
+    for seed, luck in ((0, 0.0), (1, 0.02)):
+        chain = write_ledger(
+            folder / f"books-{seed}",
+            Trained("xs", 2_200, 3.50 + luck, trunk=2_000),
+            Trained("s", 3_300, 3.30 - luck, "xs", trunk=3_000),
+            Trained("m", 5_000, 2.70 + luck, "s"),
+            seed=seed,
+        )
+        twins = {
+            "xs": [(1_100, 1_000, 4.0), (1_200, 1_000, 3.5), (2_400, 2_000, 3.4), (4_800, 4_000, 3.38)],
+            "s": [(4_000, 3_500, 3.6), (12_500, 12_000, 3.0)],
+            "m": [(20_000, 18_000, 2.9), (62_000, 60_000, 2.5)],
+        }
+        runs.append(chain)
+        for size, points in twins.items():
+            members: list[Trained] = []
+            for number, (macs, trunk, quality) in enumerate(points, start=1):
+                before = members[-1].name if members else None
+                members.append(Trained(f"{size}-{number}", macs, quality + luck / number, before, trunk))
+            runs.append(write_ledger(folder / f"{size}-alone-{seed}", *members, seed=seed))
+        control = Trained("s-on", 6_000, 3.1 - luck / 2, str(chain / "trunks" / "02-s"))
+        runs.append(write_ledger(folder / f"s-on-{seed}", control, seed=seed))
+    return runs

@@ -44,10 +44,11 @@ def comparison_plot(comparison: Comparison, theme: Theme) -> Figure | None:
     handles = [
         Line2D([], [], color=colours[size], marker=".", markersize=5, label=f"{size.label} alone") for size in sizes
     ]
-    for place, chain in enumerate(comparison.chains):
-        handles.append(_chain_path(axis, chain, MARKERS[place % len(MARKERS)], colours, theme))
-    handles += _controls(axis, comparison, colours, theme)
     metric = metric_of(comparison.metric)
+    for place, chain in enumerate(comparison.chains):
+        marker = MARKERS[place % len(MARKERS)]
+        handles.append(_chain_path(axis, chain, marker, colours, theme, metric.lower_is_better))
+    handles += _controls(axis, comparison, colours, theme)
     axis.set_title(f"{metric.title[0].upper()}{metric.title[1:]} on {comparison.split} against what it cost")
     axis.set_ylabel(metric.title)
     if metric.is_share:
@@ -89,7 +90,9 @@ def _twin_lines(axis: Axes, twins: Twins, colour: Any) -> None:
         axis.plot(*zip(*path, strict=True), color=colour, alpha=alpha, linewidth=1.6, marker=".", markersize=5)
 
 
-def _chain_path(axis: Axes, chain: ChainVerdict, marker: str, colours: dict[Size, Any], theme: Theme) -> Line2D:
+def _chain_path(
+    axis: Axes, chain: ChainVerdict, marker: str, colours: dict[Size, Any], theme: Theme, lower: bool
+) -> Line2D:
     """The members of a chain, with every seed and their means along a line; returns what the legend says of it."""
     path = []
     for member in chain.members:
@@ -104,7 +107,8 @@ def _chain_path(axis: Axes, chain: ChainVerdict, marker: str, colours: dict[Size
             axis.annotate(
                 member.name,
                 path[-1],
-                xytext=(-7, -9),
+                # Twins lie on the other side.
+                xytext=(-7, -9 if lower else 9),
                 textcoords="offset points",
                 ha="right",
                 va="center",

@@ -13,7 +13,7 @@ from hf_chain.methods.chain.comparison.family import FamilyVerdict
 from hf_chain.methods.chain.comparison.lead import ENDED, ONE_SEED, Lead
 from hf_chain.methods.chain.comparison.member import AHEAD, MemberVerdict
 from hf_chain.methods.chain.comparison.tree import Unit
-from hf_chain.methods.chain.comparison.twins import APART, Gap, Twins
+from hf_chain.methods.chain.comparison.twins import APART, Twins
 from hf_chain.report import words
 
 NO_TWIN = "no twin"
@@ -40,9 +40,11 @@ def to_markdown(comparison: Comparison) -> str:
         "with all that a member has grown from; ± is the standard error over seeds."
     ]
     if comparison.twins:
-        parts += ["## Sizes alone", _twins_table(comparison), "\n".join(_gap_sentences(comparison))]
+        parts += ["## Sizes alone", _twins_table(comparison), _gap_table(comparison)]
+        parts.append("\n".join(_gap_sentences(comparison)))
     for chain in comparison.chains:
         parts += [f"## {escaped(chain.name)}", _chain_table(chain, comparison.metric)]
+        parts.append(_use_table(chain, comparison.metric))
         parts.append("\n".join(_chain_sentences(chain, comparison.metric)))
     if not comparison.chains:
         parts.append("In none of these runs has anything grown: there is no chain to compare.")
@@ -99,14 +101,8 @@ def _verdict(lead: Lead | None) -> str:
 
 
 def _twins_table(comparison: Comparison) -> str:
-    gaps: list[Gap | None] = [None, *comparison.gaps]
     header = ["size", "parameters", "seeds", "points", "MACs from – to", "best", "last doubling"]
-    header += ["over the size before, at equal MACs", "at the ends", f"≥ {APART} errors"]
-    rows = [
-        [*_twins_cells(twins, comparison.metric), *_gap_cells(gap, comparison.metric)]
-        for twins, gap in zip(comparison.twins, gaps, strict=True)
-    ]
-    return markdown_table(header, rows)
+    return markdown_table(header, [_twins_cells(twins, comparison.metric) for twins in comparison.twins])
 
 
 def _twins_cells(twins: Twins, metric: str) -> list[str]:
@@ -125,23 +121,23 @@ def _twins_cells(twins: Twins, metric: str) -> list[str]:
     ]
 
 
-def _gap_cells(gap: Gap | None, metric: str) -> list[str]:
-    if gap is None:
-        return [words.UNKNOWN] * 3
-    at = f" at {cost(gap.macs)}" if gap.macs else ""
-    return [f"{_ahead(metric, gap.equal)}{at}", _ahead(metric, gap.ends), _verdict(gap.equal or gap.ends)]
+def _gap_table(comparison: Comparison) -> str:
+    metric = comparison.metric
+    header = ["larger size", "smaller", "MACs of both", "ahead by", f"by {APART} errors", "ahead at the ends"]
+    rows = [
+        [escaped(gap.larger.label), escaped(gap.smaller.label), cost(gap.macs)]
+        + [_ahead(metric, gap.equal), _verdict(gap.equal), _ahead(metric, gap.ends)]
+        for gap in comparison.gaps
+    ]
+    return markdown_table(header, rows) if rows else ""
 
 
 def _gap_sentences(comparison: Comparison) -> Iterator[str]:
-    yield (
-        "The last doubling is what the second half of a curve's MACs brought; positive figures are better. A chain of "
-        f"two sizes shows something where the larger one is ahead by {APART} standard errors or more at equal MACs."
-    )
     for gap in comparison.gaps:
         if gap.equal is not None and gap.equal.holds is False:
             yield (
-                f"{escaped(gap.larger.label)} does not stand clear of {escaped(gap.smaller.label)} here: a chain of "
-                "the two can show nothing."
+                f"At equal MACs {escaped(gap.larger.label)} does not stand clear of {escaped(gap.smaller.label)}: "
+                "there a chain of the two can show nothing."
             )
 
 
@@ -150,26 +146,32 @@ def _gap_sentences(comparison: Comparison) -> Iterator[str]:
 
 def _chain_table(chain: ChainVerdict, metric: str) -> str:
     header = ["member", "size", "kind", "quality", "MACs", "twin's MACs", "speed-up", "in time"]
-    header += ["predecessor trained on", "ahead by", "uses its size"]
     return markdown_table(header, [_member_cells(member, metric) for member in chain.members])
 
 
 def _member_cells(member: MemberVerdict, metric: str) -> list[str]:
     alone = member.kind == "alone"
-    kind = member.kind if member.delivered else f"{member.kind} (control)" if not alone else "alone (control)"
     return [
         escaped(member.name),
         escaped(member.size.label),
-        kind,
+        member.kind if member.delivered else f"{member.kind} (control)",
         quality(metric, member.quality),
         cost(member.cost["macs"]),
         "itself" if alone else cost(member.twin["macs"], unknown=NO_TWIN),
         words.UNKNOWN if alone else times(member.speed_up["macs"]),
         words.UNKNOWN if alone else times(member.speed_up["seconds"], words.UNKNOWN),
-        quality(metric, member.continued),
-        _ahead(metric, member.use),
-        _verdict(member.use),
     ]
+
+
+def _use_table(chain: ChainVerdict, metric: str) -> str:
+    header = ["member", "quality", "its predecessor trained on", "ahead by", "uses its size"]
+    rows = [
+        [escaped(member.name), quality(metric, member.quality), quality(metric, member.continued)]
+        + [_ahead(metric, member.use), _verdict(member.use)]
+        for member in chain.members
+        if member.delivered and member.predecessor is not None
+    ]
+    return markdown_table(header, rows) if rows else ""
 
 
 def _chain_sentences(chain: ChainVerdict, metric: str) -> Iterator[str]:
@@ -201,12 +203,12 @@ def _family_sentences(family: FamilyVerdict) -> Iterator[str]:
             f"The family {names} costs {cost(family.cost['macs'])} MACs; no twin says what {missing} would cost alone."
         )
         return
-    each = ", ".join(f"seed {seed}: {times(Spread({seed: one}))}" for seed, one in ratio.seeds.items())
-    in_time = f", {times(seconds)} in time" if seconds else ""
     yield (
         f"The family {names} costs {cost(family.cost['macs'])} MACs, its twins at equal quality "
-        f"{cost(family.twins['macs'])}: {times(ratio)} as much ({each}{in_time})."
+        f"{cost(family.twins['macs'])}: {times(ratio)} as much."
     )
+    each = ", ".join(f"{times(Spread({seed: one}))} with seed {seed}" for seed, one in ratio.seeds.items())
+    yield f"That is {each}{f'; in time {times(seconds)}' if seconds else ''}."
     if share is not None:
         bound = f"{share.bound} " if share.bound else ""
         yield f"The whole family costs {bound}{words.percent(share.mean)} of {largest} alone at equal quality."

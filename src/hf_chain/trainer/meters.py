@@ -31,6 +31,10 @@ class Meters:
         """Begins to measure at `step`, which is not 0 when a training is resumed."""
         self._step, self._time = step, time.perf_counter()
 
+    def leave_out(self, seconds: float) -> None:
+        """Does not count the seconds that have just passed, in which nothing was trained."""
+        self._time += seconds
+
     def add(self, **values: torch.Tensor) -> None:
         """Adds the detached values of one step; nothing is moved off its device."""
         for name, value in values.items():

@@ -147,6 +147,7 @@ def test_two_processes_stop_where_one_does(tmp_path: Path) -> None:
     assert_same_run(two, one, 1e-5)
     for ours, theirs in zip(read_family(two).members, read_family(one).members, strict=True):
         assert ours.stopped == theirs.stopped == {"why": "reached", "step": 5, "steps": 5, "cap": 8}
+        assert theirs.curve[-1]["metrics"] == theirs.metrics_after["validation"]
         assert ours.training_macs == theirs.training_macs and ours.evaluation_macs == theirs.evaluation_macs
 
 

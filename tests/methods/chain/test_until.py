@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hf_chain.methods.chain.recipe import ChainRecipe, recipe_class
 from hf_chain.methods.chain.report.summary import summarize
 from hf_chain.methods.chain.report.tables import sentences
 from hf_chain.methods.chain.runner import run
+from hf_chain.methods.chain.stopping import StopWhenReached
 from hf_chain.methods.chain.until import Goal, UntilSettings
 from hf_chain.runs.ledger import FamilyRecord, Ledger, MemberRecord, read_family
 from hf_chain.runs.recipe_file import validated
@@ -181,11 +183,29 @@ def test_margin_and_curve_take_their_targets_from_ledgers(capped: FamilyRecord, 
     tiny, small, other = read_family(run(until_recipe(tmp_path, *members))).members
     delivered = tiny.metrics_after["validation"]["nats_per_token"]
     assert small.until["target"] == delivered - 0.01 and not tiny.until
+    # The model in training is what it will be when it is loaded.
+    assert small.curve[-1]["metrics"] == small.metrics_after["validation"]
     assert small.stopped["why"] == "reached" and curve_of(small)[small.stopped["step"]] <= delivered - 0.01
     assert other.until["target"] == twin.members[0].metrics_after["validation"]["nats_per_token"]
     assert other.stopped["why"] == "reached" and other.stopped["steps"] < other.stopped["cap"]
     lines = "\n".join(sentences(summarize(tmp_path / "tiny")))
     assert "(0.01 better than tiny) was asked for" in lines and f"(reached in {twin.run_dir})" in lines
+
+
+def test_the_time_of_a_training_is_not_that_of_its_evaluations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = StopWhenReached.__init__
+
+    def slow(self: StopWhenReached, *args: Any, **kwargs: Any) -> None:
+        start(self, *args, **kwargs)
+        measure = self._measured
+        self._measured = lambda: (time.sleep(3), measure())[1]
+
+    monkeypatch.setattr(StopWhenReached, "__init__", slow)
+    recipe = until_recipe(tmp_path, TINY | {"epochs": 0.1, "until": {"target": 0.1, "every": 0.9}})
+    (member,) = read_family(run(recipe)).members
+    assert len(member.curve) == 1 and 0 < member.seconds < 3
 
 
 def test_a_share_of_the_training_stays_one_of_all_its_steps(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -72,9 +73,12 @@ class StopWhenReached(TrainerCallback):
             trunk.end_at(step)
 
     def _measure(self, step: int, note: Callable[..., None]) -> None:
+        began = time.perf_counter()
         # What follows draws the same numbers whether this step was measured or read.
         with torch.random.fork_rng(devices=[]):
             found = self._measured()
+        if self.trainer.meters is not None:
+            self.trainer.meters.leave_out(time.perf_counter() - began)
         cost = self.trainer.step_cost(self.trainer.state.max_steps)
         note(
             "measured",

@@ -42,6 +42,7 @@ def test_rates_follow_from_widths_and_growth() -> None:
     assert fields(found, "warmup_steps") == [50, 0, 0]
     # Trained from scratch nothing has grown, and widths are what they are.
     assert fields(found.as_independent(), "learning_rate") == pytest.approx([8e-3, 4e-3, 3e-4])
+    assert fields(recipe({"width_power": 1, "base_width": 32}), "learning_rate") == pytest.approx([16e-3, 4e-3, 3e-4])
     assert fields(recipe({}), "learning_rate") == pytest.approx([8e-3, 8e-3, 3e-4])
 
 

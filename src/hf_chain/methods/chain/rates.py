@@ -23,8 +23,11 @@ class RateRules(Settings):
         0.0,
         ge=0,
         le=2,
-        description="A member's rate is the recipe's × (width of the first member / its own) to this power: 1 is "
-        "what μP has for hidden weights, 0 the same rate for all.",
+        description="A member's rate is the recipe's × (base width / its own width) to this power: 1 is what μP has "
+        "for hidden weights, 0 the same rate for all.",
+    )
+    base_width: int | None = Field(
+        None, ge=1, description="Width that the recipe's rate suits; null takes the first member's."
     )
     grown: float = Field(1.0, gt=0, le=10, description="Factor on the rate of members that grow.")
     grown_warmup: float | None = Field(
@@ -45,7 +48,7 @@ class RateRules(Settings):
         """
         factor = self.grown if grows else 1.0
         if self.width_power:
-            factor *= (width_of(first) / width_of(member)) ** self.width_power
+            factor *= ((self.base_width or width_of(first)) / width_of(member)) ** self.width_power
         found: dict[str, Any] = {}
         if factor != 1:
             if "learning_rate" not in training:

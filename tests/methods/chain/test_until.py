@@ -266,13 +266,15 @@ def test_states_that_are_merged_are_those_of_the_whole_training(tmp_path: Path) 
 
 
 def test_what_is_not_measured_is_named_before_anything_is_trained(capped: FamilyRecord, tmp_path: Path) -> None:
-    def refused(message: str, **until: Any) -> None:
-        recipe = until_recipe(tmp_path, TINY, SMALL | {"until": until}, name=next(names))
+    def refused(message: str, member: dict[str, Any] = SMALL, rows: int = 8, **until: Any) -> None:
+        data = language_values(tmp_path)["data"]
+        data["stories"]["validation"] = rows
+        recipe = until_recipe(tmp_path, TINY, member | {"until": until}, name=next(names), data=data)
         with pytest.raises(HfChainError, match=message):
             run(recipe)
         assert not any(entry["event"] == "trained" for entry in Ledger(recipe.run_dir).entries())
 
-    names = iter(("metric", "size", "folder"))
+    names = iter(("metric", "size", "folder", "data"))
 
     refused(
         r"members.small: until.metric top1 is not measured on validation: use nats_per_token",
@@ -281,6 +283,12 @@ def test_what_is_not_measured_is_named_before_anything_is_trained(capped: Family
     )
     refused(
         r"members.small: until.curve is .*, which has no member of .* parameters \(tiny", curve=str(capped.run_dir)
+    )
+    refused(
+        r"members.more: until.curve is .*, and validation is another one here, 9 rows instead of 8",
+        member=TINY | {"name": "more"},
+        rows=9,
+        curve=str(capped.run_dir),
     )
     refused(r"No ledger.jsonl in /dev/null/none", curve="/dev/null/none")
 

@@ -141,7 +141,8 @@ class Chain(Method):
         if main_process:
             cost = family_cost(recipe, recipe.paradigm.size(self._data))
             warn_of_idle_training(recipe, cost)
-            check_curves(recipe, {member.name: member.parameters for member in cost.members})
+            sizes = {member.name: member.parameters for member in cost.members}
+            check_curves(recipe, sizes, self._data.fingerprints)
             logger.warning(f"{recipe.name}: the plan\n\n{plan_table(cost)}\n")
             self.note_start(begun, plan=cost.to_json(), data=self._data.fingerprints)
 

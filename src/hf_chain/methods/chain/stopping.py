@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl
 
+from hf_chain.data.fingerprint import Fingerprint, difference
 from hf_chain.errors import HfChainError
 from hf_chain.evaluation import Evaluation
 from hf_chain.evaluation.metrics import metric_of
@@ -160,20 +161,27 @@ def check_metrics(recipe: ChainRecipe, found: dict[str, dict[str, float]]) -> No
             _metric_of(recipe, member, until, found)
 
 
-def check_curves(recipe: ChainRecipe, parameters: dict[str, int]) -> None:
+def check_curves(recipe: ChainRecipe, parameters: dict[str, int], data: Mapping[str, Fingerprint]) -> None:
     """Checks the runs whose curves say what is asked for, before anything is trained.
 
     Args:
         recipe (`ChainRecipe`): the recipe.
         parameters (`dict[str, int]`): name of a member to its size.
+        data (`Mapping`): split to what it holds.
 
     Raises:
-        HfChainError: when one is not there or not finished, has no member of that size, or was measured otherwise.
+        HfChainError: when one is not there or not finished, has no member of that size, or was measured on other data.
     """
     for member in recipe.members:
         until = recipe.until_of(member)
         if until is not None and until.curve is not None:
             same_size(recipe, member.name, until.curve, parameters[member.name])
+            there = read_family(until.curve).data.get(until.split)
+            if there is not None and (words := difference(there, data[until.split])) is not None:
+                raise HfChainError(
+                    f"members.{member.name}: until.curve is {until.curve}, and {until.split} is another one here, "
+                    f"{words}: evaluate both on the same data"
+                )
 
 
 def same_size(recipe: ChainRecipe, member: str, run_dir: str, parameters: int) -> list[MemberRecord]:

@@ -78,6 +78,14 @@ def test_accumulated_batches_train_as_a_large_one(tmp_path: Path) -> None:
         assert logs(parts, name) == pytest.approx(logs(whole, name), rel=1e-3), name
 
 
+def test_activations_that_are_computed_again_train_alike(tmp_path: Path) -> None:
+    small = two_towers(text="bert")
+    whole, again = (trainer(tmp_path, grown(small), small, gradient_checkpointing=given) for given in (False, True))
+    for each in (whole, again):
+        each.train()
+    assert again.model.is_gradient_checkpointing and logs(again, "loss") == pytest.approx(logs(whole, "loss"))
+
+
 @pytest.mark.parametrize(("vision", "text"), [("vit", "clip_text_model"), ("swin", "bert")])
 def test_a_resumed_training_is_the_uninterrupted_one(vision: str, text: str, tmp_path: Path) -> None:
     small, settings = two_towers(vision=vision, text=text), {"save_strategy": "steps", "save_steps": 2}

@@ -123,6 +123,9 @@ class ChainDualEncoder(SavedAsStock, MappedDualEncoder):
     It is of the stock model's class too, and saved as it.
     """
 
+    # Towers do, and the stock class of any two of them does not say so.
+    supports_gradient_checkpointing = True
+
     @classmethod
     def around(cls, stock: PreTrainedModel, teacher_size: int | None = None) -> ChainDualEncoder:
         """Wraps a stock model, whose modules and weights it shares: what trains the one trains the other.

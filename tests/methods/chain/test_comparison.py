@@ -14,6 +14,7 @@ from hf_chain.errors import HfChainError
 from hf_chain.methods.chain.comparison.compare import Comparison, compare
 from hf_chain.methods.chain.comparison.curves import Reading
 from hf_chain.methods.chain.comparison.member import MemberVerdict
+from hf_chain.runs.ledger import Ledger
 from support.ledgers import Trained, write_ledger
 
 CHAIN = (
@@ -197,6 +198,13 @@ def test_the_continued_predecessor_grows_out_of_the_chain(tmp_path: Path, place:
         assert shown.twin["macs"].mean == pytest.approx(400 * 4 ** (5 / 6))
 
 
+def test_the_very_predecessor_trained_on_counts_before_its_size_alone(tmp_path: Path) -> None:
+    """Though the size alone is at 3.203 for 1,000."""
+    chain = write_ledger(tmp_path / "chain", *CHAIN, Trained("s-on", 600, 3.28, "s"))
+    continued = member(compare([chain, *write_twins(tmp_path)]), "m").continued
+    assert continued.mean == pytest.approx(3.3 - 0.02 * math.log(1000 / 530) / math.log(1100 / 530))
+
+
 def test_what_was_trained_on_last_is_delivered(tmp_path: Path) -> None:
     longer = [*CHAIN[:2], Trained("s-on", 600, 3.0, "s")]
     family = compare([write_ledger(tmp_path / "chain", *longer), *write_twins(tmp_path)]).chains[0].family
@@ -241,6 +249,40 @@ def test_a_run_that_begins_with_members_of_another_adds_none(tmp_path: Path) -> 
     twins = write_twins(tmp_path)
     once, twice = compare([chain, *twins]), compare([chain, tmp_path / "copy", chain, *twins])
     assert once.to_json() == twice.to_json()
+
+
+def copied(folder: Path, entries: list[dict[str, Any]]) -> Path:
+    """A run of these events, without their times."""
+    for entry in entries:
+        Ledger(folder).append(**{name: value for name, value in entry.items() if name != "time"})
+    return folder
+
+
+def test_a_control_that_begins_with_copies_of_a_chain_is_no_chain(tmp_path: Path) -> None:
+    """As benchmarks take finished members over, with their lines of the ledger."""
+    chain = write_ledger(tmp_path / "chain", *CHAIN)
+    entries = list(Ledger(write_ledger(tmp_path / "new", *CHAIN[:2], Trained("s-on", 600, 3.1, "s"))).entries())
+    for entry in entries:
+        if entry["event"] == "saved":
+            entry["weights_sha256"] = entry["weights_sha256"].replace("-new-", "-chain-")
+    found = compare([copied(tmp_path / "control", entries), chain, *write_twins(tmp_path)])
+    assert [one.name for one in found.chains] == ["chain"] and found.chains[0].family.cost["macs"].mean == 1050
+    assert member(found, "m").continued.mean == pytest.approx(3.3 - 0.2 * math.log(1000 / 530) / math.log(1100 / 530))
+
+
+def test_a_seed_that_has_not_come_so_far_is_in_no_mean_of_families(tmp_path: Path) -> None:
+    whole = write_ledger(tmp_path / "books-0", *CHAIN)
+    entries = [entry for entry in Ledger(whole).entries() if entry.get("member") != "m"]
+    for entry in entries:
+        if entry["event"] == "run_started":
+            entry["recipe"] |= {"seed": 1, "name": "books-1"}
+        if entry["event"] == "saved":
+            entry["weights_sha256"] += "-1"
+    runs = [whole, copied(tmp_path / "books-1", entries)]
+    found = compare([*runs, *write_twins(tmp_path, 0), *write_twins(tmp_path, 1)])
+    (chain,) = found.chains
+    assert set(member(found, "s").speed_up["macs"].seeds) == {0, 1}
+    assert set(chain.family.ratio["macs"].seeds) == {0} and chain.family.members == ["xs", "s", "m"]
 
 
 def test_independent_runs_are_twins(tmp_path: Path) -> None:

@@ -95,9 +95,9 @@ def family_cost(family: Sequence[Delivery], unit: Unit) -> float | None:
         family (`Sequence[Delivery]`): All that a run has trained.
         unit (`Unit`): What costs are counted in.
     """
-    inside = [one for one in family if not one.is_control]
     costs: dict[Delivery, float] = {}
-    for one in inside:
-        for payer, cost in one.paid(unit).items():
-            costs[payer] = max(costs.get(payer, 0), payer.own(unit) if payer in inside else cost)
+    for one in family:
+        if not one.is_control:
+            for payer, cost in one.paid(unit).items():
+                costs[payer] = max(costs.get(payer, 0), cost)
     return sum(costs.values()) if costs and all(costs.values()) else None

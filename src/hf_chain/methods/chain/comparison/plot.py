@@ -125,7 +125,7 @@ def _controls(axis: Axes, comparison: Comparison, colours: dict[Size, Any], them
     """Members of chains that runs of their own have trained on; returns what the legend says of all such."""
     drawn = {run for chain in comparison.chains for run in chain.runs.values()}
     look = _look("o", theme, hollow=True)
-    others = [one for one in comparison.grown if name_of(one.run) not in drawn]
+    others = [one for one in comparison.grown if one.kind == "trained on" and name_of(one.run) not in drawn]
     for one in others:
         axis.plot(*_point(one), color=colours[one.size], zorder=3, **look)
     inside = any(not member.delivered for chain in comparison.chains for member in chain.members)

@@ -162,7 +162,7 @@ def test_the_plot_has_twins_as_lines_and_members_as_points(tmp_path: Path) -> No
     assert ((100, 3.5), (300, 3.0), (1000, 2.9)) in drawn
     assert axis.get_xscale() == "log"
     labels = [text.get_text() for text in axis.get_legend().get_texts()]
-    assert labels == ["100 × 2 alone", "400 × 2 alone", "1600 × 2 alone", "chain", "trained on"]
+    assert labels == ["100 × 2 alone", "400 × 2 alone", "1600 × 2 alone", "chain", "not counted"]
     assert {"xs", "s", "m"} <= {text.get_text() for text in axis.texts}
     with Image.open(tmp_path / "out" / "compare.png") as image:
         pixels = np.asarray(image.convert("RGB"))

@@ -129,11 +129,11 @@ def _controls(axis: Axes, comparison: Comparison, colours: dict[Size, Any], them
     for one in others:
         axis.plot(*_point(one), color=colours[one.size], zorder=3, **look)
     inside = any(not member.delivered for chain in comparison.chains for member in chain.members)
-    return [Line2D([], [], color=theme.muted, label="trained on", **look)] if others or inside else []
+    return [Line2D([], [], color=theme.muted, label="not counted", **look)] if others or inside else []
 
 
 def _look(marker: str, theme: Theme, hollow: bool = False) -> dict[str, Any]:
-    """How a member of a chain looks; a control is hollow."""
+    """How a member of a chain looks; what no family is counted with is hollow."""
     look: dict[str, Any] = {"marker": marker, "markersize": 6.5, "linestyle": "none", "markeredgewidth": 0.8}
     return look | ({"markerfacecolor": theme.background} if hollow else {"markeredgecolor": theme.text})
 

@@ -154,7 +154,7 @@ def _member_cells(member: MemberVerdict, metric: str) -> list[str]:
     return [
         escaped(member.name),
         escaped(member.size.label),
-        member.kind if member.delivered else f"{member.kind} (control)",
+        member.kind if member.delivered else f"{member.kind} (not counted)",
         quality(metric, member.quality),
         cost(member.cost["macs"]),
         "itself" if alone else cost(member.twin["macs"], unknown=NO_TWIN),
@@ -169,7 +169,7 @@ def _use_table(chain: ChainVerdict, metric: str) -> str:
         [escaped(member.name), quality(metric, member.quality), quality(metric, member.continued)]
         + [_ahead(metric, member.use), _verdict(member.use)]
         for member in chain.members
-        if member.delivered and member.predecessor is not None
+        if member.predecessor is not None
     ]
     return markdown_table(header, rows) if rows else ""
 

@@ -58,6 +58,9 @@ def run(
     independent: Annotated[
         bool, typer.Option("--independent", help="Train every member of a chain from scratch.")
     ] = False,
+    continued: Annotated[
+        bool, typer.Option("--continued", help="Train the first member of a chain on, for the MACs of the others.")
+    ] = False,
     push_to_hub: Annotated[bool, typer.Option("--push-to-hub", "--push_to_hub", help="Push every result.")] = False,
     hub_prefix: Annotated[str | None, typer.Option(help="Start of the repository names: user/family.")] = None,
 ) -> None:
@@ -72,6 +75,7 @@ def run(
         push_to_hub=push_to_hub,
         hub_prefix=hub_prefix,
         independent=independent,
+        continued=continued,
     )
     typer.echo(launch(arguments))
 

@@ -41,6 +41,14 @@ class MethodCommands(ABC, Generic[AnyRecipe]):
         """
 
     @abstractmethod
+    def continued(self, recipe: AnyRecipe) -> AnyRecipe:
+        """The control of the recipe: its first member trained on for the MACs of the others.
+
+        Raises:
+            HfChainError: when the method has no members, or the first one is not there yet.
+        """
+
+    @abstractmethod
     def run(self, recipe: AnyRecipe) -> Path:
         """Walks a run, or what is left of it, and returns its folder."""
 
@@ -105,6 +113,11 @@ class ChainCommands(MethodCommands["ChainRecipe"]):
     def independent(self, recipe: ChainRecipe) -> ChainRecipe:
         return recipe.as_independent()
 
+    def continued(self, recipe: ChainRecipe) -> ChainRecipe:
+        from hf_chain.methods.chain.continued import continued
+
+        return continued(recipe)
+
     def run(self, recipe: ChainRecipe) -> Path:
         from hf_chain.methods.chain.runner import run
 
@@ -152,6 +165,9 @@ class GraftCommands(MethodCommands["GraftRecipe"]):
             f"--independent is for chains, and {recipe.name} is a graft, whose baseline is in its baseline section: "
             "leave the flag out"
         )
+
+    def continued(self, recipe: GraftRecipe) -> GraftRecipe:
+        raise HfChainError(f"--continued is for chains, and {recipe.name} is a graft: leave the flag out")
 
     def run(self, recipe: GraftRecipe) -> Path:
         from hf_chain.methods.graft.runner import run_graft

@@ -54,6 +54,10 @@ class RunArguments(RecipeArguments):
 
     independent: bool = field(default=False, metadata={"help": "Train every member from scratch: the baseline."})
 
+    continued: bool = field(
+        default=False, metadata={"help": "Train the first member on for the MACs of the others: the control."}
+    )
+
     @property
     def method(self) -> MethodCommands[Any]:
         """The method of the recipe."""
@@ -66,6 +70,10 @@ class RunArguments(RecipeArguments):
             HfChainError: when the recipe or a flag does not fit.
         """
         recipe = self.method.load(self.config, self.overrides())
+        if self.independent and self.continued:
+            raise HfChainError("--independent and --continued are two controls: give one at a time")
+        if self.continued:
+            return self.method.continued(recipe)
         return self.method.independent(recipe) if self.independent else recipe
 
     def chain_recipe(self, flag: str) -> ChainRecipe:

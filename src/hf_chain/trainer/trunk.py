@@ -165,13 +165,18 @@ def _named_state(trainer: StageTrainer) -> dict[str, torch.Tensor]:
     }
 
 
+def is_trunk(folder: Path) -> bool:
+    """Whether a folder holds a trunk with the state of its optimizer."""
+    return (folder / STATE_NAME).is_file()
+
+
 def read_state(trunk: Path) -> dict[str, Any] | None:
     """AdamW's state in the folder of a trunk, as `grow` takes it; `None` where its engine kept it to itself.
 
     Args:
         trunk (`Path`): the folder.
     """
-    if not (trunk / STATE_NAME).is_file():
+    if not is_trunk(trunk):
         return None
     held: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in load_file(trunk / STATE_NAME).items():

@@ -12,7 +12,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from hf_chain.errors import HfChainError
+from hf_chain.methods.chain.comparison.compare import compare
+from hf_chain.methods.chain.continued import continued
 from hf_chain.methods.chain.recipe import ChainRecipe, recipe_class
+from hf_chain.methods.chain.report.summary import summarize
+from hf_chain.methods.chain.report.tables import metrics_table, sentences
 from hf_chain.methods.chain.runner import run
 from hf_chain.runs.ledger import FamilyRecord, read_family
 from hf_chain.trainer import ChainTrainer
@@ -139,6 +143,37 @@ def test_the_mean_of_states_is_delivered_instead_of_a_decay(tmp_path: Path, monk
     last = load_file(trunk_of(family, "tiny") / "model.safetensors")
     assert all(torch.equal(weight, kept[-1][name]) for name, weight in last.items())
     assert not list((family.run_dir / "trunks").glob(".*"))
+
+
+def test_the_first_member_trained_on_is_the_control(family: FamilyRecord, tmp_path: Path) -> None:
+    recipe = trunk_recipe(tmp_path, members=MEMBERS[:2])
+    with pytest.raises(HfChainError, match="tiny/trunks/01-tiny is not there, from which tiny is trained on"):
+        continued(recipe)
+    chain = read_family(run(recipe))
+    assert any(
+        "was not measured: hf-chain run with --continued" in line for line in sentences(summarize(chain.run_dir))
+    )
+    control = read_family(run(continued(recipe)))
+    (member,) = control.members
+    assert (control.run_dir.name, member.parent) == ("tiny-continued", str(chain.run_dir / "trunks/01-tiny"))
+    # To a step, for as many MACs, at the rate that was running and with the optimizer's state.
+    step = 16 * 3 * member.macs_per_sample
+    assert abs(member.training_macs["total"] - chain.member("small").training_macs["total"]) <= step
+    assert rates(control, "tiny")[0] == 1e-2
+    key = "model.layers.0.mlp.up_proj.weight:step"
+    steps = [read_state_of(record)[key] for record in (chain, control)]
+    assert steps[1] == steps[0] + member.trunk["steps"]
+    found = summarize(chain.run_dir)
+    ours, theirs = (record.metrics_after["validation"]["nats_per_token"] for record in (chain.members[1], member))
+    (line,) = [line for line in sentences(found) if "trained on for as many MACs" in line]
+    assert f"reaches {theirs:.3f}" in line and ("is ahead of" in line) == (ours < theirs)
+    assert metrics_table(found, "validation")[1][2][0] == "tiny, trained on"
+    (verdict,) = compare([chain.run_dir, control.run_dir]).chains
+    assert verdict.members[-1].name == "small"
+
+
+def read_state_of(family: FamilyRecord) -> dict[str, torch.Tensor]:
+    return load_file(trunk_of(family, "tiny") / STATE_NAME)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ from hf_chain.tasks import find_task
 from hf_chain.tasks.paradigm import Paradigm
 from hf_chain.trainer import ChainConfig, ChainTrainer
 from hf_chain.trainer.inherited_state import NamedState
-from hf_chain.trainer.trunk import read_state
+from hf_chain.trainer.trunk import is_trunk, read_state
 
 logger = logging.get_logger(__name__)
 
@@ -172,8 +172,10 @@ class MemberStage:
         return self.paradigm.load(str(self.context.folder(before) if inside else before), self.config())
 
     def _trunk_before(self) -> Path | None:
-        """The trunk of the predecessor, where it has one."""
+        """The trunk of the predecessor, where it has one; a published one may be the trunk of another run."""
         parent = self.recipe.parent_of(self.member)
+        if parent is None and is_trunk(Path(self._parent_name or "")):
+            return Path(self._parent_name or "")
         if parent is None or self.recipe.training_of(parent).get("trunk_decay") is None:
             return None
         folder = self.context.trunk(parent.name)

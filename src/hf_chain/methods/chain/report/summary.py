@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_chain.runs.ledger import FamilyRecord, MemberRecord, read_family
+from hf_chain.runs.ledger import CONTINUED, LEDGER_NAME, FamilyRecord, MemberRecord, read_family
 from hf_chain.tasks import find_paradigm
 
 
@@ -53,6 +53,8 @@ class FamilySummary:
     primary: tuple[str, str] | None = None
     """Split and name of the metric that sums a member up; `None` before the first evaluation."""
     baseline: FamilyRecord | None = None
+    continued: MemberRecord | None = None
+    """The first member trained on for the MACs of its successors, where that control was run."""
     trained: list[MemberSummary] = field(init=False)
     """The members whose training is over."""
 
@@ -132,7 +134,16 @@ def summarize(run_dir: Path, baseline: Path | None = None) -> FamilySummary:
     records += [member for member in record.members if member.name not in planned]
     found = {twin.name: twin for twin in twins.members if twin.training_macs} if twins else {}
     members = [_summary(record.recipe, member, planned.get(member.name, {}), found) for member in records]
-    return FamilySummary(record, members, _primary_metric(record.recipe, records), twins)
+    primary = _primary_metric(record.recipe, records)
+    return FamilySummary(record, members, primary, twins, _continued(record.run_dir))
+
+
+def _continued(run_dir: Path) -> MemberRecord | None:
+    """The only member of the run beside it that trains its first member on, once that is saved."""
+    control = run_dir.resolve().with_name(run_dir.resolve().name + CONTINUED)
+    if not (control / LEDGER_NAME).is_file():
+        return None
+    return next((member for member in read_family(control).members if member.saved), None)
 
 
 def _summary(

@@ -38,6 +38,10 @@ def metrics_table(family: FamilySummary, split: str) -> Table:
     """Metrics of each member on `split`, before → after training; shares in per cent, with intervals and chance."""
     metrics = metric_names(family, split)
     rows = [[member.name, *(_change(member, split, metric) for metric in metrics)] for member in family.members]
+    if family.continued is not None:
+        control = MemberSummary(family.continued)
+        row = [_change(control, split, metric) for metric in metrics]
+        rows.append([f"{family.continued.name}, trained on", *row])
     levels = [noise.chance(family.records, split, metric) for metric in metrics]
     if any(level is not None for level in levels):
         rows.append(["chance", *map(words.cell, metrics, levels)])
@@ -93,11 +97,33 @@ def sentences(family: FamilySummary) -> list[str]:
             f"{family.acceleration_ratio:.1f} times as much. What members trained alone reach was not measured: "
             "run the recipe with --independent, then hf-chain report with --baseline and the folder of that run."
         )
+    lines += use_of_size(family)
     lines += outcomes([member.record for member in family.members])
     if family.primary:
         lines += noise.worse(family.records, family.primary[1])
     lines.append(f"Measured time of training: {words.duration(family.seconds)}.")
     return lines
+
+
+def use_of_size(family: FamilySummary) -> list[str]:
+    """Whether the larger members are ahead of the first one trained on, or how to find out."""
+    if family.record.recipe.get("independent") or len(family.trained) < 2 or not family.primary:
+        return []
+    first, last, metric = family.trained[0].name, family.trained[-1], family.primary[1]
+    if family.continued is None:
+        return [
+            f"Whether larger members use their size was not measured: hf-chain run with --continued trains {first} on "
+            "for as many MACs."
+        ]
+    ours, theirs = family.after(last), family.after(family.continued)
+    if ours is None or theirs is None:
+        return []
+    ahead = theirs - ours if metric_of(metric).lower_is_better else ours - theirs
+    verdict = "ahead of" if ahead > 0 else "not ahead of"
+    return [
+        f"{first}, trained on for as many MACs as its successors cost, reaches {words.figure(metric, theirs)}: "
+        f"{last.name} with {words.figure(metric, ours)} is {verdict} it."
+    ]
 
 
 def to_markdown(family: FamilySummary) -> str:
@@ -137,6 +163,7 @@ def to_json(family: FamilySummary) -> str:
         "chain_macs": family.chain_macs,
         "independent_macs": family.independent_macs,
         "independent_macs_measured": family.alone_is_measured,
+        "first_member_continued": asdict(family.continued) if family.continued else None,
         "acceleration_ratio": family.acceleration_ratio,
         "seconds": family.seconds,
         "members": [

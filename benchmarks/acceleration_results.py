@@ -118,6 +118,10 @@ def _markdown(rows: list[dict[str, Any]], summary: dict[str, Any], family: Famil
     lines = [
         "# Acceleration: chain against independent training",
         "",
+        "History, November 2026: this shows that exact growth loses nothing; it does not show that a chain saves, as "
+        "all of the gain is the first member's longer training, twins of eight epochs are far from their plateau, and "
+        "no larger member uses its size. How chains are measured now: [Compare](../compare.md).",
+        "",
         "Top-1 accuracy on the validation photographs of Tiny ImageNet (200 classes, chance 0.5 %), mean and range "
         "over the seeds. All arms have the same optimiser, data, captions and token dropping; evaluation and teacher "
         "forwards count. Twins trained alone have the recipe's `baseline_epochs` and learning rates for training from "

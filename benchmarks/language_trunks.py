@@ -1,132 +1,234 @@
 """Chains of language models that grow from trunks, and the twins that they are measured by.
 
-    OMP_NUM_THREADS=1 python benchmarks/language_trunks.py [--seeds 0] [--arms twin-s early late …]
+    OMP_NUM_THREADS=1 python benchmarks/language_trunks.py [--seeds 0] [--arms twin-s early …] [--scale cpu]
 
 Every arm is a run of examples/recipes/books_trunk.yaml with other members. Killed anywhere, the same command goes on.
-After every run its ledger is copied to docs/benchmarks/language_trunks/ledgers, and `hf-chain compare` writes the page
-beside it from all ledgers that are there, also of seeds that were run elsewhere.
+After every run its ledger is copied to docs/benchmarks/language_trunks/ledgers; docs/benchmarks/language_trunks.md,
+.json and .png are what `hf-chain compare` makes of all ledgers there, also of seeds that were run elsewhere.
+
+`--scale gpu` takes larger Llamas in bfloat16, about 12 minutes on an H200, and adds what share of its peak they reach;
+`--scale tiny` tries all arms in minutes. Their pages are written to the folder of the runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from families import ROOT
+from families import ROOT, machine_line
 from hf_chain.cli import exit_cleanly
 from hf_chain.commands.compare import compare_runs
+from hf_chain.files import write_bytes, write_text
+from hf_chain.methods.chain.comparison.table import to_markdown
 from hf_chain.methods.chain.recipe import recipe_class
 from hf_chain.methods.chain.runner import run
-from hf_chain.runs.ledger import LEDGER_NAME
+from hf_chain.runs.ledger import LEDGER_NAME, read_family
 from hf_chain.runs.recipe_file import read_values
 
 RECIPE = ROOT / "examples/recipes/books_trunk.yaml"
-TARGET = ROOT / "docs/benchmarks/language_trunks"
-EPOCHS_PER_MILLION = 0.05
-"""Of tokens."""
-XS, S = ({"hidden_size": 32, "num_hidden_layers": 2}, {"hidden_size": 64, "num_hidden_layers": 3})
+PAGE = ROOT / "docs/benchmarks/language_trunks"
 
 
-def member(name: str, size: dict[str, int], millions: float, grown_from: str | None = None, **more: Any) -> Any:
-    """A member, trained on so many million tokens; one that begins from scratch warms up.
+@dataclass(frozen=True)
+class Scale:
+    """How large the arms are.
 
-    The branch of a trunk that is trained on is a larger share of its own steps, so that it is one of them all.
+    Args:
+        small, large (`dict`): the two sizes.
+        unit (`float`): epochs that arms count in; a million tokens on a CPU.
+        overrides (`tuple[str, ...]`): what else differs from the recipe.
     """
-    training = {"warmup_steps": 100} if grown_from is None else {}
-    own = {"name": name, **size, "epochs": round(EPOCHS_PER_MILLION * millions, 5), "grown_from": grown_from}
-    return own | {"training": training | more}
+
+    small: dict[str, int]
+    large: dict[str, int]
+    unit: float
+    overrides: tuple[str, ...] = field(default=())
 
 
-ON = {"trunk_decay": 0.3}
-WARM = {"warmup_steps": 0.1}
-TEACHER = {"feature_loss_weight": 1.0}
-COSINE = {"trunk_decay": None, "lr_scheduler_type": "cosine"}
-ARMS: dict[str, dict[str, Any]] = {
-    "twin-s": {
-        "members": [
-            member("s1", S, 1),
-            member("s2", S, 1, "s1", **ON),
-            member("s4", S, 2, "s2", **ON),
-            member("s8", S, 4, "s4", **ON),
-        ]
-    },
-    "early": {
-        "members": [
-            member("x1", XS, 1),
-            member("x1-s", S, 1, "x1"),
-            member("x2", XS, 1, "x1", **ON),
-            member("x2-s", S, 1, "x2"),
-            member("x1-s2", S, 1, "x1-s", **ON),
-        ]
-    },
-    "late": {
-        "members": [
-            member("xs", XS, 8),
-            member("s-1", S, 1, "xs"),
-            member("s-2", S, 1, "s-1", **ON),
-            member("xs16", XS, 8, "xs", **ON),
-            member("s-4", S, 2, "s-2", **ON),
-        ]
-    },
-    # The rows of rule (f): what trunk, state, exactness and teacher give, at as many tokens of the larger size.
-    "fresh": {"optimizer_state": False, "members": [member("x1", XS, 1), member("s-fresh", S, 1, "x1", **WARM)]},
-    "warm": {"members": [member("x1", XS, 1), member("s-warm", S, 1, "x1", new_weights_warmup=0.1)]},
-    "taught": {"members": [member("x1", XS, 1), member("s-taught", S, 1, "x1", **TEACHER, feature_loss_until=0.3)]},
-    "copied": {"members": [member("x1", XS, 1), member("s-copied", S, 1, "x1", **WARM) | {"operator": "copy"}]},
-    "cosine": {"members": [member("x1", XS, 1, **COSINE), member("s-cosine", S, 1, "x1", **COSINE, **WARM)]},
-    "paper": {
-        "members": [
-            member("x1", XS, 1, **COSINE),
-            member("s-paper", S, 1, "x1", **COSINE, **WARM, **TEACHER) | {"operator": "copy"},
-        ]
-    },
-    "teacher": {
-        "members": [
-            member("x1", XS, 1),
-            member("s-random", S, 1, "x1", **WARM, **TEACHER) | {"operator": "random"},
-        ]
-    },
+def shape(width: int, layers: int) -> dict[str, int]:
+    """Sizes of a Llama as recipes give them."""
+    return {"hidden_size": width, "num_hidden_layers": layers}
+
+
+SCALES = {
+    "cpu": Scale(shape(32, 2), shape(64, 3), 0.05),
+    "gpu": Scale(
+        shape(384, 6),
+        shape(768, 12),
+        0.1,
+        (
+            "tokenizer.vocab_size=4096",
+            "data.row_tokens=512",
+            "model.max_position_embeddings=512",
+            "model.head_size=64",
+            "model.attn_implementation=sdpa",
+            "training.bf16=true",
+            "training.per_device_train_batch_size=64",
+        ),
+    ),
+    "tiny": Scale(shape(16, 1), shape(32, 1), 0.5, ("data.max_train_samples=160", "evaluation.max_samples=20")),
 }
-"""Name of an arm to what its recipe changes. `twin-s` is the twin of the larger size; `early` grows from a first
-member after one and two million tokens, `late` after eight. First members, trained on, are the smaller size's twin."""
+ON, WARM, TEACHER = {"trunk_decay": 0.3}, {"warmup_steps": 0.1}, {"feature_loss_weight": 1.0}
+COSINE = {"trunk_decay": None, "lr_scheduler_type": "cosine"}
+Member = Callable[..., dict[str, Any]]
+
+
+def arms(small: Member, large: Member) -> dict[str, dict[str, Any]]:
+    """Name of an arm to what its recipe changes.
+
+    `twin-s` is the twin of the larger size; `early` grows from a first member after one and two units, `late` after
+    eight. First members, trained on, are the smaller size's twin. The others are the rows of rule (f): what trunk,
+    state, exactness and teacher give, at as many tokens of the larger size.
+
+    Args:
+        small, large (`Callable`): make a member of a name, units, a predecessor and further training fields.
+    """
+    first, by_cosine = small("x1", 1), small("x1", 1, **COSINE)
+
+    def after(before: dict[str, Any], name: str, operator: str = "exact", **training: Any) -> list[dict[str, Any]]:
+        return [before, large(name, 1, "x1", **training) | {"operator": operator}]
+
+    return {
+        "twin-s": {
+            "members": [
+                large("s1", 1),
+                large("s2", 1, "s1", **ON),
+                large("s4", 2, "s2", **ON),
+                large("s8", 4, "s4", **ON),
+            ]
+        },
+        "early": {
+            "members": [
+                first,
+                large("x1-s", 1, "x1"),
+                small("x2", 1, "x1", **ON),
+                large("x2-s", 1, "x2"),
+                large("x1-s2", 1, "x1-s", **ON),
+            ]
+        },
+        "late": {
+            "members": [
+                small("xs", 8),
+                large("s-1", 1, "xs"),
+                large("s-2", 1, "s-1", **ON),
+                small("xs16", 8, "xs", **ON),
+                large("s-4", 2, "s-2", **ON),
+            ]
+        },
+        "fresh": {"optimizer_state": False, "members": after(first, "s-fresh", **WARM)},
+        "warm": {"members": after(first, "s-warm", new_weights_warmup=0.1)},
+        "taught": {"members": after(first, "s-taught", **TEACHER, feature_loss_until=0.3)},
+        "copied": {"members": after(first, "s-copied", "copy", **WARM)},
+        "cosine": {"members": after(by_cosine, "s-cosine", **COSINE, **WARM)},
+        "paper": {"members": after(by_cosine, "s-paper", "copy", **COSINE, **WARM, **TEACHER)},
+        "teacher": {"members": after(first, "s-random", "random", **WARM, **TEACHER)},
+    }
+
+
+def arms_of(scale: Scale) -> dict[str, dict[str, Any]]:
+    """The arms in the sizes of a scale.
+
+    A member that begins from scratch warms up. The branch of a trunk that is trained on is a larger share of its own
+    steps, so that it is the same of them all.
+    """
+
+    def of(size: dict[str, int]) -> Member:
+        def member(name: str, units: float, grown_from: str | None = None, **training: Any) -> dict[str, Any]:
+            warmup = {"warmup_steps": 100} if grown_from is None else {}
+            own = {"name": name, **size, "epochs": round(scale.unit * units, 5), "grown_from": grown_from}
+            return own | {"training": warmup | training}
+
+        return member
+
+    return arms(of(scale.small), of(scale.large))
 
 
 def main() -> None:
     """Runs the arms of all seeds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--scale", choices=SCALES, default="cpu")
+    parser.add_argument("--arms", nargs="+", choices=arms_of(SCALES["cpu"]), help="Some of them; all by default.")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/language_trunks"))
+    parser.add_argument("--peak_tflops", type=float, help="Of the device, for the share that is used.")
     arguments = parser.parse_args()
+    page = PAGE if arguments.scale == "cpu" else arguments.output_dir / f"language_trunks_{arguments.scale}"
     for seed in arguments.seeds:
-        for arm in arguments.arms:
-            run_dir = run_arm(arm, seed, arguments.output_dir)
-            keep_ledger(run_dir)
-            compare_runs(sorted(TARGET.glob("ledgers/*")), output=TARGET)
+        for arm in arguments.arms or arms_of(SCALES["cpu"]):
+            keep_ledger(run_arm(arm, seed, SCALES[arguments.scale], arguments.output_dir), page)
+            write_page(page, arguments.peak_tflops)
 
 
-def run_arm(arm: str, seed: int, output: Path) -> Path:
+def run_arm(arm: str, seed: int, scale: Scale, output: Path) -> Path:
     """Runs an arm, or what is left of it, and returns its folder.
 
     Args:
-        arm (`str`): one of `ARMS`.
+        arm (`str`): one of `arms`.
         seed (`int`): of weights, order and choice of books; the arms of a seed share the tokenizer of the first.
+        scale (`Scale`): how large it is.
         output (`Path`): folder of all runs.
     """
-    values = read_values(RECIPE, []) | ARMS[arm] | {"name": f"{arm}-{seed}", "seed": seed, "output_dir": str(output)}
-    first = output / f"{next(iter(ARMS))}-{seed}" / "processor"
-    if arm != next(iter(ARMS)) and first.exists():
+    changes = arms_of(scale)[arm] | {"name": f"{arm}-{seed}", "seed": seed, "output_dir": str(output)}
+    values = read_values(RECIPE, scale.overrides) | changes
+    if arm != "twin-s" and (first := output / f"twin-s-{seed}" / "processor").exists():
         values["tokenizer"] = {"name_or_path": str(first)}
     return run(recipe_class(values).model_validate(values))
 
 
-def keep_ledger(run_dir: Path) -> None:
-    """Puts the ledger of a run where the page is made from, without the place it was run in."""
-    folder = TARGET / "ledgers" / run_dir.name
+def keep_ledger(run_dir: Path, page: Path) -> None:
+    """Puts the ledger of a run where the page is made from."""
+    folder = page / "ledgers" / run_dir.name
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy2(run_dir / LEDGER_NAME, folder / LEDGER_NAME)
+
+
+INTRODUCTION = """# Language models that grow from trunks
+
+Two sizes of Llama on public-domain books; the held-out tokens are of other authors. Both have the same schedule: a
+stable rate, and a branch of 15 % that is delivered; the rate falls with the width by one rule. Nothing else was tuned.
+`twin-s` is the larger size alone; the smaller one's twin is its members, trained on. In units of a million tokens,
+`early` grows after one and after two, `late` after eight. The others are `early` with one thing changed, at one unit
+of the larger size: AdamW's state not grown (`fresh`), new weights warmed up (`warm`), a teacher for 30 % (`taught`),
+the leading block copied (`copied`), a cosine instead of the trunk (`cosine`), the paper's rule of copy, cosine and
+teacher (`paper`), and a teacher without growth (`teacher`). Made by `python benchmarks/language_trunks.py`.
+"""
+
+
+def write_page(page: Path, peak_tflops: float | None = None) -> None:
+    """Writes the page, its figures and its plot from all ledgers that were kept.
+
+    Args:
+        page (`Path`): without its suffix; the ledgers are in the folder of that name.
+        peak_tflops (`float`, *optional*): of the device, in 10¹² floating-point operations a second.
+    """
+    ledgers = sorted(page.glob("ledgers/*"))
+    with TemporaryDirectory() as folder:
+        found = compare_runs(ledgers, output=folder)
+        for suffix in (".json", ".png"):
+            write_bytes(page.with_suffix(suffix), Path(folder, f"compare{suffix}").read_bytes())
+    plot = f"![Quality against MACs]({page.name}.png)"
+    parts = [INTRODUCTION, plot, to_markdown(found), _speed(ledgers, peak_tflops)]
+    parts.append(machine_line(read_family(ledgers[0]).environment))
+    write_text(page.with_suffix(".md"), "\n\n".join(part.strip() for part in parts if part) + "\n")
+
+
+def _speed(ledgers: list[Path], peak_tflops: float | None) -> str:
+    """Throughput of the longest training of each size, and the share of the peak that it used."""
+    members = [member for ledger in ledgers for member in read_family(ledger).members if member.tokens_per_second]
+    longest = {member.parameters: member for member in sorted(members, key=lambda member: member.samples)}
+    lines = []
+    for parameters, member in sorted(longest.items()):
+        tflops = 2e-12 * member.training_macs["total"] / member.seconds
+        share = f", {100 * tflops / peak_tflops:.1f} % of the peak" if peak_tflops else ""
+        lines.append(
+            f"{parameters:,} parameters: {member.tokens_per_second:,.0f} tokens/s, {tflops:.3g} TFLOP/s{share}."
+        )
+    return " ".join(lines)
 
 
 if __name__ == "__main__":

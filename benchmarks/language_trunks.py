@@ -23,8 +23,10 @@ from typing import Any
 from families import ROOT, machine_line
 from hf_chain.cli import exit_cleanly
 from hf_chain.commands.compare import compare_runs
-from hf_chain.files import write_bytes, write_text
-from hf_chain.methods.chain.comparison.table import to_markdown
+from hf_chain.cost.table import markdown_table
+from hf_chain.files import write_bytes, write_json, write_text
+from hf_chain.methods.chain.comparison.compare import Comparison
+from hf_chain.methods.chain.comparison.table import cost, quality, times, to_markdown
 from hf_chain.methods.chain.recipe import recipe_class
 from hf_chain.methods.chain.runner import run
 from hf_chain.runs.ledger import LEDGER_NAME, read_family
@@ -83,7 +85,7 @@ def arms(small: Member, large: Member) -> dict[str, dict[str, Any]]:
 
     `twin-s` is the twin of the larger size; `early` grows from a first member after one and two units, `late` after
     eight. First members, trained on, are the smaller size's twin. The others are the rows of rule (f): what trunk,
-    state, exactness and teacher give, at as many tokens of the larger size.
+    state, exactness and teacher give, at as many tokens of the larger size; and a schedule that the planner proposed.
 
     Args:
         small, large (`Callable`): make a member of a name, units, a predecessor and further training fields.
@@ -127,6 +129,8 @@ def arms(small: Member, large: Member) -> dict[str, dict[str, Any]]:
         "cosine": {"members": after(by_cosine, "s-cosine", **COSINE, **WARM)},
         "paper": {"members": after(by_cosine, "s-paper", "copy", **COSINE, **WARM, **TEACHER)},
         "teacher": {"members": after(first, "s-random", "random", **WARM, **TEACHER)},
+        # What `hf-chain plan --curves` proposed for 4T MACs from `twin-s` and `early` of seed 0.
+        "proposal": {"members": [small("xs", 4.476), large("s", 2.698, "xs")]},
     }
 
 
@@ -187,15 +191,25 @@ def keep_ledger(run_dir: Path, page: Path) -> None:
     shutil.copy2(run_dir / LEDGER_NAME, folder / LEDGER_NAME)
 
 
+SCHEDULES = ("twin-s", "early", "late", "proposal")
+"""Arms that are shown whole."""
+ROWS = {
+    "fresh": "the same, AdamW begun anew, with a warm-up",
+    "warm": "the same as the first, new weights warmed up",
+    "taught": "the same as the first, with a teacher for 30 %",
+    "copied": "trunk, leading block copied, AdamW begun anew, with a warm-up",
+    "cosine": "cosine instead of a trunk, exact growth, warm-up",
+    "paper": "the paper's rule: copy, cosine, teacher",
+    "teacher": "no growth, teacher",
+}
+"""The others, in a table."""
 INTRODUCTION = """# Language models that grow from trunks
 
 Two sizes of Llama on public-domain books; the held-out tokens are of other authors. Both have the same schedule: a
 stable rate, and a branch of 15 % that is delivered; the rate falls with the width by one rule. Nothing else was tuned.
 `twin-s` is the larger size alone; the smaller one's twin is its members, trained on. In units of a million tokens,
-`early` grows after one and after two, `late` after eight. The others are `early` with one thing changed, at one unit
-of the larger size: AdamW's state not grown (`fresh`), new weights warmed up (`warm`), a teacher for 30 % (`taught`),
-the leading block copied (`copied`), a cosine instead of the trunk (`cosine`), the paper's rule of copy, cosine and
-teacher (`paper`), and a teacher without growth (`teacher`). Made by `python benchmarks/language_trunks.py`.
+`early` grows after one and after two, `late` after eight. `proposal` is what `hf-chain plan --curves` proposed for 4T
+MACs, from `twin-s` and `early`. Made by `python benchmarks/language_trunks.py`.
 """
 
 
@@ -207,14 +221,32 @@ def write_page(page: Path, peak_tflops: float | None = None) -> None:
         peak_tflops (`float`, *optional*): of the device, in 10¹² floating-point operations a second.
     """
     ledgers = sorted(page.glob("ledgers/*"))
+    of_schedules = [ledger for ledger in ledgers if ledger.name.rpartition("-")[0] in SCHEDULES]
     with TemporaryDirectory() as folder:
-        found = compare_runs(ledgers, output=folder)
-        for suffix in (".json", ".png"):
-            write_bytes(page.with_suffix(suffix), Path(folder, f"compare{suffix}").read_bytes())
+        found = compare_runs(of_schedules, output=folder)
+        write_bytes(page.with_suffix(".png"), Path(folder, "compare.png").read_bytes())
+    write_json(page.with_suffix(".json"), compare_runs(ledgers).to_json())
+    # The rows have one seed, and so has what they are compared with.
+    seed = ledgers[0].name.rpartition("-")[2]
+    of_a_seed = compare_runs([ledger for ledger in ledgers if ledger.name.rpartition("-")[2] == seed])
     plot = f"![Quality against MACs]({page.name}.png)"
-    parts = [INTRODUCTION, plot, to_markdown(found), _speed(ledgers, peak_tflops)]
+    parts = [INTRODUCTION, plot, to_markdown(found), _rows(of_a_seed), _speed(ledgers, peak_tflops)]
     parts.append(machine_line(read_family(ledgers[0]).environment))
     write_text(page.with_suffix(".md"), "\n\n".join(part.strip() for part in parts if part) + "\n")
+
+
+def _rows(found: Comparison) -> str:
+    """What one change does to the first grown member, after as many tokens."""
+    grown = [(chain, member) for chain in found.chains for member in chain.members if member.kind == "grown"]
+    same = {arm: next((one for chain, one in grown if chain.name.startswith(arm)), None) for arm in ("early", *ROWS)}
+    rows = [
+        [ROWS.get(arm, "trunk, exact growth, AdamW's state grown"), quality(found.metric, one.quality)]
+        + [cost(one.cost["macs"]), cost(one.twin["macs"]), times(one.speed_up["macs"])]
+        for arm, one in same.items()
+        if one is not None
+    ]
+    header = ["after one unit of the larger size", "quality", "MACs", "twin's MACs", "speed-up"]
+    return f"## One thing changed, one seed\n\n{markdown_table(header, rows)}" if len(rows) > 1 else ""
 
 
 def _speed(ledgers: list[Path], peak_tflops: float | None) -> str:

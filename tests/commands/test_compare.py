@@ -21,6 +21,7 @@ from hf_chain.methods.chain.recipe import ChainRecipe, recipe_class
 from hf_chain.methods.chain.runner import run
 from hf_chain.runs.ledger import Ledger, read_family
 from hf_chain.theme import LIGHT
+from support.chains import language_values
 from support.command_line import Command
 from support.ledgers import Trained, write_example, write_ledger
 from support.plots import fixtures_without_plots, without_plots  # noqa: F401
@@ -29,31 +30,12 @@ from support.recipes import REPOSITORY
 
 def recipe(folder: Path) -> ChainRecipe:
     """Two Llamas, the second grown from the trunk of the first, without a teacher."""
-    values = {
-        "name": "chain",
-        "task": "causal_lm",
-        "family": "llama",
-        "output_dir": str(folder),
-        "tokenizer": {"vocab_size": 400},
-        "data": {
-            "source": "stories",
-            "row_tokens": 32,
-            "stories": {"train": 60, "validation": 8, "test": 4, "compositional": 4},
-            "test_splits": [],
-        },
-        "model": {"head_size": 8, "tie_word_embeddings": True, "max_position_embeddings": 32},
-        "members": [
-            {"name": "tiny", "hidden_size": 16, "num_hidden_layers": 1, "epochs": 0.3},
-            {"name": "small", "hidden_size": 32, "num_hidden_layers": 2, "epochs": 0.2},
-        ],
-        "training": {
-            "per_device_train_batch_size": 16,
-            "learning_rate": 1e-2,
-            "feature_loss_weight": 0,
-            "trunk_decay": 0.25,
-            "disable_tqdm": True,
-        },
-    }
+    members = [
+        {"name": "tiny", "hidden_size": 16, "num_hidden_layers": 1, "epochs": 0.3},
+        {"name": "small", "hidden_size": 32, "num_hidden_layers": 2, "epochs": 0.2},
+    ]
+    values = language_values(folder, name="chain", members=members)
+    values["training"] |= {"feature_loss_weight": 0, "trunk_decay": 0.25}
     return recipe_class(values).model_validate(values)
 
 

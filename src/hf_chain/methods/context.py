@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from hf_chain.files import write_text
 from hf_chain.hub import CardWriter, HubSettings
 from hf_chain.hub.card import public_recipe
-from hf_chain.runs.ledger import Ledger, MemberRecord, read_family
+from hf_chain.runs.ledger import TRUNKS_FOLDER, Ledger, MemberRecord, read_family
 from hf_chain.runs.resume import RunRecipe
 from hf_chain.runs.saved import check_saved, is_saved
 from hf_chain.runs.training_run import CHECKPOINTS_FOLDER, TrackedTraining, remove_checkpoints
@@ -49,8 +49,6 @@ class Step(Protocol):
     def run(self) -> None:
         """Does what is left to do; the result is the same wherever an earlier attempt ended."""
 
-
-TRUNKS_FOLDER = "trunks"
 
 AnyRecipe = TypeVar("AnyRecipe", bound=MethodRecipe)
 

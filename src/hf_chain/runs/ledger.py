@@ -24,6 +24,8 @@ from hf_chain.files import sync
 logger = logging.getLogger(__name__)
 
 LEDGER_NAME = "ledger.jsonl"
+TRUNKS_FOLDER = "trunks"
+"""Of a run, beside the folders of its members."""
 CONTINUED = "-continued"
 """What the folder of a run ends in that trains the first member of another on, as its control."""
 LOCK_NAME = ".ledger.lock"

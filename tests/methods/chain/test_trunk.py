@@ -21,7 +21,7 @@ from hf_chain.methods.chain.runner import run
 from hf_chain.runs.ledger import FamilyRecord, read_family
 from hf_chain.trainer import ChainTrainer
 from hf_chain.trainer.trunk import STATE_NAME, mean_of
-from support.chains import run_interrupted, weights_of
+from support.chains import language_values, run_interrupted, weights_of
 from support.stops import interrupt
 
 MEMBERS = [
@@ -33,32 +33,8 @@ MEMBERS = [
 
 def trunk_recipe(folder: Path, training: dict[str, Any] | None = None, **changes: Any) -> ChainRecipe:
     """Two Llamas, and the second trained on, each delivered by a decay over the last quarter of its steps."""
-    values = {
-        "name": "tiny",
-        "task": "causal_lm",
-        "family": "llama",
-        "output_dir": str(folder),
-        "tokenizer": {"vocab_size": 400},
-        "data": {
-            "source": "stories",
-            "row_tokens": 32,
-            "stories": {"train": 60, "validation": 8, "test": 4, "compositional": 4},
-            "test_splits": [],
-        },
-        "model": {"head_size": 8, "tie_word_embeddings": True, "max_position_embeddings": 32},
-        "members": MEMBERS,
-        "training": {
-            "per_device_train_batch_size": 16,
-            "learning_rate": 1e-2,
-            "adam_epsilon": 1e-6,
-            "logging_steps": 1,
-            "save_steps": 3,
-            "trunk_decay": 0.25,
-            "disable_tqdm": True,
-        }
-        | (training or {}),
-    }
-    values |= changes
+    values = language_values(folder, members=MEMBERS) | changes
+    values["training"] = values["training"] | {"trunk_decay": 0.25} | (training or {})
     return recipe_class(values).model_validate(values)
 
 

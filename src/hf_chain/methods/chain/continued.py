@@ -8,8 +8,7 @@ from hf_chain.methods.chain.chain_recipe import ChainRecipe
 from hf_chain.methods.chain.family_data import PROCESSOR_FOLDER
 from hf_chain.methods.chain.planning import family_cost
 from hf_chain.methods.chain.rates import RateRules
-from hf_chain.methods.context import TRUNKS_FOLDER
-from hf_chain.runs.ledger import CONTINUED
+from hf_chain.runs.ledger import CONTINUED, TRUNKS_FOLDER
 
 
 def continued(recipe: ChainRecipe) -> ChainRecipe:

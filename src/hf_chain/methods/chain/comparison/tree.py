@@ -11,15 +11,12 @@ from typing import Any, Literal
 from hf_chain.errors import HfChainError
 from hf_chain.evaluation.metrics import metric_of
 from hf_chain.methods.chain.comparison.sizes import Size, sizes_of
-from hf_chain.runs.ledger import LEDGER_NAME, FamilyRecord, MemberRecord
+from hf_chain.runs.ledger import LEDGER_NAME, TRUNKS_FOLDER, FamilyRecord, MemberRecord
 
 Unit = Literal["macs", "seconds"]
 """What costs are counted in: multiply-accumulate operations, or wall-clock seconds, of training."""
 UNITS: tuple[Unit, ...] = ("macs", "seconds")
 Kind = Literal["alone", "grown", "trained on"]
-
-TRUNKS_FOLDER = "trunks"
-"""Of a run, beside the folders of its members."""
 
 
 @dataclass(eq=False)

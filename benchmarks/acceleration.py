@@ -13,7 +13,6 @@ import argparse
 from pathlib import Path
 
 from acceleration_results import write_results
-
 from families import ROOT, run_variant
 from hf_chain.cli import exit_cleanly
 

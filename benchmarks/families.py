@@ -80,3 +80,34 @@ def take_over(source: Path, recipe: RunRecipe, members: Sequence[str], folders: 
     lines = [json.dumps(entry) for entry in entries]
     (staging / "ledger.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     staging.rename(run_dir)
+
+
+def stage(name: str, shape: dict[str, Any], epochs: float, before: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A member of a recipe of trunks that begins from scratch, or from the trunk of another.
+
+    The branch of a trunk that is trained on is a larger share of its own steps, so that it is the same of them all.
+
+    Args:
+        name (`str`): its name.
+        shape (`dict`): its size, as recipes give it.
+        epochs (`float`): its own training.
+        before (`dict`, *optional*): the member that it grows from, or is trained on from where shapes are the same.
+    """
+    same = before is not None and all(before.get(key) == value for key, value in shape.items())
+    training: dict[str, Any] = {"warmup_steps": 100} if before is None else {"trunk_decay": 0.3} if same else {}
+    own = {"name": name, **shape, "epochs": round(epochs, 5), "grown_from": before and before["name"]}
+    return own | {"training": training}
+
+
+def twin_curve(name: str, shape: dict[str, Any], epochs: Sequence[float]) -> list[dict[str, Any]]:
+    """Members of one size, each the one before trained on: the curve of that size alone.
+
+    Args:
+        name (`str`): what their names begin with.
+        shape (`dict`): their size, as recipes give it.
+        epochs (`Sequence[float]`): of all training up to each point, ascending.
+    """
+    members: list[dict[str, Any]] = []
+    for earlier, later in zip([0.0, *epochs], epochs, strict=False):
+        members.append(stage(f"{name}-{later:g}", shape, later - earlier, members[-1] if members else None))
+    return members

@@ -13,12 +13,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from families import ROOT, take_over
 from grafting_captions import ask_captions
 from grafting_page import WAYS
 from grafting_questions import ask_more
 from grafting_results import write_results
-
-from families import ROOT, take_over
 from hf_chain.cli import exit_cleanly
 from hf_chain.errors import HfChainError
 from hf_chain.methods.graft.data import Conversations

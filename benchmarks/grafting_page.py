@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from families import machine_line
 from grafting_captions import people_score, shown
 from grafting_cut import cut_lines
 from grafting_questions import QUESTIONS
-
-from families import machine_line
 from hf_chain.cost import human
 from hf_chain.cost.table import markdown_table
 from hf_chain.methods.graft.report.summary import GraftSummary

@@ -10,13 +10,13 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from families import shown_recipe
 from grafting_captions import caption_numbers, caption_pictures, captions_of
 from grafting_page import BASELINE, METRIC, WAYS, Captioned, Row, Shown, page
 from grafting_pictures import contact_sheet, may_be_shown
 from grafting_questions import metrics_of
-from matplotlib import pyplot as plt
-
-from families import shown_recipe
 from hf_chain.cost import human
 from hf_chain.cost.table import saving_words
 from hf_chain.files import write_json, write_text

@@ -212,3 +212,9 @@ def _family_sentences(family: FamilyVerdict) -> Iterator[str]:
     if share is not None:
         bound = f"{share.bound} " if share.bound else ""
         yield f"The whole family costs {bound}{words.percent(share.mean)} of {largest} alone at equal quality."
+        if not (bound or ratio.bound):
+            # Twins of all over the largest's: what a family is worth that costs no more than its last member alone.
+            yield (
+                f"If it cost 100 %, twins would cost {ratio.mean * share.mean:.2f} times as much: what is above that "
+                "takes growth to learn faster than the largest size does from scratch."
+            )

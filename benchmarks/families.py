@@ -6,12 +6,16 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from hf_chain.commands.compare import compare_runs
+from hf_chain.files import write_bytes, write_json, write_text
+from hf_chain.methods.chain.comparison.table import to_markdown
 from hf_chain.methods.chain.family_data import PROCESSOR_FOLDER
 from hf_chain.methods.chain.recipe import load_recipe
 from hf_chain.methods.chain.runner import run
-from hf_chain.runs.ledger import FamilyRecord, Ledger, read_family
+from hf_chain.runs.ledger import LEDGER_NAME, FamilyRecord, Ledger, read_family
 from hf_chain.runs.resume import RunRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,3 +115,35 @@ def twin_curve(name: str, shape: dict[str, Any], epochs: Sequence[float]) -> lis
     for earlier, later in zip([0.0, *epochs], epochs, strict=False):
         members.append(stage(f"{name}-{later:g}", shape, later - earlier, members[-1] if members else None))
     return members
+
+
+def keep_ledger(run_dir: Path, page: Path) -> None:
+    """Puts the ledger of a run where a page is made from.
+
+    Args:
+        run_dir (`Path`): the run.
+        page (`Path`): without its suffix; the ledgers go to the folder of that name.
+    """
+    folder = page / "ledgers" / run_dir.name
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(run_dir / LEDGER_NAME, folder / LEDGER_NAME)
+
+
+def write_comparison(page: Path, introduction: str, shown: Sequence[Path], parts: Sequence[str] = ()) -> None:
+    """Writes a page, its figures and its plot from the ledgers that were kept.
+
+    Args:
+        page (`Path`): without its suffix; the ledgers are in the folder of that name.
+        introduction (`str`): what the page begins with.
+        shown (`Sequence[Path]`): ledgers that the page compares; the figures are of all.
+        parts (`Sequence[str]`): what follows the comparison.
+    """
+    ledgers = sorted(page.glob("ledgers/*"))
+    with TemporaryDirectory() as folder:
+        found = compare_runs(shown, output=folder)
+        write_bytes(page.with_suffix(".png"), Path(folder, "compare.png").read_bytes())
+    write_json(page.with_suffix(".json"), compare_runs(ledgers).to_json())
+    plot = f"![Quality against MACs]({page.name}.png)"
+    end = machine_line(read_family(ledgers[0]).environment)
+    text = [introduction, plot, to_markdown(found), *parts, end]
+    write_text(page.with_suffix(".md"), "\n\n".join(part.strip() for part in text if part) + "\n")

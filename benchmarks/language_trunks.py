@@ -13,23 +13,20 @@ After every run its ledger is copied to docs/benchmarks/language_trunks/ledgers;
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from families import ROOT, machine_line
+from families import ROOT, keep_ledger, write_comparison
 from hf_chain.cli import exit_cleanly
 from hf_chain.commands.compare import compare_runs
 from hf_chain.cost.table import markdown_table
-from hf_chain.files import write_bytes, write_json, write_text
 from hf_chain.methods.chain.comparison.compare import Comparison
-from hf_chain.methods.chain.comparison.table import cost, quality, times, to_markdown
+from hf_chain.methods.chain.comparison.table import cost, quality, times
 from hf_chain.methods.chain.recipe import recipe_class
 from hf_chain.methods.chain.runner import run
-from hf_chain.runs.ledger import LEDGER_NAME, read_family
+from hf_chain.runs.ledger import read_family
 from hf_chain.runs.recipe_file import read_values
 
 RECIPE = ROOT / "examples/recipes/books_trunk.yaml"
@@ -184,13 +181,6 @@ def run_arm(arm: str, seed: int, scale: Scale, output: Path) -> Path:
     return run(recipe_class(values).model_validate(values))
 
 
-def keep_ledger(run_dir: Path, page: Path) -> None:
-    """Puts the ledger of a run where the page is made from."""
-    folder = page / "ledgers" / run_dir.name
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(run_dir / LEDGER_NAME, folder / LEDGER_NAME)
-
-
 SCHEDULES = ("twin-s", "early", "late", "proposal")
 """Arms that are shown whole."""
 ROWS = {
@@ -222,17 +212,10 @@ def write_page(page: Path, peak_tflops: float | None = None) -> None:
     """
     ledgers = sorted(page.glob("ledgers/*"))
     of_schedules = [ledger for ledger in ledgers if ledger.name.rpartition("-")[0] in SCHEDULES]
-    with TemporaryDirectory() as folder:
-        found = compare_runs(of_schedules, output=folder)
-        write_bytes(page.with_suffix(".png"), Path(folder, "compare.png").read_bytes())
-    write_json(page.with_suffix(".json"), compare_runs(ledgers).to_json())
     # The rows have one seed, and so has what they are compared with.
     seed = ledgers[0].name.rpartition("-")[2]
     of_a_seed = compare_runs([ledger for ledger in ledgers if ledger.name.rpartition("-")[2] == seed])
-    plot = f"![Quality against MACs]({page.name}.png)"
-    parts = [INTRODUCTION, plot, to_markdown(found), _rows(of_a_seed), _speed(ledgers, peak_tflops)]
-    parts.append(machine_line(read_family(ledgers[0]).environment))
-    write_text(page.with_suffix(".md"), "\n\n".join(part.strip() for part in parts if part) + "\n")
+    write_comparison(page, INTRODUCTION, of_schedules, [_rows(of_a_seed), speed(ledgers, peak_tflops)])
 
 
 def _rows(found: Comparison) -> str:
@@ -249,7 +232,7 @@ def _rows(found: Comparison) -> str:
     return f"## One thing changed, one seed\n\n{markdown_table(header, rows)}" if len(rows) > 1 else ""
 
 
-def _speed(ledgers: list[Path], peak_tflops: float | None) -> str:
+def speed(ledgers: list[Path], peak_tflops: float | None) -> str:
     """Throughput of the longest training of each size, and the share of the peak that it used."""
     members = [member for ledger in ledgers for member in read_family(ledger).members if member.tokens_per_second]
     longest = {member.parameters: member for member in sorted(members, key=lambda member: member.samples)}

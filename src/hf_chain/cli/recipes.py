@@ -61,6 +61,9 @@ def run(
     continued: Annotated[
         bool, typer.Option("--continued", help="Train the first member of a chain on, for the MACs of the others.")
     ] = False,
+    straight: Annotated[
+        bool, typer.Option("--straight", help="Train a graft's parts on its target, without a surrogate.")
+    ] = False,
     push_to_hub: Annotated[bool, typer.Option("--push-to-hub", "--push_to_hub", help="Push every result.")] = False,
     hub_prefix: Annotated[str | None, typer.Option(help="Start of the repository names: user/family.")] = None,
 ) -> None:
@@ -76,6 +79,7 @@ def run(
         hub_prefix=hub_prefix,
         independent=independent,
         continued=continued,
+        straight=straight,
     )
     typer.echo(launch(arguments))
 

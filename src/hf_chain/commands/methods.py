@@ -49,6 +49,14 @@ class MethodCommands(ABC, Generic[AnyRecipe]):
         """
 
     @abstractmethod
+    def straight(self, recipe: AnyRecipe) -> AnyRecipe:
+        """The control of the recipe: what it trains on a surrogate, trained straight on the target.
+
+        Raises:
+            HfChainError: when the method has no surrogate, or nothing is trained on one.
+        """
+
+    @abstractmethod
     def run(self, recipe: AnyRecipe) -> Path:
         """Walks a run, or what is left of it, and returns its folder."""
 
@@ -118,6 +126,9 @@ class ChainCommands(MethodCommands["ChainRecipe"]):
 
         return continued(recipe)
 
+    def straight(self, recipe: ChainRecipe) -> ChainRecipe:
+        raise HfChainError(f"--straight is for grafts, and {recipe.name} is a chain: leave the flag out")
+
     def run(self, recipe: ChainRecipe) -> Path:
         from hf_chain.methods.chain.runner import run
 
@@ -168,6 +179,11 @@ class GraftCommands(MethodCommands["GraftRecipe"]):
 
     def continued(self, recipe: GraftRecipe) -> GraftRecipe:
         raise HfChainError(f"--continued is for chains, and {recipe.name} is a graft: leave the flag out")
+
+    def straight(self, recipe: GraftRecipe) -> GraftRecipe:
+        from hf_chain.methods.graft.straight import straight
+
+        return straight(recipe)
 
     def run(self, recipe: GraftRecipe) -> Path:
         from hf_chain.methods.graft.runner import run_graft

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from hf_chain.methods.chain.chain_recipe import ChainRecipe
     from hf_chain.methods.graft.recipe import GraftRecipe
 
+CONTROLS = ("independent", "continued", "straight")
+"""Flags that run something else than the recipe says, which it is compared with."""
 VALIDATED_SHARE = 2
 """Per cent of the conversations of `--dataset` that judged stages are asked."""
 
@@ -58,6 +60,10 @@ class RunArguments(RecipeArguments):
         default=False, metadata={"help": "Train the first member on for the MACs of the others: the control."}
     )
 
+    straight: bool = field(
+        default=False, metadata={"help": "Train a graft's parts on the target, without a surrogate: the control."}
+    )
+
     @property
     def method(self) -> MethodCommands[Any]:
         """The method of the recipe."""
@@ -70,11 +76,10 @@ class RunArguments(RecipeArguments):
             HfChainError: when the recipe or a flag does not fit.
         """
         recipe = self.method.load(self.config, self.overrides())
-        if self.independent and self.continued:
-            raise HfChainError("--independent and --continued are two controls: give one at a time")
-        if self.continued:
-            return self.method.continued(recipe)
-        return self.method.independent(recipe) if self.independent else recipe
+        controls = [name for name in CONTROLS if getattr(self, name)]
+        if len(controls) > 1:
+            raise HfChainError(f"--{controls[0]} and --{controls[1]} are two controls: give one at a time")
+        return getattr(self.method, controls[0])(recipe) if controls else recipe
 
     def chain_recipe(self, flag: str) -> ChainRecipe:
         """The recipe, which has to be a chain's.

@@ -15,6 +15,7 @@ from hf_chain.cost.macs import image_tokens
 from hf_chain.cost.steps import ADAMW_MOMENTS, BFLOAT16, FLOAT32, MemoryEstimate
 from hf_chain.cost.table import GraftComparison, comparison_sentences, hours, human, markdown_table
 from hf_chain.grafting.anatomy import decoder_layers
+from hf_chain.methods.graft.straight import SurrogateSaving
 from hf_chain.models.grafted_vlm.vision_towers import tower_layers
 from hf_chain.trainer.part_aliases import decoder_of, is_vision_language
 
@@ -182,6 +183,7 @@ class GraftPlan:
         surrogate (`SurrogatePlan`, *optional*): the cut, where there is one.
         stages (`list[StagePlan]`): the stages.
         baseline (`list[StagePlan]`): ordinary training.
+        straight (`list[StagePlan]`): what is trained on the surrogate, straight on the target: the control.
     """
 
     data: dict[str, Measured]
@@ -189,6 +191,7 @@ class GraftPlan:
     surrogate: SurrogatePlan | None
     stages: list[StagePlan]
     baseline: list[StagePlan]
+    straight: list[StagePlan]
 
     @property
     def memory(self) -> dict[str, MemoryEstimate]:
@@ -212,11 +215,22 @@ class GraftPlan:
         ours, baseline = self.costs, _costs(self.baseline)
         return GraftComparison(ours, baseline, "MACs") if sum(ours.values()) and sum(baseline.values()) else None
 
+    @property
+    def surrogate_saving(self) -> SurrogateSaving | None:
+        """What the surrogate itself saves; `None` where nothing is trained on one."""
+        if not self.straight:
+            return None
+        after = sum(stage.macs for stage in self.stages if stage.decoder == "target")
+        cut = (self.surrogate.cut_macs + self.surrogate.translator_macs) if self.surrogate else 0
+        ours = cut + sum(stage.macs for stage in self.stages)
+        return SurrogateSaving(ours, sum(stage.macs for stage in self.straight), after)
+
     def to_json(self) -> dict[str, Any]:
         """The plan as a script wants it."""
-        comparison = self.comparison
+        comparison, saving = self.comparison, self.surrogate_saving
         return {
             **asdict(self),
+            "surrogate_saving": None if saving is None else saving.to_json(),
             "comparison": None if comparison is None else comparison.to_json(),
             "memory": {name: memory.total for name, memory in self.memory.items()},
         }
@@ -249,6 +263,8 @@ def _sentences(plan: GraftPlan, tflops_per_second: float | None) -> list[str]:
         sentences.append("The target is trained here and stands for a published one: it is in no sum.")
     if plan.surrogate is not None and plan.surrogate.assumed:
         sentences.append("The cut is assumed: the run chooses it when it has measured the target.")
+    if (saving := plan.surrogate_saving) is not None:
+        sentences += saving.sentences()
     comparison = plan.comparison
     sentences += comparison_sentences(comparison) if comparison else ["There is no baseline to compare with."]
     if tflops_per_second is not None:

@@ -32,6 +32,7 @@ from hf_chain.methods.graft.plan import Batch, GraftPlan, Measured, StagePlan, S
 from hf_chain.methods.graft.recipe import GraftRecipe, GraftStageSettings
 from hf_chain.methods.graft.record import TARGET
 from hf_chain.methods.graft.runner import Graft
+from hf_chain.methods.graft.straight import straight_stages
 from hf_chain.methods.graft.surrogate_stage import SurrogateStage
 from hf_chain.methods.graft.target_stage import TargetStage
 from hf_chain.methods.graft.vlm_stage import VLMStage
@@ -144,7 +145,7 @@ def plan_graft(recipe: GraftRecipe) -> GraftPlan:
     """
     graft = Graft.of(recipe, main_process=False)
     planner = _Planner(recipe, graft.context.conversations)
-    plan = GraftPlan({name: planner.measured(name) for name in planner.trained_names}, None, None, [], [])
+    plan = GraftPlan({name: planner.measured(name) for name in planner.trained_names}, None, None, [], [], [])
     for step in graft.steps():
         if isinstance(step, TargetStage):
             plan = replace(plan, target=planner.target(step.settings))
@@ -153,7 +154,7 @@ def plan_graft(recipe: GraftRecipe) -> GraftPlan:
         elif isinstance(step, VLMStage):
             side = plan.stages if step.settings in recipe.stages else plan.baseline
             side.append(planner.stage(step.settings))
-    return plan
+    return replace(plan, straight=list(map(planner.stage, straight_stages(recipe))))
 
 
 @dataclass

@@ -29,8 +29,11 @@ def plan(
     price: Annotated[float | None, typer.Option(help="Price of an hour, for a --budget of money.")] = None,
     metric: Annotated[str | None, typer.Option(help="With --curves: its metric; the task's by default.")] = None,
     margin: Annotated[
-        float, typer.Option(help="With --curves: how far members have to be ahead of the one before, trained on.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="With --curves: how far members have to be ahead of the one before; twice the error by default."
+        ),
+    ] = None,
 ) -> None:
     """Say what a recipe costs, before anything is trained; or, with --curves, how long to train its members."""
     import json

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from hf_chain.cost.table import PREFIXES
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 FRONTIER = (0.1, 0.25, 0.5, 1, 2, 4, 10)
 """Of the proposal's MACs: what else is shown."""
 MACS_OF_A_FLOP = 0.5
+MARGIN = 2
+"""Errors of the law by which a member is ahead of its predecessor: less than that it cannot tell."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Wish:
         price (`float`, *optional*): of an hour, for money.
         metric (`str`, *optional*): name of the metric; `None` takes the main one of the task.
         split (`str`): split that it was measured on.
-        margin (`float`): by how much each member has to be ahead of its predecessor trained on.
+        margin (`float`, *optional*): by how much each member has to be ahead of its predecessor, trained on or not;
+            `None` takes `MARGIN` times the error of the law, where that is known.
     """
 
     curves: Sequence[str]
@@ -43,7 +47,7 @@ class Wish:
     price: float | None = None
     metric: str | None = None
     split: str = "validation"
-    margin: float = 0.0
+    margin: float | None = None
 
 
 def forecast(recipe: ChainRecipe, wish: Wish) -> tuple[dict[str, Any], str]:
@@ -66,6 +70,7 @@ def forecast(recipe: ChainRecipe, wish: Wish) -> tuple[dict[str, Any], str]:
         frontier_table,
         law_words,
         leaner_words,
+        margin_words,
         overrides,
         proposal_table,
         to_json,
@@ -81,14 +86,16 @@ def forecast(recipe: ChainRecipe, wish: Wish) -> tuple[dict[str, Any], str]:
     family = [
         _candidate(recipe, planned, member) for planned, member in zip(cost.members, recipe.members, strict=True)
     ]
-    known = Forecast(law, family, max(point.samples for point in points), wish.margin)
+    margin = wish.margin if wish.margin is not None else MARGIN * law.error if isfinite(law.error) else 0.0
+    known = Forecast(law, family, max(point.samples for point in points), margin)
     found = known.best_for(macs) if macs is not None else known.cheapest_to(loss_of(wish.quality or 0.0, metric))
     frontier = list(_frontier(known, found))
-    leaner = dict(_leaner(family, lambda rest: Forecast(law, rest, known.most_samples, wish.margin), found))
+    leaner = dict(_leaner(family, lambda rest: Forecast(law, rest, known.most_samples, margin), found))
     samples = cost.members[0].samples_per_epoch
     flags = " ".join(f"--set {value}" for value in overrides(found, samples))
+    proposed = proposal_table(found, metric, samples, wish.tflops) + leaner_words(leaner)
     text = (
-        f"{law_words(law, metric)}\n\n{proposal_table(found, metric, samples, wish.tflops)}{leaner_words(leaner)}\n\n"
+        f"{law_words(law, metric)}\n{margin_words(margin, metric)}\n\n{proposed}\n\n"
         f"What the family reaches for less and for more\n\n{frontier_table(frontier, metric)}\n\nTo run it: {flags}"
     )
     return {**to_json(law, metric, found, frontier, samples), "without": leaner}, text

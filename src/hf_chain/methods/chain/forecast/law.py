@@ -20,6 +20,21 @@ EFFICIENCIES = np.round(np.geomspace(0.05, 20, 241), 4)
 
 
 @dataclass(frozen=True)
+class Handed:
+    """What a member grows from.
+
+    Args:
+        size (`float`): forward MACs of a sample of its predecessor.
+        loss (`float`): that its predecessor was delivered with.
+        decay (`float`): share of its predecessor's samples that only delivered it, which its trunk has not seen.
+    """
+
+    size: float
+    loss: float
+    decay: float = 0.0
+
+
+@dataclass(frozen=True)
 class Point:
     """What a training reached.
 
@@ -27,14 +42,14 @@ class Point:
         size (`float`): forward MACs of a sample.
         samples (`float`): that it was trained on; of a grown member those since it has grown.
         loss (`float`): reached on held-out data, the lower the better.
-        handed (`float`, *optional*): the loss that it began with by growth, where it has grown.
+        handed (`Handed`, *optional*): what it began with, where it has grown.
         curve (`str`): which training it belongs to.
     """
 
     size: float
     samples: float
     loss: float
-    handed: float | None = None
+    handed: Handed | None = None
     curve: str = ""
 
 
@@ -43,7 +58,8 @@ class Law:
     """Loss of a model of `size` after `samples`: E + A · size^−α + B · samples^−β.
 
     Source: Hoffmann et al. (arXiv 2203.15556), equation 10, with forward MACs of a sample for the parameters. Growth
-    is ours: a member that begins at a loss goes on as its twin would from there, each sample worth `efficiency` of it.
+    is ours: a member goes on as its twin would from the loss that its predecessor's trunk stands for, each sample
+    worth `efficiency` of the twin's.
 
     Args:
         floor (`float`): E, which neither size nor samples get below.
@@ -83,6 +99,10 @@ class Law:
         with np.errstate(divide="ignore", invalid="ignore"):
             found = np.power(above / self.samples_factor, -1 / self.samples_exponent)
         return np.where(above > 0, found, np.inf)
+
+    def trunk_loss(self, size: float, loss: float | np.ndarray, decay: float) -> np.ndarray:
+        """What a member that is delivered with a loss would be delivered with after the samples of its trunk alone."""
+        return self.loss(size, self.samples(size, loss) * (1 - decay))
 
     def grown_loss(self, size: float, handed: float, samples: float | np.ndarray) -> np.ndarray:
         """The loss of a member that began at `handed`, after `samples` of its own."""
@@ -165,14 +185,15 @@ def _not_negative(columns: list[np.ndarray], values: np.ndarray) -> tuple[np.nda
 
 def _with_efficiency(law: Law, grown: Sequence[Point]) -> Law:
     """The efficiency that says best what grown members have come to."""
-    usable = [point for point in grown if np.isfinite(law.samples(point.size, point.handed or 0.0))]
+    begun = [(one, float(law.trunk_loss(**vars(one.handed)))) for one in grown if one.handed is not None]
+    usable = [(point, start) for point, start in begun if np.isfinite(law.samples(point.size, start))]
     if not usable:
         return law
 
     def misfit(efficiency: float) -> float:
         tried = replace(law, efficiency=float(efficiency))
-        said = [tried.grown_loss(point.size, point.handed or 0.0, point.samples) for point in usable]
-        return float(sum((one - point.loss) ** 2 for one, point in zip(said, usable, strict=True)))
+        said = [tried.grown_loss(point.size, start, point.samples) for point, start in usable]
+        return float(sum((one - point.loss) ** 2 for one, (point, _) in zip(said, usable, strict=True)))
 
     return replace(law, efficiency=float(min(EFFICIENCIES, key=misfit)), grown=len(usable))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from hf_chain.evaluation.metrics import metric_of
 from hf_chain.methods.chain.comparison.runs import check_comparable, choose_metric, read_runs
 from hf_chain.methods.chain.comparison.tree import Delivery, grow_tree
-from hf_chain.methods.chain.forecast.law import Point
+from hf_chain.methods.chain.forecast.law import Handed, Point
 
 
 def pilot_points(folders: Sequence[str | Path], metric: str | None, split: str) -> tuple[list[Point], str]:
@@ -53,7 +54,13 @@ def _point(one: Delivery, metric: str) -> Point | None:
     if small is None or small.quality is None:
         return None
     own = line[: line.index(small)]
-    return Point(size, _samples(own), loss, loss_of(small.quality, metric), f"{size} grown, seed {one.seed}")
+    whole = line[line.index(small) :]
+    same = list(takewhile(lambda other: other.size == small.size, whole))
+    branch = (
+        0 if own[-1].from_delivered else small.record.samples - small.record.trunk.get("samples", small.record.samples)
+    )
+    handed = Handed(small.size.macs_per_sample, loss_of(small.quality, metric), branch / _samples(same))
+    return Point(size, _samples(own), loss, handed, f"{size} grown, seed {one.seed}")
 
 
 def _samples(line: Iterable[Delivery]) -> float:

@@ -42,11 +42,11 @@ class Leg:
     Args:
         name (`str`): the member.
         samples (`float`): of its own training, branch included.
-        begins (`float`): loss that the one before it was delivered with; infinite from scratch.
+        begins (`float`): loss that the trunk of the one before it stands for; infinite from scratch.
         reaches (`float`): loss that it is delivered with.
         macs (`float`): of its own training.
         twin_macs (`float`): what its size costs from scratch to the same loss.
-        continued (`float`): loss of its predecessor trained on for as many MACs instead; infinite for the first.
+        continued (`float`): best loss of its predecessor, trained on for as many MACs or not; infinite for the first.
     """
 
     name: str
@@ -135,13 +135,18 @@ class Forecast:
 
     def _samples(self, small: Candidate, large: Candidate) -> np.ndarray:
         """Samples of a grown member, by the loss that the one before it was delivered with and by its own."""
-        return self.law.grown_samples(large.size, self.losses[:, None], self.losses[None, :])
+        return self.law.grown_samples(large.size, self._begun(small)[:, None], self.losses[None, :])
+
+    def _begun(self, small: Candidate) -> np.ndarray:
+        """What the trunk of a member stands for, for each loss that it is delivered with."""
+        return self.law.trunk_loss(small.size, self.losses, small.decay)
 
     def _continued(self, small: Candidate, large: Candidate, samples: np.ndarray) -> np.ndarray:
-        """Loss of the one before it, trained on for as many MACs; infinite where it has grown no better."""
+        """Best loss of the one before it, trained on for as many MACs; minus infinity where nothing has grown."""
         longer = self._trunk(small)[:, None] + samples * large.macs / small.macs
         with np.errstate(invalid="ignore"):
-            return np.where(samples > 0, self.law.loss(small.size, longer), -np.inf)
+            best = np.minimum(self.law.loss(small.size, longer), self.losses[:, None])
+            return np.where(samples > 0, best, -np.inf)
 
     def cheapest_to(self, loss: float) -> Proposal:
         """The cheapest schedule whose largest member reaches a loss.
@@ -185,7 +190,7 @@ class Forecast:
             if number:
                 small, start = self.family[number - 1], places[number - 1]
                 matrix = self._samples(small, member)
-                begins = float(self.losses[start])
+                begins = float(self._begun(small)[start])
                 samples, continued = float(matrix[start, at]), float(self._continued(small, member, matrix)[start, at])
             macs = member.macs * samples
             legs.append(Leg(member.name, samples, begins, reaches, macs, member.macs * twin, continued))

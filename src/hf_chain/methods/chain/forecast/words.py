@@ -40,6 +40,12 @@ def law_words(law: Law, metric: str) -> str:
     return "\n".join(lines)
 
 
+def margin_words(margin: float, metric: str) -> str:
+    """By how much members have to be ahead."""
+    shown = f"{100 * margin:.2g} points" if metric_of(metric).is_share else f"{margin:.2g}"
+    return f"Every member is ahead of the one before, delivered or trained on for as many MACs, by {shown} or more."
+
+
 def proposal_table(proposal: Proposal, metric: str, samples_per_epoch: int, tflops: float | None) -> str:
     """What each member is trained for, and what it reaches."""
     rows = [

@@ -228,6 +228,19 @@ def test_sizes_are_compared_where_both_were_trained(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_curves_that_end_early_are_in_no_mean_of_ends(tmp_path: Path) -> None:
+    runs = [
+        write_ledger(tmp_path / "xs-0", Trained("a", 100, 3.0, trunk=100), Trained("b", 100, 2.5, "a"), seed=0),
+        write_ledger(tmp_path / "xs-1", Trained("a", 100, 3.2), seed=1),
+        *(write_ledger(tmp_path / f"s-{seed}", Trained("s", 400, 2.3), seed=seed) for seed in (0, 1)),
+    ]
+    found = compare(runs)
+    twins = found.twins[0]
+    assert twins.seeds == [0, 1] and readings(twins.best) == {0: Reading(2.5)}
+    assert readings(twins.last_doubling) == {0: Reading(0.5)}
+    assert readings(found.gaps[0].ends.difference) == {0: Reading(pytest.approx(0.2))}
+
+
 def test_four_standard_errors_keep_sizes_apart(tmp_path: Path) -> None:
     runs = [
         write_ledger(tmp_path / f"{name}-{seed}", Trained(name, 100, quality), seed=seed)

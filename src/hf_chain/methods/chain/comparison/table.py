@@ -8,7 +8,7 @@ from hf_chain.cost import human
 from hf_chain.cost.table import escaped, markdown_table
 from hf_chain.evaluation.metrics import metric_of
 from hf_chain.methods.chain.comparison.compare import ChainVerdict, Comparison
-from hf_chain.methods.chain.comparison.curves import AT_LEAST, AT_MOST, Curve, Spread
+from hf_chain.methods.chain.comparison.curves import AT_LEAST, AT_MOST, Spread
 from hf_chain.methods.chain.comparison.family import FamilyVerdict
 from hf_chain.methods.chain.comparison.lead import ENDED, ONE_SEED, Lead
 from hf_chain.methods.chain.comparison.member import AHEAD, MemberVerdict
@@ -108,15 +108,14 @@ def _twins_table(comparison: Comparison) -> str:
 def _twins_cells(twins: Twins, metric: str) -> list[str]:
     curves = twins.curves()
     macs = [end for curve in curves.values() for end in (curve.first_cost, curve.last_cost)]
-    ends = Spread.of({seed: curve.end for seed, curve in curves.items()})
-    gains = Spread.of({seed: Curve.gain_of_last_doubling(curve) for seed, curve in curves.items()})
+    gains = twins.last_doubling
     return [
         escaped(twins.size.label),
         human(twins.size.parameters),
         str(len(twins.seeds)),
         str(len(twins.deliveries)),
         f"{human(min(macs))} – {human(max(macs))}" if min(macs) < max(macs) else human(macs[0]),
-        quality(metric, ends),
+        quality(metric, twins.best),
         words.UNKNOWN if gains is None else words.change(metric, gains.mean),
     ]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_chain.methods.chain.comparison.curves import Curve, Reading, Spread
+from hf_chain.methods.chain.comparison.curves import CLOSE, Curve, Reading, Spread
 from hf_chain.methods.chain.comparison.lead import Lead
 from hf_chain.methods.chain.comparison.tree import Delivery, Size, Unit, name_of
 
@@ -47,13 +47,25 @@ class Twins:
         found = {seed: self.curve(seed) for seed in self.seeds}
         return {seed: curve for seed, curve in found.items() if curve is not None}
 
+    def longest(self) -> dict[int, Curve]:
+        """The curves that go as far as the longest one: only their ends compare."""
+        curves = self.curves()
+        most = max((curve.last_cost for curve in curves.values()), default=0.0)
+        return {seed: curve for seed, curve in curves.items() if curve.last_cost * CLOSE >= most}
+
+    @property
+    def best(self) -> Spread | None:
+        """Where the longest curves end."""
+        return Spread.of({seed: curve.end for seed, curve in self.longest().items()})
+
+    @property
+    def last_doubling(self) -> Spread | None:
+        """What the second half of their MACs brought."""
+        return Spread.of({seed: curve.gain_of_last_doubling() for seed, curve in self.longest().items()})
+
     def to_json(self) -> dict[str, Any]:
         """Its points, where they end and what the last doubling brought."""
-        curves = self.curves()
-        ends, gains = (
-            Spread.of({seed: read(curve) for seed, curve in curves.items()})
-            for read in (lambda curve: curve.end, Curve.gain_of_last_doubling)
-        )
+        ends, gains = self.best, self.last_doubling
         points = [
             {"seed": one.seed, "run": name_of(one.run), "member": one.name, "value": one.quality}
             | {"macs": one.lineage("macs"), "seconds": one.lineage("seconds")}
@@ -89,7 +101,7 @@ class Gap:
         macs (`Spread`, *optional*): The most MACs that both were trained for; `None` where one ends before the other
             begins.
         equal (`Lead`, *optional*): Of the larger one at those.
-        ends (`Lead`, *optional*): Of the larger one, each where its curve ends.
+        ends (`Lead`, *optional*): Of the larger one, each where its longest curves end.
     """
 
     smaller: Size
@@ -108,7 +120,8 @@ class Gap:
             theirs, ours = low.quality_at(macs), high.quality_at(macs)
             if theirs and ours:
                 at[seed], equal[seed] = macs, (ours.value, theirs)
-            ends[seed] = (high.end, Reading(low.end))
+            if seed in small.longest() and seed in large.longest():
+                ends[seed] = (high.end, Reading(low.end))
         leads = [Lead.of(found, large.lower_is_better, large.trials, APART) for found in (equal, ends)]
         return cls(small.size, large.size, Spread.of(at), *leads)
 

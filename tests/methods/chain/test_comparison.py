@@ -230,8 +230,10 @@ def test_sizes_are_compared_where_both_were_trained(tmp_path: Path) -> None:
 
 def test_curves_that_end_early_are_in_no_mean_of_ends(tmp_path: Path) -> None:
     runs = [
-        write_ledger(tmp_path / "xs-0", Trained("a", 100, 3.0, trunk=100), Trained("b", 100, 2.5, "a"), seed=0),
-        write_ledger(tmp_path / "xs-1", Trained("a", 100, 3.2), seed=1),
+        write_ledger(
+            tmp_path / "xs-0", Trained("xs-a", 100, 3.0, trunk=100), Trained("xs-b", 100, 2.5, "xs-a"), seed=0
+        ),
+        write_ledger(tmp_path / "xs-1", Trained("xs-a", 100, 3.2), seed=1),
         *(write_ledger(tmp_path / f"s-{seed}", Trained("s", 400, 2.3), seed=seed) for seed in (0, 1)),
     ]
     found = compare(runs)

@@ -86,7 +86,13 @@ def take_over(source: Path, recipe: RunRecipe, members: Sequence[str], folders: 
     staging.rename(run_dir)
 
 
-def stage(name: str, shape: dict[str, Any], epochs: float, before: dict[str, Any] | None = None) -> dict[str, Any]:
+BRANCH = 0.15
+"""Share of all training of a size that delivers it."""
+
+
+def stage(
+    name: str, shape: dict[str, Any], epochs: float, before: dict[str, Any] | None = None, total: float | None = None
+) -> dict[str, Any]:
     """A member of a recipe of trunks that begins from scratch, or from the trunk of another.
 
     The branch of a trunk that is trained on is a larger share of its own steps, so that it is the same of them all.
@@ -96,9 +102,11 @@ def stage(name: str, shape: dict[str, Any], epochs: float, before: dict[str, Any
         shape (`dict`): its size, as recipes give it.
         epochs (`float`): its own training.
         before (`dict`, *optional*): the member that it grows from, or is trained on from where shapes are the same.
+        total (`float`, *optional*): all epochs of its size, where it is trained on.
     """
-    same = before is not None and all(before.get(key) == value for key, value in shape.items())
-    training: dict[str, Any] = {"warmup_steps": 100} if before is None else {"trunk_decay": 0.3} if same else {}
+    training: dict[str, Any] = {"warmup_steps": 100} if before is None else {}
+    if total is not None:
+        training = {"trunk_decay": round(min(0.5, BRANCH * total / epochs), 4)}
     own = {"name": name, **shape, "epochs": round(epochs, 5), "grown_from": before and before["name"]}
     return own | {"training": training}
 
@@ -111,10 +119,27 @@ def twin_curve(name: str, shape: dict[str, Any], epochs: Sequence[float]) -> lis
         shape (`dict`): their size, as recipes give it.
         epochs (`Sequence[float]`): of all training up to each point, ascending.
     """
-    members: list[dict[str, Any]] = []
-    for earlier, later in zip([0.0, *epochs], epochs, strict=False):
-        members.append(stage(f"{name}-{later:g}", shape, later - earlier, members[-1] if members else None))
+    members = [stage(f"{name}-{epochs[0]:g}", shape, epochs[0])]
+    for earlier, later in zip(epochs, epochs[1:], strict=False):
+        members.append(stage(f"{name}-{later:g}", shape, later - earlier, members[-1], later))
     return members
+
+
+def chain_with_controls(members: Sequence[dict[str, Any]], macs: Sequence[float]) -> list[dict[str, Any]]:
+    """The members of a chain, and each but the last trained on for as many MACs as its successor cost.
+
+    Args:
+        members (`Sequence[dict]`): as `stage` makes them, smallest first.
+        macs (`Sequence[float]`): what an epoch of each costs, in any unit.
+    """
+    controls = []
+    for number, (one, successor) in enumerate(zip(members, members[1:], strict=False)):
+        longer = successor["epochs"] * macs[number + 1] / macs[number]
+        shape = {
+            name: value for name, value in one.items() if name not in ("name", "epochs", "grown_from", "training")
+        }
+        controls.append(stage(f"{one['name']}-on", shape, longer, one, one["epochs"] + longer))
+    return [*members, *controls]
 
 
 def keep_ledger(run_dir: Path, page: Path) -> None:

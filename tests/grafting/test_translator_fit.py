@@ -96,7 +96,7 @@ def test_one_pass_measures_two_ranges_in_padded_text_as_each_measure_does(known:
     )
 
 
-@pytest.mark.parametrize("method", ["closed_form", "train:hidden", "train:logits", "train:lm"])
+@pytest.mark.parametrize("method", ["closed_form", "train:hidden", "train:logits", "train:lm", "train:gradients"])
 def test_the_cost_is_that_of_the_flop_counter(method: str, tmp_path: Path) -> None:
     target, surrogate = target_and_surrogate(attn_implementation="eager")
     with FlopCounterMode(display=False) as counter:

@@ -21,12 +21,12 @@ from hf_chain.grafting.translator import (
     perplexity,
     splice_error,
 )
-from hf_chain.grafting.translator.objectives import counted_tokens, hidden_loss, lm_loss, logits_loss
+from hf_chain.grafting.translator.objectives import counted_tokens, gradients_loss, hidden_loss, lm_loss, logits_loss
 from hf_chain.grafting.translator.refit import layer_writes
 from hf_chain.grafting.translator.splice_error import splices
 from hf_chain.grafting.translator.train import train
 from support.decoders import some_tokens, tiny_decoder
-from support.translators import changed_weights, some_text, target_and_surrogate, text_batch, weights_of
+from support.translators import changed_weights, silence, some_text, target_and_surrogate, text_batch, weights_of
 
 
 def config(folder: Path, **fields: Any) -> TranslatorConfig:
@@ -34,7 +34,7 @@ def config(folder: Path, **fields: Any) -> TranslatorConfig:
     return TranslatorConfig(output_dir=str(folder), **(values | fields))
 
 
-@pytest.mark.parametrize("objective", ["hidden", "logits", "lm"])
+@pytest.mark.parametrize("objective", ["hidden", "logits", "lm", "gradients"])
 def test_objective_falls_and_only_translators_move(objective: str, tmp_path: Path) -> None:
     target, surrogate = target_and_surrogate(replaced="1-3,5-6")
     before, target_before = weights_of(surrogate), weights_of(target)
@@ -59,7 +59,7 @@ def test_hidden_objective_runs_up_to_the_splice(tmp_path: Path) -> None:
     assert splice_error(surrogate, target, some_text()) < before
 
 
-@pytest.mark.parametrize("objective", ["hidden", "logits", "lm"])
+@pytest.mark.parametrize("objective", ["hidden", "logits", "lm", "gradients"])
 def test_accumulating_equals_a_larger_batch(objective: str, tmp_path: Path) -> None:
     """Also where batches differ in their number of tokens, and one has none to predict."""
     (whole,) = some_text(1, rows=8)
@@ -81,6 +81,51 @@ def test_accumulating_equals_a_larger_batch(objective: str, tmp_path: Path) -> N
     for name in moved:
         step = found[0][name] - before[name]
         torch.testing.assert_close(found[1][name] - before[name], step, rtol=1e-3, atol=1e-3 * step.abs().max().item())
+
+
+def gradients_at(model: PreTrainedModel, layer: int, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What the loss of a batch sends back to the input of a layer, by a hook on the whole model."""
+    found: list[torch.Tensor] = []
+    with torch.enable_grad():
+        embeds = model.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_()
+        hook = decoder_layers(model)[layer].register_forward_pre_hook(
+            lambda _, inputs: inputs[0].register_hook(lambda gradient: found.append(gradient)) and None
+        )
+        logits = model(inputs_embeds=embeds, attention_mask=batch["attention_mask"]).logits
+        hook.remove()
+        cross_entropy(logits[:, :-1].flatten(0, 1), batch["input_ids"][:, 1:].flatten(), reduction="sum").backward()
+    return found[0]
+
+
+def test_gradients_are_those_that_reach_the_layers_before(tmp_path: Path) -> None:
+    target, surrogate = target_and_surrogate(replaced="2-4")
+    batch = some_text(1)[0]
+    silence(target, range(2, 5))
+    silence(surrogate, range(2, 3))
+    assert gradients_loss(surrogate, surrogate, target, splices(surrogate), batch).item() < 1e-8
+    target, surrogate = target_and_surrogate(replaced="2-4")
+    ours, theirs = (gradients_at(model, 2, batch).flatten(1) for model in (surrogate, target))
+    apart = ((ours - theirs).square().sum(1) / theirs.square().sum(1) * 16).sum()
+    hidden = hidden_loss(surrogate, surrogate, target, splices(surrogate), batch)
+    both = gradients_loss(surrogate, surrogate, target, splices(surrogate), batch)
+    torch.testing.assert_close(both, apart + hidden)
+
+
+def test_a_translator_trained_for_gradients_sends_back_what_the_target_does(tmp_path: Path) -> None:
+    apart = {}
+    for objective in ("hidden", "gradients"):
+        target, surrogate = target_and_surrogate(replaced="2-4")
+        args = config(tmp_path / objective, num_train_epochs=30)
+        fit_translator(surrogate, target, some_text(), f"train:{objective}", args=args)
+        ours, theirs = (gradients_at(model, 2, some_text(1)[0]) for model in (surrogate, target))
+        apart[objective] = ((ours - theirs).norm() / theirs.norm()).item()
+    assert apart["gradients"] < 0.9 * apart["hidden"]
+
+
+def test_gradients_need_a_layer_before(tmp_path: Path) -> None:
+    target, surrogate = target_and_surrogate(replaced="0-3")
+    with pytest.raises(HfChainError, match="layer 0 is replaced, and there is no state before it"):
+        fit_translator(surrogate, target, some_text(), "train:gradients", args=config(tmp_path))
 
 
 @pytest.mark.parametrize("objective", ["hidden", "lm"])

@@ -20,8 +20,8 @@ def surrogate(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="How they are made: inherit, closed_form, train:hidden, train:logits or train:lm. Repeatable, in "
-            "turn; closed_form by default."
+            help="How they are made: inherit, closed_form, train:hidden, train:logits, train:lm or train:gradients. "
+            "Repeatable, in turn; closed_form by default."
         ),
     ] = None,
     data: Annotated[

@@ -14,7 +14,7 @@ from hf_chain.arguments.field_checks import CHECKED_UNUSED, NUMBERS, check_accel
 from hf_chain.arguments.option_types import take_numbers
 from hf_chain.errors import HfChainError
 
-OBJECTIVES = ("hidden", "logits", "lm")
+OBJECTIVES = ("hidden", "logits", "lm", "gradients")
 """What a translator may be trained for."""
 
 
@@ -27,7 +27,8 @@ class TranslatorConfig(TrainingArguments):
     Args:
         objective (`str`): `hidden` brings the hidden state at the splice to the target's and runs neither the layers
             after it nor the head; `logits` brings the prediction to the target's (KL divergence); `lm` predicts the
-            text and does not run the target.
+            text and does not run the target; `gradients` is `hidden`, and brings what flows back to the
+            layers before it to what flows back out of the target.
 
     Raises:
         HfChainError: for a value outside its range, an unknown objective, and a batch size other than one.

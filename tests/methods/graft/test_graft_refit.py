@@ -165,3 +165,15 @@ def test_its_cost_is_counted_and_planned(planned_and_run: tuple[GraftPlan, Path]
     assert planned.memory.teacher == target, "both are in memory while the translator is fitted"
     assert plan.memory["graft"].teacher == 4 * larger.num_parameters(), "and while layers are carried along"
     assert plan.memory["encoder"].teacher == 0
+
+
+def test_what_trains_for_gradients_is_planned(tmp_path: Path) -> None:
+    values = given_graft_values(tmp_path, stages=[ADAPTER, {"name": "graft", "decoder": "target"}])
+    values["surrogate"]["translator"] = ["closed_form", "train:gradients"]
+    recipe = load_graft_recipe(write_recipe(tmp_path / "recipe.yaml", values))
+    plan, run_dir = planned_then_run(tmp_path, lambda _: recipe)
+    counted = read_family(run_dir).member("surrogate").training_macs["translator"]
+    assert plan.surrogate is not None and plan.surrogate.translator_macs == pytest.approx(counted, rel=0.2)
+    report = json.loads((run_dir / "01-surrogate" / "translator.json").read_text())
+    (training,) = report["trainings"]
+    assert training["objective"] == "gradients" and plan.surrogate.translator_macs > training["macs"] > counted / 2

@@ -19,7 +19,7 @@ from hf_chain.grafting.translator.splice_error import SpliceErrorSum, token_weig
 from hf_chain.grafting.translator.truncated import entered, truncated
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
     from hf_chain.grafting.translator.refit import Equations, Refit
     from hf_chain.grafting.translator.splice_error import Splice
@@ -58,6 +58,35 @@ def step_macs(
     """
     segments = [Segment(str(i), forward_macs(surrogate, batch, [i]), float(i in trained)) for i in layers]
     return training_macs([*segments, Segment("head", forward_macs(surrogate, batch, [], head))])
+
+
+def gradients_macs(
+    target: PreTrainedConfig, surrogate: PreTrainedConfig, tokens: int, begin: int, trained: Collection[int]
+) -> int:
+    """MACs of one text when a translator is trained for gradients.
+
+    From the first replaced layer on the target goes forward and back, and the surrogate so twice over. The second time
+    a product with weights costs what it did the first time; one of two states, as attention has them, has two factors
+    that change, which makes nine of its one.
+
+    Args:
+        target (`PreTrainedConfig`): the target's decoder.
+        surrogate (`PreTrainedConfig`): the surrogate's.
+        tokens (`int`): length of the text, padding included.
+        begin (`int`): the first layer that is replaced.
+        trained (`Collection[int]`): layers of the surrogate that are trained.
+
+    Returns:
+        `int`: multiply-accumulate operations.
+    """
+    after = range(begin, surrogate.num_hidden_layers)
+    before = decoder_macs(target, tokens, layers=range(begin), head=False)
+    there = decoder_macs(target, tokens, layers=range(begin, target.num_hidden_layers))
+    once = decoder_macs(surrogate, tokens, layers=after)
+    # Of so many tokens at once, less that of each alone.
+    attention = once - tokens * decoder_macs(surrogate, 1, layers=after)
+    weights = decoder_macs(surrogate, tokens, layers=trained, head=False)
+    return before + 2 * there + 4 * once + 5 * attention + 2 * weights
 
 
 KEPT_BYTES = 2 << 30

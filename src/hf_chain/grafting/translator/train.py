@@ -13,14 +13,13 @@ from torch import nn
 from transformers import Trainer
 
 from hf_chain.arguments.trainer_arguments import check_arguments, check_optimizers
-from hf_chain.cost.macs import decoder_macs
 from hf_chain.errors import HfChainError
 from hf_chain.grafting.anatomy import decoder_layers, num_layers
 from hf_chain.grafting.batches import Batch, batch_shape, check_batches, forward_inputs, real_tokens
 from hf_chain.grafting.translator.image_prompts import ImagePrompts
 from hf_chain.grafting.translator.objectives import counted_tokens, gradients_loss, hidden_loss, lm_loss, logits_loss
 from hf_chain.grafting.translator.splice_error import splices, translator_modules
-from hf_chain.grafting.translator.splice_runs import forward_macs, step_macs
+from hf_chain.grafting.translator.splice_runs import forward_macs, gradients_macs, step_macs
 from hf_chain.grafting.translator.translator_config import TranslatorConfig
 from hf_chain.grafting.translator.truncated import replaced_forward
 from hf_chain.master_weights import trained_in_float32
@@ -187,7 +186,9 @@ class TranslatorTrainer(Trainer):
         trained = [layer for splice in self.splices for layer in splice.translators]
         last = self.splices[-1]
         if self.args.objective == "gradients":
-            return self._gradients_macs(surrogate, batch, trained)
+            rows, length = batch_shape(batch)
+            first = self.splices[0].replaced.first
+            return rows * gradients_macs(self.target.config, surrogate.config, length, first, trained)
         if self.args.objective == "hidden":
             layers, head = range(last.surrogate_layer + 1), False
             target = forward_macs(self.target, batch, range(last.target_layer + 1))
@@ -196,21 +197,6 @@ class TranslatorTrainer(Trainer):
             target = forward_macs(self.target, batch, head=True) if self.args.objective == "logits" else 0
         again = range(trained[0], self._checkpointed) if _checkpointing(surrogate) else range(0)
         return target + step_macs(surrogate, batch, layers, trained, head) + forward_macs(surrogate, batch, again)
-
-    def _gradients_macs(self, surrogate: PreTrainedModel, batch: Batch, trained: Sequence[int]) -> int:
-        """From the first replaced layer on the target goes forward and back, and the surrogate so twice over.
-
-        The second time each product of weights costs what the first did; one of two states, as attention has them, has
-        two factors that change, which makes nine of its one.
-        """
-        begin, layers = self.splices[0].replaced.first, num_layers(surrogate.config)
-        before = forward_macs(self.target, batch, range(begin))
-        target = forward_macs(self.target, batch, range(begin, num_layers(self.target.config)), head=True)
-        once = forward_macs(surrogate, batch, range(begin, layers), head=True)
-        rows, length = batch_shape(batch)
-        alone = decoder_macs(surrogate.config, 1, layers=range(begin, layers))
-        attention = round((once / rows - length * alone) * length / max(1, length - 1)) * rows
-        return before + 2 * target + 4 * once + 5 * attention + 2 * forward_macs(surrogate, batch, trained)
 
 
 def train(

@@ -22,7 +22,7 @@ from hf_chain.grafting.ranges import LayerRange
 from hf_chain.grafting.shards import named_dtype
 from hf_chain.grafting.translator.fit import method_steps
 from hf_chain.grafting.translator.least_squares import calibration_passes, equation_macs, refitted_weights
-from hf_chain.grafting.translator.splice_runs import kept_texts
+from hf_chain.grafting.translator.splice_runs import gradients_macs, kept_texts
 from hf_chain.methods.graft.data import Conversations
 from hf_chain.methods.graft.evaluation import AskedLengths, asked_lengths
 from hf_chain.methods.graft.lengths import Lengths, measure_lengths, rows_of_steps, shared_rows
@@ -120,13 +120,17 @@ class CutCost:
     def _training(self, objective: str) -> int:
         whole, (span, end) = objective != "hidden", self._splices[-1]
         trained = read_lineage(self.surrogate).translator_layers
+        epochs = self.settings.translator_training.get("num_train_epochs", 1.0)
+        texts = self.settings.calibration.translator_samples * epochs
+        if objective == "gradients":
+            first = self._splices[0][0].first
+            return round(texts * gradients_macs(self.target, self.surrogate, self.tokens, first, trained))
         layers = range(self.surrogate.num_hidden_layers if whole else end + 1)
         segments = [Segment(str(i), self._forward(self.surrogate, [i]), float(i in trained)) for i in layers]
         segments.append(Segment("head", self._forward(self.surrogate, [], head=whole)))
         looked_at = {"hidden": range(span.last + 1), "logits": range(self.target.num_hidden_layers)}.get(objective)
         teacher = 0 if looked_at is None else self._forward(self.target, looked_at, head=whole)
-        epochs = self.settings.translator_training.get("num_train_epochs", 1.0)
-        return round(self.settings.calibration.translator_samples * epochs * (training_macs(segments) + teacher))
+        return round(texts * (training_macs(segments) + teacher))
 
     def _forward(self, config: PreTrainedConfig, layers: Iterable[int], head: bool = False) -> int:
         return decoder_macs(config, self.tokens, layers=layers, head=head)

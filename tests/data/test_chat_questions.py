@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from hf_chain.data import DataSettings, ScenesSettings
 from hf_chain.data.captions import CaptionReader
-from hf_chain.data.chat import ChatDataSettings, load_chat
+from hf_chain.data.chat import ChatDataSettings, facts, load_chat
 from hf_chain.data.chat.question_makers import NEGATIVES, SCENE_KINDS, LabelQuestions, with_article
 from hf_chain.data.chat.questions import confused_classes, popular_classes, similar_classes
+from hf_chain.data.scenes.scene import COLORS, NUMBERS, SHAPES
 from hf_chain.errors import HfChainError
 
 SIZES = ScenesSettings(train=400, validation=60, test=60, compositional=60)
@@ -94,6 +95,32 @@ def test_the_kinds_of_scene_questions_fit_the_questions(shown):
     assert set(shown["validation"]["kind"]) == set(SCENE_KINDS) == set(patterns)
     for row in shown["validation"].select_columns(["messages", "kind"]):
         assert re.match(patterns[row["kind"]], asked(row)[0][0])
+
+
+def test_facts_follow_from_what_is_there_by_tables():
+    sizes = {"train": 6, "validation": 40, "test": 1, "compositional": 1, "image_size": 16}
+    with_facts = load_chat(ChatDataSettings(source="scenes", scenes=sizes, facts=True), seed=0)
+    plain = load_chat(ChatDataSettings(source="scenes", scenes=sizes), seed=0)
+    assert len(asked(with_facts["train"][0])) == len(asked(plain["train"][0])) + len(facts.FACT_KINDS)
+    rows = [(row["kind"], *asked(row)[0]) for row in with_facts["validation"].select_columns(["messages", "kind"])]
+    assert {kind for kind, _, _ in rows} == {*SCENE_KINDS, *facts.FACT_KINDS}
+    answers = {}
+    for kind, question, answer in rows:
+        answers[kind] = answer
+        if kind == "name":
+            assert answer == facts.NAMES[answers["colour"], answers["shape"]] and question.startswith(
+                "what is the name"
+            )
+        elif kind == "home":
+            assert answer == facts.HOMES[answers["name"]]
+        elif kind == "sum":
+            assert NUMBERS.index(answer) == NUMBERS.index(answers["count_all"]) + 4
+    # Every shape has a name of its own, and homes cannot be told from colours or shapes alone.
+    assert len(set(facts.NAMES.values())) == len(COLORS) * len(SHAPES)
+    for kinds in (COLORS, SHAPES):
+        assert all(len({facts.HOMES[name] for pair, name in facts.NAMES.items() if one in pair}) > 2 for one in kinds)
+    with pytest.raises(ValueError, match="they are about scenes; unset it"):
+        ChatDataSettings(source="some.json", facts=True)
 
 
 def test_a_described_scene_answers_every_question(told):

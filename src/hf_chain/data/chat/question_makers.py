@@ -11,6 +11,7 @@ from typing import Any
 from datasets import Dataset
 
 from hf_chain.data.captions import CaptionReader
+from hf_chain.data.chat.facts import fact_turns
 from hf_chain.data.chat.questions import Turn, namesakes
 from hf_chain.data.chat.rows import FEATURES
 from hf_chain.data.prompts import resolve_templates
@@ -178,12 +179,22 @@ SCENE_KINDS = ("colour", "shape", "background", "pattern", "count_all", "count",
 
 @dataclass(frozen=True)
 class SceneQuestions:
-    """The questions that come with every scene."""
+    """The questions that come with every scene.
+
+    Args:
+        facts (`bool`): Ask as well for made-up facts, which no picture shows.
+    """
+
+    facts: bool = False
 
     def turns(self, row: Mapping[str, Any], random: Random, training: bool) -> list[Turn]:
         """Return all questions about a scene, with their kinds."""
         asked = zip(SCENE_KINDS, row["questions"], strict=False)
-        return [Turn(entry["question"], entry["answer"], kind) for kind, entry in asked]
+        turns = [Turn(entry["question"], entry["answer"], kind) for kind, entry in asked]
+        if not self.facts:
+            return turns
+        answers = {turn.kind: turn.answer for turn in turns}
+        return turns + fact_turns(answers["colour"], answers["shape"], answers["count_all"])
 
     def description(self, row: Mapping[str, Any], turns: Sequence[Turn], random: Random) -> str:
         """Describe a scene by those of its captions that together answer every question, in random order.

@@ -85,6 +85,11 @@ class ChatDataSettings(Settings):
         None, description="Images with labels or captions that questions are made about; its splits are those above."
     )
     scenes: ScenesSettings = Field(default_factory=ScenesSettings, description="The rendered scenes, for `scenes`.")
+    facts: bool = Field(
+        False,
+        description="For `scenes`: ask as well for made-up names and homes of shapes and for sums, which no picture "
+        "shows and a language model has to know.",
+    )
     turns: int | None = Field(
         None,
         ge=0,
@@ -148,6 +153,8 @@ class ChatDataSettings(Settings):
             raise ValueError("source is empty; give scenes, a LLaVA-style JSON file, a Hub name or a local folder")
         if self.images is not None and self.questions not in ("labelled-images", "captions"):
             raise ValueError(f"images is given for source {self.source!r}; only labelled-images and captions use it")
+        if self.facts and self.questions != "scenes":
+            raise ValueError(f"facts is true for source {self.source!r}, and they are about scenes; unset it")
         if self.questions == "labelled-images" and (self.images is None or self.images.label_column is None):
             raise ValueError(f"source is {self.source!r} without images.label_column; say which images and classes")
         if self.questions == "labelled-images" and self.images is not None and self.images.source == "scenes":

@@ -105,7 +105,7 @@ def _asked(settings: ChatDataSettings, seed: int) -> dict[str, Rows]:
 
 def _asker(settings: ChatDataSettings, about: DataSettings, train: Dataset) -> Asker:
     if settings.questions == "scenes":
-        return SceneQuestions()
+        return SceneQuestions(settings.facts)
     if settings.questions == "captions":
         return CaptionQuestions(about)
     names = class_names(train, about.model_copy(update={"class_names_used": "all"}))

@@ -155,7 +155,7 @@ def _free_spot(random: Random, radius: float, placed: list[Placed]) -> tuple[flo
     return None
 
 
-_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven")
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
 _PLACES = (
     ("at the top left", "at the top", "at the top right"),
     ("on the left", "in the centre", "on the right"),
@@ -184,7 +184,7 @@ def scene_captions(scene: Scene, random: Random) -> list[str]:
         f"{everything} on {ground}",
         f"{_noun(main)} {place} {joint} {ground}",
         random.choice(("a {}", "there is a {}", "a picture of a {}")).format(name),
-        f"{_NUMBERS[len(scene.objects)]} {_plural('shape', len(scene.objects))}: "
+        f"{NUMBERS[len(scene.objects)]} {_plural('shape', len(scene.objects))}: "
         + _join([_counted(group) for group in (main, *groups)]),
         f"{ground} with {_some(len(scene.objects))}, the largest is a {name}",
     ]
@@ -222,8 +222,8 @@ def scene_questions(scene: Scene, random: Random, pairs: tuple[tuple[str, str], 
         ("what is the largest shape?", main.shape),
         ("what colour is the background?", scene.background),
         ("is the background plain, striped or checked?", scene.pattern),
-        ("how many shapes are there?", _NUMBERS[len(scene.objects)]),
-        (f"how many {asked.color} {_plural(asked.shape, 2)} are there?", _NUMBERS[asked.count]),
+        ("how many shapes are there?", NUMBERS[len(scene.objects)]),
+        (f"how many {asked.color} {_plural(asked.shape, 2)} are there?", NUMBERS[asked.count]),
         (f"is there a {color} {shape}?", "yes" if there else "no"),
     ]
     for group in groups:
@@ -255,16 +255,16 @@ def _background(scene: Scene) -> str:
 
 
 def _noun(group: Group) -> str:
-    number = "a" if group.count == 1 else _NUMBERS[group.count]
+    number = "a" if group.count == 1 else NUMBERS[group.count]
     return f"{number} {group.size} {group.color} {_plural(group.shape, group.count)}"
 
 
 def _counted(group: Group) -> str:
-    return f"{_NUMBERS[group.count]} {group.color} {_plural(group.shape, group.count)}"
+    return f"{NUMBERS[group.count]} {group.color} {_plural(group.shape, group.count)}"
 
 
 def _some(count: int) -> str:
-    return f"{_NUMBERS[count]} {_plural('shape', count)}"
+    return f"{NUMBERS[count]} {_plural('shape', count)}"
 
 
 def _plural(noun: str, count: int) -> str:

@@ -23,7 +23,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 .PHONY: help demo demo-lm demo-graft test quick-test snippets quality style docs clean
 
 help:
-	@echo "make demo        set up .venv and train a family of three on rendered scenes (minutes)"
+	@echo "make demo        set up .venv and train two members on rendered scenes, and their control (minutes)"
 	@echo "make demo-lm     set up .venv and train three language models on stories that are written here (minutes)"
 	@echo "make demo-graft  set up .venv and graft an encoder that was trained on a surrogate (minutes)"
 	@echo "make test        set up .venv and run all tests"
@@ -34,7 +34,7 @@ help:
 	@echo "make docs        build the documentation strictly into docs/_build"
 
 demo: .venv/installed
-	$(LAUNCH) examples/chain_pretrain.py
+	$(LAUNCH) examples/chain_pretrain.py --control
 	@echo "Open runs/scenes/report/index.html; the table is runs/scenes/report/family.md"
 
 demo-lm: .venv/installed

@@ -57,8 +57,10 @@ def main() -> None:
 
 
 def write_recipe(path: Path, members: int) -> Path:
-    """The scenes recipe with so many members, each a block deeper than the one before."""
-    values = yaml.safe_load((BENCHMARKS.parent / "examples/recipes/scenes.yaml").read_text(encoding="utf-8"))
+    """The recipe of an encoder on scenes with so many members, each a block deeper than the one before."""
+    values = yaml.safe_load(
+        (BENCHMARKS.parent / "examples/recipes/scenes_encoder_short.yaml").read_text(encoding="utf-8")
+    )
     first = values["members"][0]
     values["members"] = [
         first

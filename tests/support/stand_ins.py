@@ -57,7 +57,8 @@ def put(hub: HubServer, repo_id: str, folder: Path) -> None:
 
 def shorten_recipes(folder: Path) -> None:
     """Makes the recipes of the demos and of the birds a matter of seconds; models of the demos keep their shapes."""
-    _change(folder / "examples" / "recipes" / "scenes.yaml", _short_chain)
+    for name in ("scenes", "scenes_encoder_short"):
+        _change(folder / "examples" / "recipes" / f"{name}.yaml", _short_chain)
     _change(folder / "examples" / "recipes" / "stories.yaml", _short_stories)
     _change(folder / "examples" / "recipes" / "graft_scenes.yaml", _short_graft)
     _change(folder / "examples" / "recipes" / "graft_llama3.2_3b.yaml", _short_published_graft)

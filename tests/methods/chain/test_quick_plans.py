@@ -23,7 +23,7 @@ from hf_chain.trainer import ChainConfig
 from hf_chain.trainer.chain_config import check_values
 
 RECIPES = Path(__file__).resolve().parents[3] / "examples" / "recipes"
-WITHOUT_DATA = ("scenes", "scenes_encoder", "cc3m_seven", "cc3m_tsbl", "merged15m_smbl")
+WITHOUT_DATA = ("scenes", "scenes_encoder", "scenes_encoder_short", "cc3m_seven", "cc3m_tsbl", "merged15m_smbl")
 PLAN = """
 import json, sys
 from hf_chain.cli.recipes import plan

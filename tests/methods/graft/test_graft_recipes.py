@@ -65,8 +65,8 @@ def test_flags_of_the_examples_may_be_repeated() -> None:
 def test_the_embedded_default_finds_its_chain_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = load_graft_recipe(SCENES)
-    assert load_recipe(recipe.chain_path).name == "scenes"
-    assert recipe.encoder.chain == "scenes.yaml", "the ledger must not depend on where the clone is"
+    assert load_recipe(recipe.chain_path).name == "scenes-encoder-short"
+    assert recipe.encoder.chain == "scenes_encoder_short.yaml", "the ledger must not depend on where the clone is"
     assert [stage.decoder for stage in recipe.stages] == ["surrogate", "target", "target"]
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from hf_chain.commands.report import write_report
-from hf_chain.methods.chain.report.noise import wilson
+from hf_chain.methods.chain.report.noise import lead, wilson
 from hf_chain.methods.chain.report.plots import loss_plot, quality_plot
 from hf_chain.methods.chain.report.summary import summarize
-from hf_chain.runs.ledger import Ledger
+from hf_chain.runs.ledger import Ledger, MemberRecord
 from hf_chain.theme import LIGHT
 from support.plots import without_plots  # noqa: F401
 from support.report_runs import write_run
@@ -70,3 +70,31 @@ def test_a_curve_of_one_value_can_be_seen(tmp_path: Path) -> None:
     log.write_text('[{"step": 3, "contrastive_loss": 2.5, "macs": 1000}]')
     figure = loss_plot(summarize(run_dir), LIGHT)
     assert figure is not None and any(line.get_marker() == "o" for line in figure.axes[0].lines)
+
+
+def reaching(value: float, trials: int | None, metric: str) -> MemberRecord:
+    """A member that reaches a value on validation, as a mean over so many."""
+    record = MemberRecord("member", 0)
+    record.metrics_after = {"validation": {metric: value}}
+    record.metrics_trials = {"validation": {metric: trials}} if trials else {}
+    return record
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "trials", "metric", "words"),
+    [
+        # √(0.5 · 0.5 / 100 + 0.2 · 0.8 / 100) is 0.0640.
+        (0.5, 0.2, 100, "zero_shot_top1", "is 30.0 ± 6.4 points ahead of it"),
+        (0.2, 0.5, 100, "zero_shot_top1", "is 30.0 ± 6.4 points behind it"),
+        (0.5, 0.4, 100, "zero_shot_top1", "is within the noise of it (+10.0 ± 7.0 points)"),
+        (0.5, 0.4, None, "zero_shot_top1", "is ahead of it"),
+        (3.2, 3.1, 100, "nats_per_token", "is not ahead of it"),
+        (3.1, 3.2, 100, "nats_per_token", "is ahead of it"),
+    ],
+)
+def test_a_lead_is_said_with_its_error(
+    ours: float, theirs: float, trials: int | None, metric: str, words: str
+) -> None:
+    found = lead(reaching(ours, trials, metric), reaching(theirs, trials, metric), "validation", metric)
+    assert found is not None and found.verdict == words
+    assert lead(reaching(ours, trials, metric), reaching(theirs, trials, "other"), "validation", metric) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import NormalDist
 
 from hf_chain.evaluation.metrics import metric_of
@@ -91,3 +92,54 @@ def worse(records: Mapping[str, MemberRecord], metric: str) -> list[str]:
                 f"{', within the noise of so few samples' if unsure else ''}."
             )
     return found
+
+
+AHEAD = 2
+"""Standard errors that a share has to be ahead by."""
+
+
+@dataclass(frozen=True)
+class Lead:
+    """What a member reaches beside another.
+
+    Args:
+        ours (`float`): Of the member.
+        theirs (`float`): Of the other.
+        ahead (`float`): By which it is better, 0 or less where it is not.
+        error (`float`, *optional*): Standard error of that, from how many each is the mean of; of shares alone.
+    """
+
+    ours: float
+    theirs: float
+    ahead: float
+    error: float | None
+
+    @property
+    def verdict(self) -> str:
+        """Whether it is ahead of the other, which stands as `it`."""
+        if self.error is None:
+            return "is ahead of it" if self.ahead > 0 else "is not ahead of it"
+        by = f"{100 * abs(self.ahead):.1f} ± {100 * self.error:.1f} points"
+        if abs(self.ahead) <= AHEAD * self.error:
+            return f"is within the noise of it ({'+' if self.ahead > 0 else '−'}{by})"
+        return f"is {by} {'ahead of' if self.ahead > 0 else 'behind'} it"
+
+
+def lead(ours: MemberRecord, theirs: MemberRecord, split: str, metric: str) -> Lead | None:
+    """How far a member is ahead of another; `None` where either was not measured.
+
+    Args:
+        ours (`MemberRecord`): The member.
+        theirs (`MemberRecord`): The other.
+        split (`str`): The split.
+        metric (`str`): Name of the metric.
+    """
+    one, other = (record.metrics_after.get(split, {}).get(metric) for record in (ours, theirs))
+    if one is None or other is None:
+        return None
+    ahead = other - one if metric_of(metric).lower_is_better else one - other
+    counts = [record.metrics_trials.get(split, {}).get(metric) or 0 for record in (ours, theirs)]
+    if not metric_of(metric).is_share or not all(counts):
+        return Lead(one, other, ahead, None)
+    variance = sum(share * (1 - share) / count for share, count in zip((one, other), counts, strict=True))
+    return Lead(one, other, ahead, math.sqrt(variance))

@@ -115,15 +115,21 @@ def use_of_size(family: FamilySummary) -> list[str]:
             f"Whether larger members use their size was not measured: hf-chain run with --continued trains {first} on "
             "for as many MACs."
         ]
-    ours, theirs = family.after(last), family.after(family.continued)
-    if ours is None or theirs is None:
-        return []
-    ahead = theirs - ours if metric_of(metric).lower_is_better else ours - theirs
-    verdict = "ahead of" if ahead > 0 else "not ahead of"
+    split, known = family.primary[0], family.continued.metrics_after
+    # What a small model misses for want of size may be in one of them and not in another.
+    metrics = [metric, *(name for name in RETRIEVAL if name != metric and name in known.get(split, {}))]
+    found = [(name, noise.lead(last.record, family.continued, split, name)) for name in metrics]
     return [
-        f"{first}, trained on for as many MACs as its successors cost, reaches {words.figure(metric, theirs)}: "
-        f"{last.name} with {words.figure(metric, ours)} is {verdict} it."
+        f"{first}, trained on for as many MACs as its successors cost, reaches {words.figure(name, one.theirs)}"
+        f"{f' ({words.metric_name(name)})' if len(metrics) > 1 else ''}: {last.name} with "
+        f"{words.figure(name, one.ours)} {one.verdict}."
+        for name, one in found
+        if one is not None
     ]
+
+
+RETRIEVAL = ("image_to_text_r1", "text_to_image_r1")
+"""Metrics that ask for more than the name of a class."""
 
 
 def to_markdown(family: FamilySummary) -> str:

@@ -1,5 +1,6 @@
-"""What a graft saves: our stages, the three stages as published, and ordinary training, also cut short to what ours
-cost, on one target and one encoder.
+"""What a graft saves, on one target and one encoder: our stages; the same parts for as many epochs straight on the
+target, which says what the surrogate itself saves; ordinary training, also with LoRA, and cut short to what ours cost;
+and the three stages as published.
 
     python benchmarks/grafting.py [--recipe examples/recipes/graft_scenes_long.yaml] [--seeds 0 1 2]
 
@@ -24,6 +25,7 @@ from hf_chain.methods.graft.data import Conversations
 from hf_chain.methods.graft.recipe import GraftRecipe, GraftStageSettings, load_graft_recipe
 from hf_chain.methods.graft.record import TARGET, graft_record
 from hf_chain.methods.graft.runner import run_graft
+from hf_chain.methods.graft.straight import straight
 from hf_chain.runs.ledger import read_family
 
 PUBLISHED_DECODER_SHARE = 0.2
@@ -32,6 +34,8 @@ PUBLISHED_DECODER_RATE = 3e-4
 """Learning rate of that training, the best of three on the scenes' validation."""
 PUBLISHED_TEXT_SHARE = 500 / 665
 """Conversations without an image for each one with an image, in the published first stage."""
+LORA_RATE = 2e-3
+"""Learning rate of LoRA in ordinary training; that of our stages, to be tuned for each recipe."""
 TEXT = "translator-text"
 """Name of the data that these come from."""
 
@@ -52,6 +56,10 @@ def main() -> None:
             recipe = recipe.model_copy(update={"name": f"{family}-{way}-{seed}"})
             if way == "published":
                 recipe = as_published(recipe)
+            if way == "straight":
+                recipe = straight(recipe).model_copy(update={"name": recipe.name})
+            if way == "lora":
+                recipe = as_lora(recipe)
             if way == "shortened":
                 recipe = as_ordinary(recipe, _share_of_baseline(ours))
             if recipe.target.new is not None and recipe.run_dir != first.run_dir:
@@ -87,6 +95,24 @@ def as_ordinary(recipe: GraftRecipe, share: float) -> GraftRecipe:
     """
     stages = [stage.model_copy(update={"epochs": round(share * stage.epochs, 4)}) for stage in recipe.baseline]
     return recipe.model_copy(update={"stages": stages, "baseline": []})
+
+
+def as_lora(recipe: GraftRecipe) -> GraftRecipe:
+    """The baseline alone, with LoRA on every linear layer of the decoder instead of all its weights.
+
+    Args:
+        recipe (`GraftRecipe`): ours.
+    """
+
+    def parts(stage: GraftStageSettings) -> dict[str, float | None]:
+        return {
+            "lora" if name == "decoder" else name: LORA_RATE if name == "decoder" else rate
+            for name, rate in stage.parts.items()
+        }
+
+    stages = [stage.model_copy(update={"parts": parts(stage)}) for stage in recipe.baseline]
+    lora = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
+    return recipe.model_copy(update={"stages": stages, "baseline": [], "training": {**recipe.training, "lora": lora}})
 
 
 def as_published(recipe: GraftRecipe) -> GraftRecipe:

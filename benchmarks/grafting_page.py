@@ -20,6 +20,8 @@ from hf_chain.report.words import duration
 
 WAYS = {
     "ours": "our stages",
+    "straight": "the same parts straight on the target",
+    "lora": "ordinary training with LoRA",
     "published": "the published three stages",
     "shortened": "ordinary training, cut short",
 }

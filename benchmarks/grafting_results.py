@@ -25,7 +25,14 @@ from hf_chain.methods.graft.report.summary import GraftSummary, summarize_graft
 from hf_chain.runs.environment import describe_environment
 from hf_chain.runs.ledger import read_family
 
-COLOURS = {"ours": "#2563eb", "published": "#d97706", "baseline": "#6b7280", "shortened": "#9333ea"}
+COLOURS = {
+    "ours": "#2563eb",
+    "straight": "#059669",
+    "lora": "#0891b2",
+    "published": "#d97706",
+    "baseline": "#6b7280",
+    "shortened": "#9333ea",
+}
 
 
 def write_results(recipe: Path, family: str, runs: Path, target: Path) -> None:
@@ -93,16 +100,15 @@ def _shown(first: GraftSummary, name: str, family: str, runs: Path, target: Path
 
 def _rows(way: str, seed: int, graft: GraftRecord) -> Iterator[Row]:
     for step in graft.steps:
-        unfinished = way == "shortened" and not step.trains_decoder
         metrics = metrics_of(graft.family.run_dir, step)
-        if step.spent is None or metrics is None or unfinished:
+        if step.spent is None or metrics is None:
             continue
         captions = caption_numbers(captions_of(graft.family.run_dir, step))
         yield {
             **({"captions": captions} if captions else {}),
             "way": "baseline" if step.side == "baseline" else way,
             "seed": seed,
-            "step": "full-decoder baseline" if way == "shortened" else graft.step_title(step),
+            "step": "full-decoder baseline" if way in ("shortened", "lora") else graft.step_title(step),
             "kind": _kind(step),
             "accuracy": {split: found[METRIC] for split, found in metrics.items()},
             "metrics": metrics,

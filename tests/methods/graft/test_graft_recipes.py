@@ -190,3 +190,9 @@ def test_the_help_of_the_example_names_its_flags(
     assert not leaving.value.code
     shown = capsys.readouterr().out
     assert all(flag in shown for flag in ("--target", "--encoder", "--dataset", "--config", "--set"))
+
+
+def test_a_recipe_is_itself_again_from_all_its_values() -> None:
+    recipe = load_graft_recipe(SCENES)
+    assert recipe.surrogate.budget is not None
+    assert type(recipe).model_validate(recipe.model_dump(mode="json")).model_dump() == recipe.model_dump()

@@ -99,7 +99,7 @@ class BudgetSettings(Settings):
 
     @model_validator(mode="after")
     def _has_one_measure(self) -> BudgetSettings:
-        if len(self.model_fields_set) != 1:
+        if sum(value is not None for value in vars(self).values()) != 1:
             raise ValueError("budget needs one measure; give parameters, macs_share or layers")
         return self
 

@@ -255,10 +255,14 @@ class GraftRecipe(Settings):
 
     @property
     def judged(self) -> set[str]:
-        """Stages that are asked: the last on the surrogate, those on the target, and the baseline's last."""
+        """Stages that are asked: the last on the surrogate, those on the target after it, and the baseline's last.
+
+        Without a surrogate the last one alone, as of a baseline.
+        """
         on_surrogate = [stage.name for stage in self.stages if stage.decoder == "surrogate"]
         on_target = [stage.name for stage in self.stages if stage.decoder == "target"]
-        return {*on_surrogate[-1:], *on_target, *(stage.name for stage in self.baseline[-1:])}
+        grafted = on_target if on_surrogate else on_target[-1:]
+        return {*on_surrogate[-1:], *grafted, *(stage.name for stage in self.baseline[-1:])}
 
     @property
     def needs_surrogate(self) -> bool:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
+from matplotlib.transforms import Bbox
 
 from hf_chain.cost import human
 from hf_chain.evaluation.metrics import metric_of
@@ -56,7 +57,18 @@ def comparison_plot(comparison: Comparison, theme: Theme) -> Figure | None:
     axis.set_xlabel("MACs of training, with all that a member has grown from")
     _frame(axis, comparison)
     axis.legend(handles=handles, loc="upper right" if metric.lower_is_better else "lower right")
+    _without_overlaps(figure, axis)
     return figure
+
+
+def _without_overlaps(figure: Figure, axis: Axes) -> None:
+    """Leaves out names that would stand on others; colours say the size of every member."""
+    figure.draw_without_rendering()
+    kept: list[Bbox] = []
+    for name in axis.texts:
+        box = name.get_window_extent()
+        name.set_visible(not any(box.overlaps(other) for other in kept))
+        kept += [box] if name.get_visible() else []
 
 
 def _frame(axis: Axes, comparison: Comparison) -> None:

@@ -125,23 +125,6 @@ def twin_curve(name: str, shape: dict[str, Any], epochs: Sequence[float]) -> lis
     return members
 
 
-def chain_with_controls(members: Sequence[dict[str, Any]], macs: Sequence[float]) -> list[dict[str, Any]]:
-    """The members of a chain, and each but the last trained on for as many MACs as its successor cost.
-
-    Args:
-        members (`Sequence[dict]`): as `stage` makes them, smallest first.
-        macs (`Sequence[float]`): what an epoch of each costs, in any unit.
-    """
-    controls = []
-    for number, (one, successor) in enumerate(zip(members, members[1:], strict=False)):
-        longer = successor["epochs"] * macs[number + 1] / macs[number]
-        shape = {
-            name: value for name, value in one.items() if name not in ("name", "epochs", "grown_from", "training")
-        }
-        controls.append(stage(f"{one['name']}-on", shape, longer, one, one["epochs"] + longer))
-    return [*members, *controls]
-
-
 def keep_ledger(run_dir: Path, page: Path) -> None:
     """Puts the ledger of a run where a page is made from.
 

@@ -175,12 +175,10 @@ def test_no_torch_is_started(tmp_path: Path) -> None:
 
 
 def test_names_do_not_stand_on_each_other(tmp_path: Path) -> None:
-    runs = [
-        write_ledger(
-            tmp_path / name, Trained("xs", 100, 3.5), Trained("s", 200, quality, "xs"), training={"learning_rate": quality}
-        )
-        for name, quality in {"one": 3.0, "other": 3.001}.items()
-    ]
+    runs = []
+    for name, quality in {"one": 3.0, "other": 3.001}.items():
+        members = Trained("xs", 100, 3.5), Trained("s", 200, quality, "xs")
+        runs.append(write_ledger(tmp_path / name, *members, training={"learning_rate": quality}))
     figure = comparison_plot(compare_runs(runs, output=tmp_path / "out"), LIGHT)
     names = [text for text in figure.axes[0].texts if text.get_visible()]
     assert sorted(text.get_text() for text in names) == ["s", "xs"] and len(figure.axes[0].texts) == 4

@@ -71,7 +71,7 @@ def test_a_recipe_without_a_surrogate_is_planned_trained_and_told(tmp_path: Path
     assert [(record.name, record.status) for record in family.members] == [("join", "saved"), ("full", "saved")]
     assert family.finished and sorted(path.name for path in run_dir.glob("0?-*")) == ["01-join", "02-full"]
     # Nothing was grafted, and of stages that follow each other the last one is asked.
-    assert [stage.title for stage in graft_record(family).steps] == ["join on the target", "full on the target"]
+    assert [stage.title for stage in graft_record(family).steps] == ["full on the target"]
     assert [bool(record.metrics_after) for record in family.members] == [False, True]
     told = (run_dir / "report" / "graft.md").read_text()
     assert "full on the target" in told and "Counted: every stage, and" in told

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from hf_chain.commands.report import write_report
 from hf_chain.commands.run import RunArguments, launch
+from hf_chain.cost import human
 from hf_chain.errors import HfChainError
 from hf_chain.methods.graft.plan import graft_table
 from hf_chain.methods.graft.planning import plan_graft
 from hf_chain.methods.graft.recipe import GraftRecipe, load_graft_recipe
+from hf_chain.methods.graft.record import graft_record
 from hf_chain.methods.graft.straight import SurrogateSaving, straight
 from hf_chain.runs.ledger import read_family
 from support.graft_recipes import given_graft_values
@@ -85,9 +88,19 @@ def test_the_saving_is_said_with_and_without_what_follows_and_advised_against() 
 def test_it_runs_by_a_flag(tmp_path: Path) -> None:
     values = given_graft_values(tmp_path, [ENCODER, GRAFT])
     path = str(write_recipe(tmp_path / "recipe.yaml", values))
+    graft = launch(RunArguments(path))
+    assert "was not measured: hf-chain run with --straight" in (graft / "report" / "graft.md").read_text()
     run_dir = launch(RunArguments(path, straight=True))
     family = read_family(run_dir)
     assert run_dir.name == "tiny-straight" and [member.name for member in family.members] == ["encoder"]
     assert (run_dir / "01-encoder" / "model.safetensors").is_file()
+    write_report(graft)
+    told = (graft / "report" / "graft.md").read_text()
+    assert "| the same parts straight on the target |" in told
+    cost = {
+        name: graft_record(read_family(folder)).steps[-1].spent for name, folder in (("ours", graft), ("it", run_dir))
+    }
+    (line,) = [line for line in told.splitlines() if "Without a surrogate, the same parts" in line]
+    assert f"for {human(cost['it'])} MACs" in line and f"for {human(cost['ours'])}:" in line
     with pytest.raises(HfChainError, match="--continued and --straight are two controls: give one at a time"):
         launch(RunArguments(path, continued=True, straight=True))

@@ -136,10 +136,20 @@ class GraftRecord:
 
     @property
     def steps(self) -> list[StageRecord]:
-        """The stages a graft is judged by: the last on the surrogate, those on the target, the baseline's last."""
+        """The stages a graft is judged by: the last on the surrogate, those on the target, the baseline's last.
+
+        Without a surrogate the last one on the target, and others that were asked.
+        """
         graft = [stage for stage in self.side("graft") if stage.name != SURROGATE]
         on_surrogate = [stage for stage in graft if stage.decoder == SURROGATE][-1:]
-        return [*on_surrogate, *(s for s in graft if s.decoder == TARGET), *self.side("baseline")[-1:]]
+        on_target = [stage for stage in graft if stage.decoder == TARGET]
+        shown = [s for s in on_target if on_surrogate or s is on_target[-1] or s.record.metrics_after]
+        return [*on_surrogate, *shown, *self.side("baseline")[-1:]]
+
+    @property
+    def uses_surrogate(self) -> bool:
+        """Whether anything is trained on a surrogate."""
+        return any(stage.name == SURROGATE for stage in self.stages)
 
     def step_title(self, stage: StageRecord) -> str:
         """Title of one of `steps`; the last stage on the surrogate is what the surrogate comes to."""

@@ -13,6 +13,7 @@ from hf_chain.methods.graft.card.numbers import read_translator
 from hf_chain.methods.graft.headline import EXACT, Headline, headline_of
 from hf_chain.methods.graft.record import SURROGATE, GraftRecord, StageRecord, graft_record
 from hf_chain.methods.graft.report.examples import Example, read_examples
+from hf_chain.methods.graft.straight import STRAIGHT
 from hf_chain.runs.ledger import LEDGER_NAME, FamilyRecord, read_family
 
 YES_NO = "yes_no_f1"
@@ -46,6 +47,7 @@ class GraftSummary:
         translator (`dict`): The translator's report, as `TranslatorReport`; empty when there is none.
         trajectory (`Path`, *optional*): File of the target's trajectory.
         examples (`tuple[Example, ...]`): Questions with the answers of every step.
+        straight (`StageRecord`, *optional*): The last stage of the control, the run without a surrogate.
     """
 
     graft: GraftRecord
@@ -54,6 +56,7 @@ class GraftSummary:
     translator: dict[str, Any]
     trajectory: Path | None
     examples: tuple[Example, ...]
+    straight: StageRecord | None = None
 
     @property
     def record(self) -> FamilyRecord:
@@ -118,7 +121,18 @@ def summarize_graft(family: FamilyRecord) -> GraftSummary:
         translator=read_translator(folder),
         trajectory=trajectory if trajectory.is_file() else None,
         examples=tuple(read_examples(graft, split)) if split else (),
+        straight=_straight(family),
     )
+
+
+def _straight(family: FamilyRecord) -> StageRecord | None:
+    """The last stage of the run that `--straight` leaves beside this one, once it is done."""
+    folder = family.run_dir.with_name(family.run_dir.name + STRAIGHT)
+    if not (folder / LEDGER_NAME).is_file():
+        return None
+    control = read_family(folder)
+    last = graft_record(control).side("graft")[-1:]
+    return last[0] if control.finished and last else None
 
 
 def _target(graft: GraftRecord) -> Given:

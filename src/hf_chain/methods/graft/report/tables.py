@@ -13,12 +13,14 @@ from hf_chain.cost.table import comparison_rows, comparison_sentences, escaped, 
 from hf_chain.grafting.translator_table import perplexity_remark, translator_rows
 from hf_chain.methods.graft.card.numbers import NO_SHARES, metric_number, metric_title
 from hf_chain.methods.graft.headline import EXACT, at_floor, floor_sentences
-from hf_chain.methods.graft.record import SURROGATE, TARGET, StageRecord
+from hf_chain.methods.graft.record import TARGET, StageRecord
 from hf_chain.methods.graft.report.examples import Example
 from hf_chain.methods.graft.report.summary import YES_NO, GraftSummary
 from hf_chain.report import words
 from hf_chain.report.sheet import Table
 
+WITHOUT = "the same parts straight on the target"
+"""The control, which has no surrogate."""
 NOTABLE = 0.05
 """Difference of two savings from which on it is explained."""
 
@@ -29,7 +31,11 @@ def result_table(graft: GraftSummary) -> Table:
     header += ["MACs to get there", "of the baseline", "time", "time to get there"]
     if not any(graft.metric(step, YES_NO) is not None for step in graft.graft.steps):
         header.remove("yes/no F1")
-    return header, [_result_row(graft, step, "yes/no F1" in header) for step in graft.graft.steps]
+    rows = [_result_row(graft, step, "yes/no F1" in header) for step in graft.graft.steps]
+    if graft.straight is not None:
+        _, *cells = _result_row(graft, graft.straight, "yes/no F1" in header)
+        rows.append([WITHOUT, *cells])
+    return header, rows
 
 
 def _result_row(graft: GraftSummary, step: StageRecord, yes_no: bool) -> list[str]:
@@ -130,6 +136,7 @@ def sentences(graft: GraftSummary) -> list[str]:
         lines += floor_sentences(graft.measured(split), split)
     if (quality := graft.translator.get("quality")) and (remark := perplexity_remark(quality)):
         lines.append(f"{remark}.")
+    lines += control_sentences(graft)
     comparison, seconds = record.comparison(), record.comparison_in_seconds()
     for compared in (comparison, seconds):
         if compared is not None:
@@ -144,12 +151,32 @@ def sentences(graft: GraftSummary) -> list[str]:
         share = graft.share_of_baseline(step)
         if share is not None:
             lines.append(f"Up to “{record.step_title(step)}” it costs {saving_words(1 - share)} than the baseline.")
-    cut = "finding the cut, the translator, " if any(stage.name == SURROGATE for stage in record.stages) else ""
+    cut = "finding the cut, the translator, " if record.uses_surrogate else ""
     lines.append(
         f"Counted: {cut}every stage, and the evaluation of what is judged, on both sides alike. Not counted: the "
         "training of target and encoder, which stand for published models."
     )
     return lines
+
+
+def control_sentences(graft: GraftSummary) -> list[str]:
+    """What the surrogate itself saves, or how to find out; nothing where there is none."""
+    last = next((step for step in reversed(graft.graft.steps) if step.side == "graft"), None)
+    if not graft.graft.uses_surrogate or last is None or last.spent is None:
+        return []
+    if (control := graft.straight) is None:
+        return [
+            "What the surrogate itself saves was not measured: hf-chain run with --straight trains the same parts "
+            "straight on the target."
+        ]
+    if not control.spent:
+        return []
+    reached, ours = (graft.headline.text(graft.metric(step)) for step in (control, last))
+    return [
+        f"Without a surrogate, {WITHOUT} reach {reached} for {human(control.spent)} MACs; "
+        f"“{graft.graft.step_title(last)}” has {ours} for {human(last.spent)}: "
+        f"{saving_words(1 - last.spent / control.spent)}."
+    ]
 
 
 def _between(graft: GraftSummary, steps: list[StageRecord]) -> list[str]:

@@ -205,7 +205,8 @@ def test_the_time_of_a_training_is_not_that_of_its_evaluations(
     monkeypatch.setattr(StopWhenReached, "__init__", slow)
     recipe = until_recipe(tmp_path, TINY | {"epochs": 0.1, "until": {"target": 0.1, "every": 0.9}})
     (member,) = read_family(run(recipe)).members
-    assert len(member.curve) == 1 and 0 < member.seconds < 3
+    # Seconds have one decimal, and a fast machine is done before the first.
+    assert len(member.curve) == 1 and member.seconds < 3 and member.tokens_per_second > 0
 
 
 def test_a_share_of_the_training_stays_one_of_all_its_steps(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from hf_chain.methods.chain.comparison.table import to_markdown
 from hf_chain.methods.chain.family_data import PROCESSOR_FOLDER
 from hf_chain.methods.chain.recipe import load_recipe
 from hf_chain.methods.chain.runner import run
-from hf_chain.runs.ledger import LEDGER_NAME, FamilyRecord, Ledger, read_family
+from hf_chain.runs.ledger import LEDGER_NAME, FamilyRecord, Ledger, from_line, read_family, to_line
 from hf_chain.runs.resume import RunRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,7 +127,7 @@ def twin_curve(name: str, shape: dict[str, Any], epochs: Sequence[float]) -> lis
 
 
 def keep_ledger(run_dir: Path, page: Path) -> None:
-    """Puts the ledger of a run where a page is made from.
+    """Puts the ledger of a run where a page is made from, without the folder that it was run in.
 
     Args:
         run_dir (`Path`): the run.
@@ -134,7 +135,18 @@ def keep_ledger(run_dir: Path, page: Path) -> None:
     """
     folder = page / "ledgers" / run_dir.name
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(run_dir / LEDGER_NAME, folder / LEDGER_NAME)
+    runs = re.compile(rf"^{re.escape(str(run_dir.parent))}(?=/|$)")
+    entries = [from_line(line)[0] for line in (run_dir / LEDGER_NAME).read_bytes().splitlines()]
+    write_bytes(folder / LEDGER_NAME, b"".join(to_line(_without_machine(entry, runs)) for entry in entries))
+
+
+def _without_machine(value: Any, runs: re.Pattern[str]) -> Any:
+    """Values in which the folder of all runs is called `runs`, wherever it was."""
+    if isinstance(value, dict):
+        return {name: _without_machine(one, runs) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_without_machine(one, runs) for one in value]
+    return runs.sub("runs", value) if isinstance(value, str) else value
 
 
 def write_comparison(page: Path, introduction: str, shown: Sequence[Path], parts: Sequence[str] = ()) -> None:

@@ -58,11 +58,11 @@ class LiveTeacher(ABC):
 
     def stored(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """What a cache keeps of a batch, with a leading batch axis."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no `reads`, so nothing of it is stored")
 
     def stored_shape(self, dataset: Any) -> tuple[int, ...]:
         """Shape of what is stored of a row."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no `reads`, so nothing of it is stored")
 
     def handed(self, stored: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The features of a batch from what is stored of it."""
@@ -70,7 +70,7 @@ class LiveTeacher(ABC):
 
     def storing_macs(self, dataset: Any) -> int:
         """MACs of a row as it is stored."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no `reads`, so nothing of it is stored")
 
     def handing_macs(self, dataset: Any) -> int:
         """MACs of a row that a cache leaves to be done at every step."""

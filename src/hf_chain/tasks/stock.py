@@ -209,7 +209,8 @@ class StockParadigm(Paradigm):
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
                 outputs = model.train()(**self.example(model.config))
         except (RuntimeError, NotImplementedError, ValueError):
-            # Experts are chosen by what is in the data. A matrix keeps what it reads, and its result is read in turn.
+            # Some forwards cannot run without data, such as those that choose experts by it. Then it is estimated: a
+            # matrix keeps what it reads, and its result is read in turn.
             width = max(stream.width_of(model.config) for stream in family_of(model.config).streams)
             return 2 * FLOAT32 * self.forward_macs(model.config) // width
         del outputs
